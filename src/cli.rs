@@ -1,0 +1,300 @@
+//! The command line: options, their units and their help. The only user of clap.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  profiler record -d 30s                    the whole machine for 30 s, into output.pb.gz
+  profiler record -- make -j4               a command and all its children
+  profiler record -p 1234 -d 10s            a running process and the children it starts
+  profiler flamegraph                       output.pb.gz into flamegraph.svg
+  profiler folded | grep -c malloc          folded stacks, one a line, root first
+  go tool pprof -http=: output.pb.gz        the same file in the standard viewer";
+
+const RECORD_EXAMPLES: &str = "\
+Examples:
+  profiler record -d 10s                    everything that runs, for 10 s
+  profiler record -- ./server --port 80     from its first instruction to its end
+  profiler record -p 1234,1300 -F 999       two processes at 999 Hz, until Ctrl-C
+  profiler record -G /system.slice/nginx.service -d 1m
+  profiler record -C 0-3 -K -d 5s           kernel stacks of four CPUs";
+
+const FLAMEGRAPH_EXAMPLES: &str = "\
+Examples:
+  profiler flamegraph                       output.pb.gz into flamegraph.svg
+  profiler flamegraph --inverted            roots on top (icicle)
+  profiler flamegraph --reverse             merged from the leaf: which functions are hot, then who calls them
+  profiler flamegraph other.pb.gz -o - --title 'Before' > before.svg";
+
+const TEMPLATE: &str =
+    "{before-help}{about-with-newline}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
+
+/// Where a Linux machine's CPU time goes: record it, look at it. One file, standard pprof.
+#[derive(Parser, Debug)]
+#[command(name = "profiler", version, before_help = EXAMPLES, help_template = TEMPLATE, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program is asked to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Record CPU samples with kernel and user stacks (needs root)
+    Record(RecordArgs),
+    /// Draw a flamegraph of a pprof file
+    Flamegraph(FlamegraphArgs),
+    /// Print the stacks of a pprof file folded: root;…;leaf count
+    Folded(FoldedArgs),
+}
+
+/// Options of `profiler record`.
+#[derive(Args, Debug)]
+#[command(before_help = RECORD_EXAMPLES, help_template = TEMPLATE)]
+pub struct RecordArgs {
+    /// How long to record: 120s, 2m, 1m30s, 500ms, or seconds. Default is until Ctrl-C or the
+    /// end of CMD. A CMD that still runs then is sent SIGTERM
+    #[arg(short, long, value_name = "DUR", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// Samples per second and CPU
+    #[arg(short = 'F', long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub frequency: u32,
+
+    /// The whole system; this is the default when nothing else is named
+    #[arg(short, long, group = "target")]
+    pub all: bool,
+
+    /// These processes, their threads, and the children they start from now on
+    #[arg(short, long, value_name = "PID,…", value_delimiter = ',', group = "target", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+
+    /// These threads only
+    #[arg(short, long, value_name = "TID,…", value_delimiter = ',', group = "target", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tid: Vec<u32>,
+
+    /// Only these CPUs, as in 0-3,8
+    #[arg(short = 'C', long, value_name = "CPUS")]
+    pub cpu: Option<String>,
+
+    /// Only tasks in this cgroup (v2) or below it: a path under the cgroup mount
+    #[arg(short = 'G', long, value_name = "CGROUP")]
+    pub cgroup: Option<PathBuf>,
+
+    /// User stacks only
+    #[arg(short = 'U', long, conflicts_with = "kernel_stacks_only")]
+    pub user_stacks_only: bool,
+
+    /// Kernel stacks only
+    #[arg(short = 'K', long)]
+    pub kernel_stacks_only: bool,
+
+    /// Sample idle CPUs too; without it their time is only reported
+    #[arg(short = 'I', long)]
+    pub include_idle: bool,
+
+    /// Where to write; `-` is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "output.pb.gz")]
+    pub output: PathBuf,
+
+    /// Name functions only: no inlined functions and no source lines (faster)
+    #[arg(long)]
+    pub no_inline: bool,
+
+    /// Write addresses with mappings and build ids, to be named later or elsewhere
+    #[arg(long)]
+    pub no_symbolize: bool,
+
+    /// Capacity of the kernel's table of counts, in place of the computed one (for tests)
+    #[arg(long, value_name = "ENTRIES", hide = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub counts_entries: Option<u32>,
+
+    /// Run this command and record it and its children; its exit status is returned
+    #[arg(last = true, value_name = "CMD", group = "target", num_args = 1..)]
+    pub command: Vec<OsString>,
+}
+
+/// Which stacks and which value of a profile to show.
+#[derive(Args, Debug)]
+pub struct ViewArgs {
+    /// A pprof file, gzipped or not, by this or any other program; `-` is standard input
+    #[arg(value_name = "FILE", default_value = "output.pb.gz")]
+    pub input: PathBuf,
+
+    /// Which value to show, by its pprof name. Default is samples where the file has it, else
+    /// the file's own default
+    #[arg(long, value_name = "NAME")]
+    pub sample_index: Option<String>,
+
+    /// Put the values of these labels below the stack's root, as go tool pprof does; an empty
+    /// list puts none
+    #[arg(long, value_name = "LABEL,…", default_value = "comm", value_delimiter = ',')]
+    pub tagroot: Vec<String>,
+}
+
+/// Options of `profiler folded`.
+#[derive(Args, Debug)]
+pub struct FoldedArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub view: ViewArgs,
+
+    /// Mark kernel frames _[k], inlined ones _[i], JIT-compiled ones _[j]
+    #[arg(long)]
+    pub annotate: bool,
+}
+
+/// Options of `profiler flamegraph`.
+#[derive(Args, Debug)]
+#[command(before_help = FLAMEGRAPH_EXAMPLES, help_template = TEMPLATE)]
+pub struct FlamegraphArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub view: ViewArgs,
+
+    /// Where to write; `-` is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "flamegraph.svg")]
+    pub output: PathBuf,
+
+    /// Draw roots on top and leaves below (icicle). Stacks stay as they are: see --reverse
+    #[arg(short, long)]
+    pub inverted: bool,
+
+    /// Merge stacks from the leaf, so that the hottest functions stand at the root with their
+    /// callers above. The layout stays as it is: see --inverted
+    #[arg(long)]
+    pub reverse: bool,
+
+    /// Title
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+
+    /// Second line of the title
+    #[arg(long, value_name = "TEXT")]
+    pub subtitle: Option<String>,
+
+    /// Leave out frames narrower than this: 0.1% of the total, or 0.5px at the image's width
+    #[arg(long, value_name = "WIDTH", default_value = "0.01%", value_parser = parse_min_width)]
+    pub minwidth: MinWidth,
+
+    /// Colours: `kind` tells kernel, user, inlined, JIT, BPF and unresolved frames apart; or one
+    /// of inferno's palettes, such as hot, mem, io, java, aqua
+    #[arg(long, value_name = "PALETTE", default_value = "kind")]
+    pub colors: String,
+
+    /// Width of the image in pixels. Default is as wide as the window
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    pub width: Option<u32>,
+
+    /// Height of a frame in pixels
+    #[arg(long, value_name = "PX", default_value_t = 16, value_parser = clap::value_parser!(u32).range(6..=200))]
+    pub height: u32,
+
+    /// Colour by the hash of the function's name (with an inferno palette)
+    #[arg(long)]
+    pub hash: bool,
+
+    /// Like --hash, without its weighting of the first letters
+    #[arg(long)]
+    pub deterministic: bool,
+
+    /// Name of the counted unit in the tooltips. Default is the value's own
+    #[arg(long, value_name = "TEXT")]
+    pub countname: Option<String>,
+
+    /// A note, embedded in the image
+    #[arg(long, value_name = "TEXT")]
+    pub notes: Option<String>,
+}
+
+/// Below which width a frame is left out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MinWidth {
+    /// Share of the whole in percent.
+    Percent(f64),
+    /// Pixels of the image.
+    Pixels(f64),
+}
+
+fn parse_min_width(text: &str) -> Result<MinWidth, String> {
+    let (number, make): (_, fn(f64) -> MinWidth) = match text.strip_suffix("px") {
+        Some(number) => (number, MinWidth::Pixels),
+        None => (text.strip_suffix('%').unwrap_or(text), MinWidth::Percent),
+    };
+    match number.trim().parse::<f64>() {
+        Ok(width) if width.is_finite() && width >= 0.0 => Ok(make(width)),
+        _ => Err("expected a width such as 0.1% or 0.5px".to_owned()),
+    }
+}
+
+/// Parses `120s`, `2m`, `1m30s`, `500ms`, `1h` or plain seconds, which may have a fraction.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    const HINT: &str = "expected a duration such as 30s, 2m, 1m30s, 500ms or 10 (seconds)";
+    let mut rest = text.trim();
+    let mut seconds = 0.0;
+    if rest.is_empty() {
+        return Err(HINT.to_owned());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number: f64 = rest[..digits].parse().map_err(|_| HINT.to_owned())?;
+        rest = &rest[digits..];
+        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        seconds += number
+            * match &rest[..letters] {
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "m" | "min" => 60.0,
+                "h" => 3600.0,
+                // Plain seconds stand alone: `1m30` is more likely a slip than 1 min 30 s.
+                "" if digits == text.trim().len() => 1.0,
+                _ => return Err(HINT.to_owned()),
+            };
+        rest = &rest[letters..];
+    }
+    let longest = 366.0 * 86_400.0;
+    if !(0.001..=longest).contains(&seconds) {
+        return Err("a recording takes from 1ms to a year".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        let ms = |text| parse_duration(text).map(|d| d.as_millis());
+        assert_eq!(ms("120s"), Ok(120_000));
+        assert_eq!(ms("2m"), Ok(120_000));
+        assert_eq!(ms("1m30s"), Ok(90_000));
+        assert_eq!(ms("120"), Ok(120_000));
+        assert_eq!(ms("0.5"), Ok(500));
+        assert_eq!(ms("250ms"), Ok(250));
+        for bad in ["", "0", "-1", "s", "1x", "1m30", "1..2s", "nan", "1e9", "99999h", "10 s"] {
+            assert!(parse_duration(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn widths_are_percent_or_pixels() {
+        assert_eq!(parse_min_width("0.1%"), Ok(MinWidth::Percent(0.1)));
+        assert_eq!(parse_min_width("0.1"), Ok(MinWidth::Percent(0.1)));
+        assert_eq!(parse_min_width("0.5px"), Ok(MinWidth::Pixels(0.5)));
+        for bad in ["", "px", "-1%", "inf", "NaNpx"] {
+            assert!(parse_min_width(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,339 @@
+//! The one model of a profile: what `record` fills, what the pprof reader returns and every
+//! output draws from. It has the shape of `profile.proto` with names in place of string indices:
+//! values with a type and a unit, stacks of locations, locations in mappings, named by lines.
+//!
+//! Stacks are leaf first, as in pprof; text output turns them root first. Everything that repeats
+//! (functions, locations, stacks, label sets) is interned, so that the memory of a profile grows
+//! with what is distinct in it and not with the number of samples.
+//!
+//! This module knows only std.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::rc::Rc;
+
+/// What one value of a sample measures, such as `cpu` in `nanoseconds`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ValueType {
+    /// `samples`, `cpu`, …
+    pub name: String,
+    /// `count`, `nanoseconds`, `bytes`, …
+    pub unit: String,
+}
+
+impl ValueType {
+    /// Shorthand for a literal type and unit.
+    pub fn new(name: &str, unit: &str) -> Self {
+        Self { name: name.to_owned(), unit: unit.to_owned() }
+    }
+}
+
+/// A file, or a thing like one, into which addresses point.
+///
+/// Address spaces of different processes overlap, so a recording does not store them: each object
+/// gets a range of its own, in which `address - memory_start + file_offset` is the file offset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address.
+    pub memory_start: u64,
+    /// First address behind the mapping.
+    pub memory_limit: u64,
+    /// File offset of `memory_start`.
+    pub file_offset: u64,
+    /// Path as the process saw it, or a name in brackets such as `[kernel.kallsyms]`.
+    pub path: String,
+    /// GNU build id in lower-case hex, or empty.
+    pub build_id: String,
+    /// True if at least one location in this mapping has a function name from symbol data.
+    pub has_functions: bool,
+    /// True if at least one location in this mapping has a source file.
+    pub has_filenames: bool,
+    /// True if at least one location in this mapping has a line number.
+    pub has_line_numbers: bool,
+    /// True if at least one location in this mapping was expanded into inlined functions.
+    pub has_inline_frames: bool,
+}
+
+/// A function, named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Function {
+    /// Demangled name, for people.
+    pub name: String,
+    /// Name as in the symbol table.
+    pub system_name: String,
+    /// Source file, or empty.
+    pub filename: String,
+    /// Line of the function's definition, or 0.
+    pub start_line: i64,
+}
+
+/// One line of a location: a function, and where in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Line {
+    /// The function.
+    pub function: FunctionId,
+    /// Source line, or 0.
+    pub line: i64,
+}
+
+/// An address, and once it is symbolized the functions there, innermost inlined one first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Location {
+    /// The mapping that holds `address`.
+    pub mapping: Option<MappingId>,
+    /// Address within the mapping's range. For a caller it lies within the call instruction.
+    pub address: u64,
+    /// Functions at the address, innermost first; empty while it is not symbolized.
+    pub lines: Vec<Line>,
+}
+
+/// A label's value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LabelValue {
+    /// Text.
+    Str(Rc<str>),
+    /// A number and its unit, which may be empty.
+    Num(i64, Rc<str>),
+}
+
+/// A fact about a sample, such as `comm` = `bash`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Label {
+    /// `pid`, `comm`, `thread_comm`, …
+    pub key: Rc<str>,
+    /// Its value.
+    pub value: LabelValue,
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident),*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u32);
+        impl $name {
+            /// Position in the table.
+            pub fn index(self) -> usize { self.0 as usize }
+        }
+        impl From<usize> for $name {
+            /// # Panics
+            /// Beyond 2³² entries, which no input that fits our size limits reaches.
+            fn from(index: usize) -> Self {
+                Self(u32::try_from(index).expect("more than 2^32 interned entries"))
+            }
+        }
+    )*};
+}
+ids! {
+    /// Index into [`Profile::mappings`].
+    MappingId,
+    /// Index into [`Profile::functions`].
+    FunctionId,
+    /// Index into [`Profile::locations`].
+    LocationId,
+    /// An interned stack.
+    StackId,
+    /// An interned set of labels.
+    LabelsId
+}
+
+/// Values by position, each stored once.
+#[derive(Clone, Debug)]
+pub struct Interner<T> {
+    values: Vec<Rc<T>>,
+    index: HashMap<Rc<T>, u32>,
+}
+
+impl<T> Default for Interner<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), index: HashMap::new() }
+    }
+}
+
+impl<T: Eq + Hash> Interner<T> {
+    /// The position of `value`, which is added if it is new.
+    pub fn intern(&mut self, value: T) -> usize {
+        if let Some(&at) = self.index.get(&value) {
+            return at as usize;
+        }
+        let at = self.values.len();
+        let value = Rc::new(value);
+        self.values.push(Rc::clone(&value));
+        self.index.insert(value, at as u32);
+        at
+    }
+
+    /// The value at a position that [`Self::intern`] returned.
+    pub fn get(&self, at: usize) -> &T {
+        &self.values[at]
+    }
+
+    /// All values in the order of their positions.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &T> {
+        self.values.iter().map(|value| &**value)
+    }
+}
+
+/// Values counted for one stack under one set of labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The stack, see [`Profile::stack`].
+    pub stack: StackId,
+    /// The labels, see [`Profile::labels`].
+    pub labels: LabelsId,
+    /// One value per entry of [`Profile::sample_types`].
+    pub values: Vec<i64>,
+}
+
+/// A profile. See the module's text.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    /// What the values of each sample measure.
+    pub sample_types: Vec<ValueType>,
+    /// Name of the sample type to show first, or empty.
+    pub default_sample_type: String,
+    /// What `period` measures.
+    pub period_type: ValueType,
+    /// Distance between two samples.
+    pub period: i64,
+    /// Start of the recording, nanoseconds since 1970, or 0.
+    pub time_ns: i64,
+    /// Length of the recording in nanoseconds, or 0.
+    pub duration_ns: i64,
+    /// Free text for people.
+    pub comments: Vec<String>,
+    /// The objects that addresses point into. The first is the main binary.
+    pub mappings: Vec<Mapping>,
+    /// Every function named by a line.
+    pub functions: Interner<Function>,
+    /// Every location. Distinct by `mapping` and `address` in a recording.
+    pub locations: Vec<Location>,
+    stacks: Interner<Box<[LocationId]>>,
+    labels: Interner<Box<[Label]>>,
+    samples: Vec<Sample>,
+    sample_index: HashMap<(StackId, LabelsId), usize>,
+}
+
+impl Profile {
+    /// Interns a stack, leaf first.
+    pub fn intern_stack(&mut self, leaf_first: &[LocationId]) -> StackId {
+        self.stacks.intern(leaf_first.into()).into()
+    }
+
+    /// Interns a set of labels; their order counts.
+    pub fn intern_labels(&mut self, labels: &[Label]) -> LabelsId {
+        self.labels.intern(labels.into()).into()
+    }
+
+    /// Adds `values` (one per sample type) to what `stack` has under `labels`.
+    pub fn add(&mut self, stack: StackId, labels: LabelsId, values: &[i64]) {
+        debug_assert_eq!(values.len(), self.sample_types.len());
+        let at = *self.sample_index.entry((stack, labels)).or_insert_with(|| {
+            self.samples.push(Sample { stack, labels, values: vec![0; values.len()] });
+            self.samples.len() - 1
+        });
+        for (sum, value) in self.samples[at].values.iter_mut().zip(values) {
+            *sum = sum.saturating_add(*value);
+        }
+    }
+
+    /// The samples, each stack and label set once.
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// Locations of a stack, leaf first.
+    pub fn stack(&self, id: StackId) -> &[LocationId] {
+        self.stacks.get(id.index())
+    }
+
+    /// Labels of a set.
+    pub fn labels(&self, id: LabelsId) -> &[Label] {
+        self.labels.get(id.index())
+    }
+
+    /// Text of the label `key`, if the set has it. Numbers are written in decimal.
+    pub fn label(&self, id: LabelsId, key: &str) -> Option<String> {
+        let label = self.labels(id).iter().find(|label| &*label.key == key)?;
+        Some(match &label.value {
+            LabelValue::Str(text) => text.to_string(),
+            LabelValue::Num(number, _) => number.to_string(),
+        })
+    }
+
+    /// Location at a position.
+    pub fn location(&self, id: LocationId) -> &Location {
+        &self.locations[id.index()]
+    }
+
+    /// Function at a position.
+    pub fn function(&self, id: FunctionId) -> &Function {
+        self.functions.get(id.index())
+    }
+
+    /// Mapping at a position.
+    pub fn mapping(&self, id: MappingId) -> &Mapping {
+        &self.mappings[id.index()]
+    }
+
+    /// Sum of the value at `index` over all samples.
+    pub fn total(&self, index: usize) -> i64 {
+        self.samples.iter().fold(0, |sum, sample| sum.saturating_add(sample.values[index]))
+    }
+
+    /// Index of the sample type to show: `wanted` by name, or else the default, or else the last,
+    /// as `go tool pprof` chooses.
+    pub fn sample_type(&self, wanted: Option<&str>) -> Option<usize> {
+        let by_name = |name: &str| self.sample_types.iter().position(|ty| ty.name == name);
+        match wanted {
+            Some(name) => by_name(name),
+            None => by_name(&self.default_sample_type).or(self.sample_types.len().checked_sub(1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_stacks_under_equal_labels_add_up() {
+        let mut profile = Profile {
+            sample_types: vec![
+                ValueType::new("samples", "count"),
+                ValueType::new("cpu", "nanoseconds"),
+            ],
+            ..Profile::default()
+        };
+        profile.locations =
+            vec![Location::default(), Location { address: 1, ..Location::default() }];
+        let deep = profile.intern_stack(&[LocationId(1), LocationId(0)]);
+        let flat = profile.intern_stack(&[LocationId(0)]);
+        let label = |name: &str| Label { key: "comm".into(), value: LabelValue::Str(name.into()) };
+        let a = profile.intern_labels(&[label("a")]);
+        let b = profile.intern_labels(&[label("b")]);
+        for (stack, labels) in [(deep, a), (flat, a), (deep, b), (deep, a)] {
+            profile.add(stack, labels, &[1, 10]);
+        }
+        let values: Vec<_> = profile.samples().iter().map(|sample| sample.values.clone()).collect();
+        assert_eq!(values, [vec![2, 20], vec![1, 10], vec![1, 10]]);
+        assert_eq!(profile.total(1), 40);
+        assert_eq!(profile.label(b, "comm").as_deref(), Some("b"));
+        assert_eq!(profile.label(b, "pid"), None);
+    }
+
+    #[test]
+    fn the_default_sample_type_wins_over_the_last() {
+        let mut profile = Profile {
+            sample_types: vec![
+                ValueType::new("samples", "count"),
+                ValueType::new("cpu", "nanoseconds"),
+            ],
+            ..Profile::default()
+        };
+        assert_eq!(profile.sample_type(None), Some(1));
+        profile.default_sample_type = "samples".to_owned();
+        assert_eq!(profile.sample_type(None), Some(0));
+        assert_eq!(profile.sample_type(Some("cpu")), Some(1));
+        assert_eq!(profile.sample_type(Some("wall")), None);
+    }
+}
