@@ -30,8 +30,7 @@ Examples:
   profiler flamegraph --reverse             merged from the leaf: which functions are hot, then who calls them
   profiler flamegraph other.pb.gz -o - --title 'Before' > before.svg";
 
-const TEMPLATE: &str =
-    "{before-help}{about-with-newline}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
+const TEMPLATE: &str = "{before-help}{about-with-newline}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// Where a Linux machine's CPU time goes: record it, look at it. One file, standard pprof.
 #[derive(Parser, Debug)]

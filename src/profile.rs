@@ -298,14 +298,10 @@ mod tests {
     #[test]
     fn equal_stacks_under_equal_labels_add_up() {
         let mut profile = Profile {
-            sample_types: vec![
-                ValueType::new("samples", "count"),
-                ValueType::new("cpu", "nanoseconds"),
-            ],
+            sample_types: vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
             ..Profile::default()
         };
-        profile.locations =
-            vec![Location::default(), Location { address: 1, ..Location::default() }];
+        profile.locations = vec![Location::default(), Location { address: 1, ..Location::default() }];
         let deep = profile.intern_stack(&[LocationId(1), LocationId(0)]);
         let flat = profile.intern_stack(&[LocationId(0)]);
         let label = |name: &str| Label { key: "comm".into(), value: LabelValue::Str(name.into()) };
@@ -324,10 +320,7 @@ mod tests {
     #[test]
     fn the_default_sample_type_wins_over_the_last() {
         let mut profile = Profile {
-            sample_types: vec![
-                ValueType::new("samples", "count"),
-                ValueType::new("cpu", "nanoseconds"),
-            ],
+            sample_types: vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
             ..Profile::default()
         };
         assert_eq!(profile.sample_type(None), Some(1));

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
+/*
+ * The few kernel types the program reads, by name: CO-RE finds their offsets in the running
+ * kernel's BTF. Only fields that are used are declared.
+ */
+#ifndef KERNEL_H
+#define KERNEL_H
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct mm_struct {
+	unsigned long exec_vm; /* executable pages */
+};
+
+struct task_struct {
+	unsigned int flags;
+	int pid;
+	int tgid;
+	struct mm_struct *mm;
+	struct task_struct *group_leader;
+	__u64 start_boottime;
+	__u64 self_exec_id; /* counts execs, inherited over fork */
+};
+
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long bp;
+	unsigned long ip;
+	unsigned long sp;
+};
+#elif defined(__TARGET_ARCH_arm64)
+struct user_pt_regs {
+	__u64 regs[31];
+	__u64 sp;
+	__u64 pc;
+};
+struct pt_regs {
+	struct user_pt_regs user_regs;
+};
+#endif
+
+/* Helpers are numbered here in the running kernel: asking for a number asks for the helper. */
+enum bpf_func_id___probe {
+	BPF_FUNC_task_pt_regs___probe = 175, /* Linux 5.15 */
+};
+
+#pragma clang attribute pop
+
+#define PF_IDLE 0x00000002
+#define PF_KTHREAD 0x00200000
+
+#endif

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: (GPL-2.0 OR MIT)
+/*
+ * The sampler. One perf event per CPU runs `on_cpu` at the sampling frequency; it walks the kernel
+ * and the user stack and counts them in the kernel. User space sees a stack's frames once, through
+ * a ring buffer, and its counts when it swaps the counts map.
+ */
+#include <linux/types.h>
+#include <stdbool.h>
+
+/* What <linux/bpf.h> would bring, were it not for the kernel's own headers on some machines. */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+#include "kernel.h"
+#include "profile.h"
+#include "registers.h"
+#include "walk.h"
+
+const volatile __u32 filter = FILTER_NONE; /* enum filter */
+const volatile __u64 cgroup_id = 0; /* 0: any */
+const volatile __u32 cgroup_level = 0; /* depth of that cgroup below the v2 root */
+const volatile bool user_stacks = true;
+const volatile bool kernel_stacks = true;
+const volatile bool include_idle = false;
+const volatile __u64 period_ns = 0; /* time that one sample stands for */
+
+struct counts {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); /* user space makes the real ones, of the size it computes */
+	__type(key, struct counts_key);
+	__type(value, struct counts_value);
+};
+
+/* The map that is counted into now. User space swaps in an empty one and drains the other: the
+ * swap waits until no program runs that may still hold the old one, so no count is lost. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+	__array(values, struct counts);
+} current_counts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096); /* set by user space */
+} bodies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct cpu_state);
+} cpu_states SEC(".maps");
+
+/* Process or thread ids that are recorded, by the meaning of `filter`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); /* set by user space */
+	__type(key, __u32);
+	__type(value, __u8);
+} targets SEC(".maps");
+
+/* Pointers to the shared types, so that BTF, and so the generated Rust, has them in full. */
+const struct counts_key *abi_counts_key __attribute__((unused));
+const struct counts_value *abi_counts_value __attribute__((unused));
+const struct cpu_state *abi_cpu_state __attribute__((unused));
+const enum outcome *abi_outcome __attribute__((unused));
+const enum kind *abi_kind __attribute__((unused));
+const enum filter *abi_filter __attribute__((unused));
+
+static const __u32 zero = 0;
+
+static __always_inline bool wanted(__u32 tgid, __u32 tid)
+{
+	__u32 id = filter == FILTER_TID ? tid : tgid;
+
+	if (filter != FILTER_NONE && !bpf_map_lookup_elem(&targets, &id))
+		return false;
+	return !cgroup_id || bpf_get_current_ancestor_cgroup_id(cgroup_level) == cgroup_id;
+}
+
+/*
+ * A number that differs between the address spaces that one process has one after the other: exec
+ * replaces it, and mapping or unmapping code changes the count of executable pages. The start time
+ * tells apart two processes with one id. Frames of equal value thus mean equal code.
+ */
+static __always_inline __u32 address_space_generation(struct task_struct *task)
+{
+	__u64 hash = hash_step(task->self_exec_id, task->group_leader->start_boottime);
+
+	hash = hash_step(hash, task->mm->exec_vm);
+	return hash ^ (hash >> 32);
+}
+
+static __always_inline enum outcome collect_kernel_stack(struct perf_event_context *ctx,
+							 struct stack_body *body)
+{
+	long bytes = bpf_get_stack(ctx, body->frames, MAX_KERNEL_FRAMES * sizeof(__u64), 0);
+	__u64 hash = 1;
+	__u32 n;
+
+	if (bytes <= 0)
+		return OUTCOME_KERNEL_FAILED;
+	n = (__u32)bytes / sizeof(__u64);
+	for (int i = 0; i < MAX_KERNEL_FRAMES; i++) {
+		if (i >= n)
+			break;
+		hash = hash_step(hash, body->frames[i]);
+	}
+	body->kernel_frames = n & (FRAMES_CAPACITY / 2 - 1);
+	body->key.kernel_stack_id = hash;
+	return n < MAX_KERNEL_FRAMES ? OUTCOME_COMPLETE : OUTCOME_KERNEL_DEPTH;
+}
+
+/* Before Linux 5.15 the registers of a task in the kernel are out of reach: the kernel's walk. */
+static __always_inline enum outcome collect_user_stack_by_helper(struct perf_event_context *ctx,
+								 struct stack_body *body)
+{
+	__u32 at = body->kernel_frames & (FRAMES_CAPACITY / 2 - 1);
+	__u64 *frames = &body->frames[at];
+	long bytes = bpf_get_stack(ctx, frames, MAX_USER_FRAMES * sizeof(__u64), BPF_F_USER_STACK);
+	__u64 hash = 1;
+	__u32 n;
+
+	if (bytes <= 0)
+		return OUTCOME_USER_FAULT;
+	n = (__u32)bytes / sizeof(__u64);
+	for (int i = 0; i < MAX_USER_FRAMES; i++) {
+		if (i >= n)
+			break;
+		hash = hash_step(hash, body->frames[(at + i) & (FRAMES_CAPACITY - 1)]);
+	}
+	body->user_frames = n & (FRAMES_CAPACITY / 2 - 1);
+	body->key.user_stack_id = hash_step(hash, OUTCOME_USER_UNKNOWN);
+	return OUTCOME_USER_UNKNOWN;
+}
+
+static __always_inline enum outcome collect_user_stack(struct perf_event_context *ctx,
+						       struct task_struct *task,
+						       struct stack_body *body)
+{
+	struct registers regs;
+
+	if (!bpf_core_enum_value_exists(enum bpf_func_id___probe, BPF_FUNC_task_pt_regs___probe))
+		return collect_user_stack_by_helper(ctx, body);
+	if (in_user_mode(ctx))
+		interrupted_registers(ctx, &regs);
+	else
+		saved_user_registers((struct pt_regs *)bpf_task_pt_regs(task), &regs);
+	/* A worker of io_uring has an address space, but was never in user mode. */
+	if (!regs.ip)
+		return OUTCOME_COMPLETE;
+	return walk_user(body, &regs);
+}
+
+/* The frames are not sent to user space again while their key stays in the map. */
+static __always_inline bool send_body(struct cpu_state *cpu, struct stack_body *body)
+{
+	__u32 n = body->kernel_frames + body->user_frames;
+	__u64 size = __builtin_offsetof(struct stack_body, frames) +
+		     (n & (FRAMES_CAPACITY - 1)) * sizeof(__u64);
+
+	body->time_ns = bpf_ktime_get_ns();
+	/* User space looks at the ring by the clock; waking it here would cost more. */
+	if (!bpf_ringbuf_output(&bodies, body, size, BPF_RB_NO_WAKEUP))
+		return true;
+	cpu->bodies_delayed++;
+	return false;
+}
+
+/* Counts the sample under its key; the first one of a key brings the frames along. */
+static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_body *body)
+{
+	void *counts = bpf_map_lookup_elem(&current_counts, &zero);
+	struct counts_value *value;
+	long err;
+
+	if (!counts)
+		return OUTCOME_LOST_COUNTS_BUSY;
+	value = bpf_map_lookup_elem(counts, &body->key);
+	if (!value) {
+		struct counts_value first = {
+			.samples = 1,
+			.time_ns = period_ns,
+		};
+
+		first.body_sent = send_body(cpu, body);
+		err = bpf_map_update_elem(counts, &body->key, &first, BPF_NOEXIST);
+		if (!err)
+			return body->outcome;
+		/* Another CPU may have been first: only the idle task runs on several at once. */
+		value = bpf_map_lookup_elem(counts, &body->key);
+		if (!value)
+			return err == -7 /* E2BIG */ ? OUTCOME_LOST_COUNTS_FULL :
+						       OUTCOME_LOST_COUNTS_BUSY;
+	}
+	__sync_fetch_and_add(&value->samples, 1);
+	__sync_fetch_and_add(&value->time_ns, period_ns);
+	if (!value->body_sent)
+		value->body_sent = send_body(cpu, body);
+	return body->outcome;
+}
+
+static __always_inline enum outcome sample(struct perf_event_context *ctx, struct cpu_state *cpu)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
+	__u64 id = bpf_get_current_pid_tgid();
+	struct stack_body *body = &cpu->body;
+	enum outcome outcome = OUTCOME_COMPLETE, user = OUTCOME_COMPLETE;
+
+	if (!(__u32)id && !include_idle)
+		return OUTCOME_IDLE;
+	if (!wanted(id >> 32, id))
+		return OUTCOME_FILTERED;
+
+	body->key.tgid = id >> 32;
+	body->key.tid = id;
+	body->key.kind = KIND_ON_CPU;
+	body->key.generation = 0;
+	body->key.kernel_stack_id = 0;
+	body->key.user_stack_id = 0;
+	body->kernel_frames = 0;
+	body->user_frames = 0;
+
+	if (kernel_stacks && !in_user_mode(ctx))
+		outcome = collect_kernel_stack(ctx, body);
+	if (user_stacks && !(task->flags & (PF_KTHREAD | PF_IDLE))) {
+		body->key.generation = address_space_generation(task);
+		user = collect_user_stack(ctx, task, body);
+		if (outcome == OUTCOME_COMPLETE)
+			outcome = user;
+	}
+	body->outcome = outcome;
+	return count(cpu, body);
+}
+
+SEC("perf_event")
+int on_cpu(struct perf_event_context *ctx)
+{
+	struct cpu_state *cpu = bpf_map_lookup_elem(&cpu_states, &zero);
+	__u32 outcome;
+
+	if (!cpu)
+		return 0; /* cannot be: a per-CPU array of one entry has entry 0 */
+	outcome = sample(ctx, cpu);
+	if (outcome < OUTCOME_MAX)
+		cpu->outcomes[outcome]++;
+	return 0;
+}
+
+/* A child belongs to the recording before it runs its first instruction. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(follow_child, struct task_struct *parent, struct task_struct *child)
+{
+	__u32 parent_tgid = parent->tgid, tgid = child->tgid;
+	struct cpu_state *cpu;
+	__u8 one = 1;
+
+	if (tgid == parent_tgid || !bpf_map_lookup_elem(&targets, &parent_tgid))
+		return 0;
+	if (bpf_map_update_elem(&targets, &tgid, &one, BPF_ANY)) {
+		cpu = bpf_map_lookup_elem(&cpu_states, &zero);
+		if (cpu)
+			__sync_fetch_and_add(&cpu->follow_failed, 1);
+	}
+	return 0;
+}
+
+/* The leader is freed last. Not at exit: a process still takes time while it exits. */
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(forget_process, struct task_struct *task)
+{
+	__u32 tgid = task->tgid;
+
+	if (task->pid == tgid)
+		bpf_map_delete_elem(&targets, &tgid);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,516 @@
+//! The BPF program: load, attach, drain. The only user of libbpf and of the ABI in
+//! `bpf/profile.h`, from which everything in [`abi`] is generated.
+//!
+//! # What is where, and how large
+//!
+//! The kernel counts into one of two hash maps. A sample adds at most one entry, so a map that is
+//! swapped every `interval` cannot overflow while it has room for CPUs × Hz × interval entries;
+//! [`Sizes`] gives it twice that. Where this would be large, the interval shrinks instead. Frames
+//! arrive through a ring sized for half an interval of deepest stacks.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::ptr;
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{
+    Link, MapCore, MapFlags, MapHandle, MapType, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
+    libbpf_sys,
+};
+
+use crate::event::{Count, CountKey, Event, Loss, Outcome, Stack, Timed, Truncation};
+
+#[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
+mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/profile.skel.rs"));
+}
+use skeleton::types as abi;
+
+/// What the sampler is asked for.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Samples per second and CPU.
+    pub frequency_hz: u32,
+    /// CPUs that are sampled.
+    pub cpus: usize,
+    /// Whose samples are taken.
+    pub filter: Filter,
+    /// Only tasks in this cgroup or below: its id and its depth below the root.
+    pub cgroup: Option<(u64, u32)>,
+    /// Walk user stacks.
+    pub user_stacks: bool,
+    /// Walk kernel stacks.
+    pub kernel_stacks: bool,
+    /// Sample the idle task.
+    pub include_idle: bool,
+    /// Capacity of the counts map, in place of the computed one.
+    pub counts_entries: Option<u32>,
+}
+
+/// Whose samples are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Everybody's.
+    Everything,
+    /// These processes' and their future children's.
+    Processes(Vec<u32>),
+    /// These threads'.
+    Threads(Vec<u32>),
+}
+
+/// Memory of the maps, by the formula in the module's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Entries of each of the two counts maps.
+    pub counts_entries: u32,
+    /// Bytes of the ring for stack bodies.
+    pub ring_bytes: u32,
+    /// How often counts are drained.
+    pub interval: Duration,
+}
+
+/// Largest counts map; reached by 33 CPUs at 999 Hz and one drain per second.
+const MOST_COUNTS: u64 = 1 << 16;
+/// Processes or threads that can be followed at once.
+const MOST_TARGETS: u32 = 1 << 16;
+
+impl Sizes {
+    /// Sizes for a number of CPUs that are sampled at a frequency.
+    pub fn new(cpus: usize, frequency_hz: u32) -> Self {
+        let per_second = (cpus as u64 * u64::from(frequency_hz)).max(1);
+        let counts_entries = (2 * per_second).clamp(1024, MOST_COUNTS);
+        let interval = Duration::from_millis((counts_entries * 500 / per_second).clamp(100, 1000));
+        // Bodies are read about ten times in an interval; room is left for five of those.
+        let bodies = per_second * interval.as_millis() as u64 / 2000 + 1;
+        let ring_bytes =
+            (bodies * size_of::<abi::stack_body>() as u64).next_power_of_two().clamp(1 << 18, 1 << 26);
+        Self { counts_entries: counts_entries as u32, ring_bytes: ring_bytes as u32, interval }
+    }
+}
+
+/// What the sampler itself cost, from the kernel's statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Runs of our programs.
+    pub runs: u64,
+    /// Time they took.
+    pub run_time_ns: u64,
+    /// Runs of the sampling program alone.
+    pub sampler_runs: u64,
+    /// Time of the sampling program alone.
+    pub sampler_time_ns: u64,
+}
+
+/// How every run of the sampler ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Runs by outcome.
+    pub by_outcome: HashMap<Outcome, u64>,
+    /// Children that were not followed because the set of targets was full.
+    pub follow_failed: u64,
+}
+
+/// The loaded program and its maps.
+pub struct Sampler {
+    skeleton: skeleton::ProfileSkel<'static>,
+    links: Vec<Link>,
+    /// Keeps the kernel's run-time statistics switched on.
+    _statistics: Option<OwnedFd>,
+    bodies: RingBuffer<'static>,
+    received: Rc<RefCell<Vec<Timed>>>,
+    counts: [MapHandle; 2],
+    current: usize,
+    /// Sizes in force.
+    pub sizes: Sizes,
+    /// What this kernel lacks, in words.
+    pub missing: Vec<&'static str>,
+}
+
+/// What libbpf said, to be shown if a step fails.
+static LIBBPF_LOG: Mutex<String> = Mutex::new(String::new());
+
+fn keep_message(_: PrintLevel, message: String) {
+    if let Ok(mut log) = LIBBPF_LOG.lock() {
+        log.push_str(&message);
+    }
+}
+
+/// The last lines of libbpf's log, behind an error that it explains.
+fn with_log(error: libbpf_rs::Error, what: &str) -> anyhow::Error {
+    let log = LIBBPF_LOG.lock().map(|log| log.clone()).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let tail = lines[lines.len().saturating_sub(8)..].join("\n  ");
+    let error = match error.kind() {
+        libbpf_rs::ErrorKind::PermissionDenied => {
+            anyhow!("not permitted; run as root, or with CAP_BPF and CAP_PERFMON")
+        }
+        _ => anyhow!("{error:#}\n  {tail}"),
+    };
+    error.context(what.to_owned())
+}
+
+/// Fails if the kernel cannot run the program at all, naming what it lacks.
+pub fn probe() -> Result<()> {
+    let btf = "/sys/kernel/btf/vmlinux";
+    if !std::path::Path::new(btf).exists() {
+        bail!(
+            "this kernel has no type information: {btf} is missing; it needs a kernel built with CONFIG_DEBUG_INFO_BTF"
+        );
+    }
+    for (map, needed) in [(MapType::RingBuf, "BPF ring buffers (Linux 5.8)")] {
+        match map.is_supported() {
+            Ok(true) => {}
+            Ok(false) if !nix::unistd::geteuid().is_root() => {
+                bail!(
+                    "BPF is not permitted; run as root, or with CAP_BPF and CAP_PERFMON (sudo profiler record …)"
+                )
+            }
+            _ => bail!("this kernel lacks {needed}, or does not permit BPF to this user"),
+        }
+    }
+    Ok(())
+}
+
+impl Sampler {
+    /// Loads the program. Nothing is sampled before [`Self::attach`].
+    pub fn load(config: &Config) -> Result<Self> {
+        libbpf_rs::set_print(Some((PrintLevel::Warn, keep_message)));
+        let mut sizes = Sizes::new(config.cpus, config.frequency_hz);
+        if let Some(entries) = config.counts_entries {
+            sizes.counts_entries = entries;
+        }
+
+        // The object lives as long as the process that records with it.
+        let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+        let mut open = skeleton::ProfileSkelBuilder::default()
+            .open(storage)
+            .map_err(|error| with_log(error, "failed to open the BPF object"))?;
+        let knobs = open.maps.rodata_data.as_deref_mut().context("the BPF object has no knobs")?;
+        let (filter, targets) = match &config.filter {
+            Filter::Everything => (abi::filter::FILTER_NONE, &[][..]),
+            Filter::Processes(ids) => (abi::filter::FILTER_TGID, &ids[..]),
+            Filter::Threads(ids) => (abi::filter::FILTER_TID, &ids[..]),
+        };
+        knobs.filter = filter.0;
+        (knobs.cgroup_id, knobs.cgroup_level) = config.cgroup.unwrap_or((0, 0));
+        knobs.user_stacks = config.user_stacks;
+        knobs.kernel_stacks = config.kernel_stacks;
+        knobs.include_idle = config.include_idle;
+        knobs.period_ns = period_ns(config.frequency_hz);
+        let follow = matches!(config.filter, Filter::Processes(_));
+        open.progs.follow_child.set_autoload(follow);
+        open.progs.forget_process.set_autoload(follow);
+        open.maps.bodies.set_max_entries(sizes.ring_bytes)?;
+        open.maps.targets.set_max_entries(if filter == abi::filter::FILTER_NONE {
+            1
+        } else {
+            MOST_TARGETS
+        })?;
+
+        let skeleton = open.load().map_err(|error| with_log(error, "failed to load the BPF program"))?;
+        let make = |name: &str| {
+            let options = libbpf_sys::bpf_map_create_opts {
+                sz: size_of::<libbpf_sys::bpf_map_create_opts>() as _,
+                ..Default::default()
+            };
+            let (key, value) = (size_of::<abi::counts_key>() as u32, size_of::<abi::counts_value>() as u32);
+            MapHandle::create(MapType::Hash, Some(name), key, value, sizes.counts_entries, &options).map_err(
+                |error| {
+                    with_log(error, &format!("failed to create a map of {} counts", sizes.counts_entries))
+                },
+            )
+        };
+        let counts = [make("counts_a")?, make("counts_b")?];
+        let received = Rc::new(RefCell::new(Vec::new()));
+        let sink = Rc::clone(&received);
+        let mut builder = RingBufferBuilder::new();
+        builder.add(&skeleton.maps.bodies, move |bytes| {
+            sink.borrow_mut().extend(stack(bytes));
+            0
+        })?;
+        let bodies = builder.build().map_err(|error| with_log(error, "failed to map the BPF ring buffer"))?;
+        let mut sampler = Self {
+            skeleton,
+            links: Vec::new(),
+            // SAFETY: the call returns a new descriptor or an error, which is not negative-checked
+            // by OwnedFd and so is here.
+            _statistics: match unsafe { libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME) } {
+                fd if fd >= 0 => Some(unsafe { OwnedFd::from_raw_fd(fd) }),
+                _ => None,
+            },
+            bodies,
+            received,
+            counts,
+            current: 0,
+            sizes,
+            missing: Vec::new(),
+        };
+        if sampler._statistics.is_none() {
+            sampler.missing.push("BPF run-time statistics (Linux 5.8): the sampler's own cost is not known");
+        }
+        sampler.publish_counts(0)?;
+        for id in targets {
+            sampler.target(*id)?;
+        }
+        Ok(sampler)
+    }
+
+    /// Adds a process or thread, by the meaning of the filter, to those that are sampled.
+    pub fn target(&self, id: u32) -> Result<()> {
+        let update = self.skeleton.maps.targets.update(&id.to_ne_bytes(), &[1], MapFlags::ANY);
+        update.with_context(|| format!("failed to add {id} to the sampled tasks (at most {MOST_TARGETS})"))
+    }
+
+    /// Starts sampling on `clocks`, one event per CPU, and following children.
+    pub fn attach(&mut self, clocks: Vec<OwnedFd>) -> Result<()> {
+        let progs = &self.skeleton.progs;
+        for (program, name) in
+            [(&progs.follow_child, "sched_process_fork"), (&progs.forget_process, "sched_process_free")]
+        {
+            if program.autoload() {
+                let link = program
+                    .attach()
+                    .map_err(|error| with_log(error, &format!("failed to attach to {name}")))?;
+                self.links.push(link);
+            }
+        }
+        for clock in clocks {
+            // libbpf closes the event with the link.
+            let link = progs.on_cpu.attach_perf_event(clock.into_raw_fd());
+            self.links.push(
+                link.map_err(|error| with_log(error, "failed to attach the sampler to a CPU's clock"))?,
+            );
+        }
+        Ok(())
+    }
+
+    /// Stops sampling.
+    pub fn detach(&mut self) {
+        self.links.clear();
+    }
+
+    /// Appends the stacks that arrived since the last call.
+    pub fn read_stacks(&mut self, events: &mut Vec<Timed>) -> Result<()> {
+        self.bodies.consume().context("failed to read the BPF ring buffer")?;
+        events.append(&mut self.received.borrow_mut());
+        Ok(())
+    }
+
+    fn publish_counts(&self, which: usize) -> Result<()> {
+        let fd = self.counts[which].as_fd().as_raw_fd().to_ne_bytes();
+        let update = self.skeleton.maps.current_counts.update(&0u32.to_ne_bytes(), &fd, MapFlags::ANY);
+        update.context("failed to swap the map of counts")
+    }
+
+    /// Takes everything counted since the last call, while counting goes on in another map. The
+    /// swap returns when no program can touch the old map any more. Frames of all keys are in the
+    /// ring by then, or were refused by it.
+    pub fn drain(&mut self) -> Result<Vec<Count>> {
+        let old = self.current;
+        self.publish_counts(1 - old)?;
+        self.current = 1 - old;
+        drain_map(&self.counts[old])
+    }
+
+    /// Ends of all runs so far.
+    pub fn outcomes(&self) -> Result<Outcomes> {
+        let mut outcomes = Outcomes::default();
+        let states = self.skeleton.maps.cpu_states.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY)?;
+        for bytes in states.unwrap_or_default() {
+            let state: abi::cpu_state = plain(&bytes);
+            for (index, runs) in state.outcomes.iter().enumerate() {
+                *outcomes.by_outcome.entry(outcome(index as u32)).or_default() += runs;
+            }
+            outcomes.follow_failed += state.follow_failed;
+        }
+        outcomes.by_outcome.retain(|_, runs| *runs > 0);
+        Ok(outcomes)
+    }
+
+    /// What the programs have cost so far; `None` if the kernel keeps no statistics.
+    pub fn cost(&self) -> Option<Cost> {
+        self._statistics.as_ref()?;
+        let mut cost = Cost::default();
+        let progs = &self.skeleton.progs;
+        for program in [&progs.on_cpu, &progs.follow_child, &progs.forget_process] {
+            let sampler = program.name() == progs.on_cpu.name();
+            if !program.autoload() {
+                continue;
+            }
+            let mut info = libbpf_sys::bpf_prog_info::default();
+            let mut length = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+            // SAFETY: `info` is a zeroed structure of `length` bytes, which asks for no arrays.
+            let err = unsafe {
+                libbpf_sys::bpf_prog_get_info_by_fd(
+                    program.as_fd().as_raw_fd(),
+                    &raw mut info,
+                    &raw mut length,
+                )
+            };
+            if err != 0 {
+                return None;
+            }
+            cost.runs += info.run_cnt;
+            cost.run_time_ns += info.run_time_ns;
+            if sampler {
+                cost.sampler_runs = info.run_cnt;
+                cost.sampler_time_ns = info.run_time_ns;
+            }
+        }
+        Some(cost)
+    }
+
+    /// Bytes that the maps take in the kernel, as their sizes imply.
+    pub fn map_bytes(&self) -> u64 {
+        // 48 bytes of bookkeeping per hash element, 16 per bucket (a power of two of them).
+        let entry = (size_of::<abi::counts_key>() + size_of::<abi::counts_value>() + 48) as u64;
+        let entries = u64::from(self.sizes.counts_entries);
+        2 * (entries * entry + entries.next_power_of_two() * 16) + u64::from(self.sizes.ring_bytes)
+    }
+}
+
+/// Nanoseconds between two samples at a frequency, rounded down as the kernel does.
+pub fn period_ns(frequency_hz: u32) -> u64 {
+    1_000_000_000 / u64::from(frequency_hz.max(1))
+}
+
+/// Reads and empties a map that no program uses.
+fn drain_map(map: &MapHandle) -> Result<Vec<Count>> {
+    let capacity = map.max_entries() as usize;
+    let mut keys = vec![abi::counts_key::default(); capacity];
+    let mut values = vec![abi::counts_value::default(); capacity];
+    let mut counts = Vec::new();
+    let mut position = 0u32;
+    let mut first = true;
+    loop {
+        let mut n = capacity as u32;
+        let mut next = 0u32;
+        let options = libbpf_sys::bpf_map_batch_opts {
+            sz: size_of::<libbpf_sys::bpf_map_batch_opts>() as _,
+            ..Default::default()
+        };
+        // SAFETY: `keys` and `values` hold `n` elements of exactly the map's key and value size,
+        // which were taken from the same types when the map was made.
+        let err = unsafe {
+            libbpf_sys::bpf_map_lookup_and_delete_batch(
+                map.as_fd().as_raw_fd(),
+                if first { ptr::null_mut() } else { (&raw mut position).cast() },
+                (&raw mut next).cast(),
+                keys.as_mut_ptr().cast(),
+                values.as_mut_ptr().cast(),
+                &raw mut n,
+                &raw const options,
+            )
+        };
+        let error = std::io::Error::from_raw_os_error(-err);
+        let end = err == -nix::libc::ENOENT;
+        if err < 0 && !end && error.kind() != std::io::ErrorKind::Interrupted {
+            return Err(error).context("failed to read the map of counts");
+        }
+        if err == 0 || end {
+            counts.extend(keys.iter().zip(&values).take(n as usize).map(|(key, value)| Count {
+                key: count_key(key),
+                samples: value.samples,
+                time_ns: value.time_ns,
+            }));
+            (position, first) = (next, false);
+        }
+        if end {
+            return Ok(counts);
+        }
+    }
+}
+
+/// Types of the ABI: integers only, so that any bytes make a value.
+trait Plain: Default {}
+impl Plain for abi::stack_body {}
+impl Plain for abi::cpu_state {}
+
+/// A value from the start of `bytes`; what they do not cover stays zero.
+fn plain<T: Plain>(bytes: &[u8]) -> T {
+    let mut value = T::default();
+    let n = bytes.len().min(size_of::<T>());
+    // SAFETY: both are valid for `n` bytes and do not overlap; every bit pattern is a valid `T`.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut value).cast(), n) };
+    value
+}
+
+fn count_key(key: &abi::counts_key) -> CountKey {
+    CountKey {
+        tgid: key.tgid,
+        tid: key.tid,
+        kind: key.kind,
+        generation: key.generation,
+        kernel_stack_id: key.kernel_stack_id,
+        user_stack_id: key.user_stack_id,
+    }
+}
+
+fn stack(bytes: &[u8]) -> Option<Timed> {
+    let body: abi::stack_body = plain(bytes);
+    let (kernel, user) = (usize::from(body.kernel_frames), usize::from(body.user_frames));
+    let frames = body.frames.get(..kernel + user)?;
+    let truncation = match outcome(body.outcome) {
+        Outcome::Incomplete(truncation) => Some(truncation),
+        _ => None,
+    };
+    let stack = Stack {
+        key: count_key(&body.key),
+        truncation,
+        kernel: frames[..kernel].to_vec(),
+        user: frames[kernel..].to_vec(),
+    };
+    Some(Timed { time_ns: body.time_ns, event: Event::Stack(stack) })
+}
+
+/// What the numbers of `enum outcome` mean. One that is not listed would be a new one that this
+/// function was not taught: it counts as lost rather than as nothing.
+fn outcome(number: u32) -> Outcome {
+    use Outcome::{Complete, Filtered, Idle, Incomplete, Lost};
+    match abi::outcome(number) {
+        abi::outcome::OUTCOME_IDLE => Idle,
+        abi::outcome::OUTCOME_FILTERED => Filtered,
+        abi::outcome::OUTCOME_COMPLETE => Complete,
+        abi::outcome::OUTCOME_KERNEL_DEPTH => Incomplete(Truncation::KernelDepth),
+        abi::outcome::OUTCOME_KERNEL_FAILED => Incomplete(Truncation::KernelFailed),
+        abi::outcome::OUTCOME_USER_DEPTH => Incomplete(Truncation::UserDepth),
+        abi::outcome::OUTCOME_USER_CHAIN => Incomplete(Truncation::FramePointer),
+        abi::outcome::OUTCOME_USER_FAULT => Incomplete(Truncation::UnreadableStack),
+        abi::outcome::OUTCOME_USER_UNKNOWN => Incomplete(Truncation::KernelWalk),
+        abi::outcome::OUTCOME_LOST_COUNTS_FULL => Lost(Loss::CountsFull),
+        _ => Lost(Loss::CountsBusy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counts_map_holds_more_than_an_interval_can_count() {
+        for cpus in [1, 2, 64, 1024] {
+            for hz in [1, 99, 999, 10_000] {
+                let sizes = Sizes::new(cpus, hz);
+                let counted = cpus as f64 * f64::from(hz) * sizes.interval.as_secs_f64();
+                let busiest = 1 << 18; // beyond this the drain cannot run often enough
+                if cpus as u32 * hz <= busiest {
+                    assert!(counted <= f64::from(sizes.counts_entries), "{cpus} CPUs at {hz} Hz: {sizes:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_outcome_has_a_meaning_of_its_own() {
+        let mut seen: Vec<Outcome> = (0..abi::outcome::OUTCOME_MAX.0).map(outcome).collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), abi::outcome::OUTCOME_MAX.0 as usize);
+    }
+}

@@ -1,0 +1,8 @@
+//! Where events come from: the BPF program, perf events and `/proc`. Nothing here knows what
+//! becomes of them.
+
+pub mod bpf;
+pub mod cgroup;
+pub mod child;
+pub mod perf;
+pub mod proc;

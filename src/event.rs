@@ -1,0 +1,215 @@
+//! What happened, and when: the vocabulary between capture and the model of processes.
+//!
+//! The perf side-band, `/proc` and the BPF rings all speak in [`Event`]s, stamped with
+//! CLOCK_MONOTONIC nanoseconds, so that one stream in time order describes a machine's processes
+//! and their stacks. Identifiers are the kernel's: `tgid` is what people call a pid, `tid` names a
+//! thread.
+//!
+//! This module knows only std.
+
+use std::ops::Range;
+
+/// Something that happened at a point in time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timed {
+    /// CLOCK_MONOTONIC nanoseconds.
+    pub time_ns: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A thread or, where `tgid` differs from `parent_tgid`, a process was born.
+    Fork {
+        /// Process of the newborn.
+        tgid: u32,
+        /// The newborn.
+        tid: u32,
+        /// Process that forked.
+        parent_tgid: u32,
+        /// Thread that forked.
+        parent_tid: u32,
+    },
+    /// A thread got a name.
+    Comm {
+        /// Its process.
+        tgid: u32,
+        /// The thread.
+        tid: u32,
+        /// The name, at most 15 bytes.
+        comm: String,
+        /// True if the process has just executed another program.
+        exec: bool,
+    },
+    /// A thread ended.
+    Exit {
+        /// Its process.
+        tgid: u32,
+        /// The thread.
+        tid: u32,
+    },
+    /// Executable memory was mapped.
+    Mmap(Mmap),
+    /// Kernel code was loaded that has a symbol of its own: a BPF program or trampoline.
+    Ksymbol(Ksymbol),
+    /// A stack was seen for the first time since counts were last drained.
+    Stack(Stack),
+}
+
+/// A file, as the kernel names it in a mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FileId {
+    /// By the GNU build id: equal on every path and in every container.
+    BuildId(Vec<u8>),
+    /// By device and inode, for files without a build id.
+    Inode {
+        /// Device number, as `makedev` composes it.
+        device: u64,
+        /// Inode number.
+        inode: u64,
+        /// Tells files apart that had the inode one after the other; 0 if unknown.
+        generation: u64,
+    },
+    /// Memory that no file backs: JIT code, `[vdso]`.
+    Anonymous,
+}
+
+/// A range of executable memory and what is behind it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mmap {
+    /// Process.
+    pub tgid: u32,
+    /// Addresses.
+    pub range: Range<u64>,
+    /// Offset of `range.start` in the file.
+    pub file_offset: u64,
+    /// The file.
+    pub file: FileId,
+    /// Path in the mount namespace of the process, or a name such as `//anon` or `[vdso]`.
+    pub path: String,
+}
+
+/// A symbol that the kernel registered, such as `bpf_prog_6deef7357e7b4530_on_cpu`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ksymbol {
+    /// Addresses of its code.
+    pub range: Range<u64>,
+    /// Name.
+    pub name: String,
+    /// False when it went away.
+    pub registered: bool,
+}
+
+/// Why a stack is not whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Truncation {
+    /// More kernel frames than are recorded.
+    KernelDepth,
+    /// The kernel gave no stack of its own.
+    KernelFailed,
+    /// More user frames than are recorded.
+    UserDepth,
+    /// A frame pointer that cannot be one: code without frame pointers.
+    FramePointer,
+    /// A frame pointer into memory that cannot be read now.
+    UnreadableStack,
+    /// The kernel walked, and does not say where it stopped.
+    KernelWalk,
+    /// A return address outside executable memory: code without frame pointers.
+    ReturnAddress,
+    /// The ring was full whenever the stack was seen: its time is known, its frames are not.
+    NoFrames,
+}
+
+impl Truncation {
+    /// A few words for people; also the name of the frame that marks such a stack.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::KernelDepth => "kernel stack too deep",
+            Self::KernelFailed => "no kernel stack",
+            Self::UserDepth => "user stack too deep",
+            Self::FramePointer => "no frame pointer",
+            Self::UnreadableStack => "stack not readable",
+            Self::KernelWalk => "walked by the kernel",
+            Self::ReturnAddress => "no frame pointer: return address is not code",
+            Self::NoFrames => "ring buffer full",
+        }
+    }
+}
+
+/// Why a sample is in no count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Loss {
+    /// The kernel's table of counts was full.
+    CountsFull,
+    /// The kernel's table of counts refused for another reason.
+    CountsBusy,
+}
+
+impl Loss {
+    /// A few words for people.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::CountsFull => "counts map full",
+            Self::CountsBusy => "counts map busy",
+        }
+    }
+}
+
+/// What a run of the sampler came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// The CPU was idle.
+    Idle,
+    /// Not one of the tasks that are recorded.
+    Filtered,
+    /// Counted with whole stacks.
+    Complete,
+    /// Counted with a stack that is not whole.
+    Incomplete(Truncation),
+    /// Not counted.
+    Lost(Loss),
+}
+
+/// Under what samples are counted in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CountKey {
+    /// Process.
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// What the time was spent on; as in the BPF program.
+    pub kind: u32,
+    /// State of the process's address space.
+    pub generation: u32,
+    /// Hash of the kernel stack, or 0.
+    pub kernel_stack_id: u64,
+    /// Hash of the user stack, or 0.
+    pub user_stack_id: u64,
+}
+
+/// The frames behind a key, leaf first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stack {
+    /// The key.
+    pub key: CountKey,
+    /// Whether the walk reached the end of both stacks.
+    pub truncation: Option<Truncation>,
+    /// Addresses in the kernel.
+    pub kernel: Vec<u64>,
+    /// Addresses in user space.
+    pub user: Vec<u64>,
+}
+
+/// What was counted under a key since the last drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The key.
+    pub key: CountKey,
+    /// Samples.
+    pub samples: u64,
+    /// Nanoseconds they stand for.
+    pub time_ns: u64,
+}

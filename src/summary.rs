@@ -1,0 +1,204 @@
+//! What a recording came to, in the few lines that a tired person reads.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::capture::bpf::{Cost, Outcomes};
+use crate::event::{Loss, Outcome, Truncation};
+use crate::profile::Profile;
+use crate::usage::CpuTime;
+
+/// The figures of a recording.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Length in seconds.
+    pub duration_s: f64,
+    /// CPUs that were sampled.
+    pub cpus: usize,
+    /// Rate that was asked for.
+    pub frequency_hz: u32,
+    /// Samples with whole stacks.
+    pub complete: u64,
+    /// Samples with stacks that are not whole.
+    pub incomplete: BTreeMap<Truncation, u64>,
+    /// How every run of the sampler ended.
+    pub outcomes: Outcomes,
+    /// Side-band records that the kernel had no room for.
+    pub sideband_lost: u64,
+    /// CPU time of the sampled CPUs.
+    pub cpu: CpuTime,
+    /// What the BPF programs cost.
+    pub cost: Option<Cost>,
+    /// Our own CPU time while recording, in seconds.
+    pub own_cpu_s: f64,
+    /// Our own peak memory while recording, in bytes.
+    pub own_peak_bytes: u64,
+    /// Memory in the kernel for maps and rings, in bytes.
+    pub kernel_bytes: u64,
+}
+
+impl Summary {
+    /// Samples lost by reason.
+    pub fn lost(&self) -> BTreeMap<Loss, u64> {
+        let lost = self.outcomes.by_outcome.iter().filter_map(|(outcome, &runs)| match outcome {
+            Outcome::Lost(loss) => Some((*loss, runs)),
+            _ => None,
+        });
+        lost.collect()
+    }
+
+    fn runs(&self, what: impl Fn(&Outcome) -> bool) -> u64 {
+        self.outcomes.by_outcome.iter().filter(|(outcome, _)| what(outcome)).map(|(_, runs)| runs).sum()
+    }
+
+    /// Samples taken: every run of the sampler on a task that was asked for.
+    pub fn taken(&self) -> u64 {
+        self.runs(|outcome| !matches!(outcome, Outcome::Idle | Outcome::Filtered))
+    }
+
+    /// `taken 10 = complete 6 + incomplete 3 + lost 1`. The left side is counted in the kernel, run
+    /// by run; the right side is the profile's samples and the kernel's losses. If they differ,
+    /// the difference is told.
+    pub fn equation(&self) -> String {
+        let incomplete: u64 = self.incomplete.values().sum();
+        let lost: u64 = self.lost().values().sum();
+        let taken = self.taken();
+        let right = self.complete + incomplete + lost;
+        let mut text =
+            format!("taken {taken} = complete {} + incomplete {incomplete} + lost {lost}", self.complete);
+        if taken != right {
+            let _ = write!(text, " (UNACCOUNTED: {}; please report this)", taken as i64 - right as i64);
+        }
+        text
+    }
+
+    /// Sampler runs on busy CPUs per second that the CPUs were busy.
+    pub fn delivered_hz(&self) -> Option<f64> {
+        let runs = self.runs(|outcome| *outcome != Outcome::Idle);
+        (self.cpu.busy_s >= 1.0).then(|| runs as f64 / self.cpu.busy_s)
+    }
+
+    /// The lines for people. `hottest` are names and samples.
+    pub fn text(&self, hottest: &[(String, i64)], naming: Option<(f64, u64)>) -> String {
+        let mut text = String::new();
+        let taken = self.taken();
+        let _ = write!(
+            text,
+            "{} samples in {:.1} s on {} CPU{} at {} Hz",
+            thousands(taken),
+            self.duration_s,
+            self.cpus,
+            if self.cpus == 1 { "" } else { "s" },
+            self.frequency_hz
+        );
+        if let Some(hz) = self.delivered_hz() {
+            let _ = write!(text, " ({hz:.1} Hz delivered per busy CPU)");
+        }
+        let _ = writeln!(text, "; CPUs {:.0}% idle", share(self.cpu.idle_s, self.cpu.busy_s + self.cpu.idle_s));
+        let _ = writeln!(text, "  {}", self.equation());
+        if !self.incomplete.is_empty() {
+            let mut reasons: Vec<_> = self.incomplete.iter().collect();
+            reasons.sort_by_key(|&(_, &samples)| std::cmp::Reverse(samples));
+            let reasons = reasons.iter().map(|(why, samples)| format!("{} {samples}", why.reason()));
+            let _ = writeln!(text, "  incomplete stacks: {}", reasons.collect::<Vec<_>>().join(", "));
+        }
+        if !self.lost().is_empty() {
+            let reasons = self.lost().iter().map(|(why, n)| format!("{} {n}", why.reason())).collect::<Vec<_>>();
+            let _ = writeln!(text, "  lost samples: {}", reasons.join(", "));
+        }
+        if self.sideband_lost > 0 {
+            let _ = writeln!(
+                text,
+                "  lost {} process records (too many at once): some frames may lack names",
+                self.sideband_lost
+            );
+        }
+        if self.outcomes.follow_failed > 0 {
+            let _ = writeln!(text, "  not followed: {} child processes, too many at once", self.outcomes.follow_failed);
+        }
+        for (at, (name, samples)) in hottest.iter().enumerate() {
+            let label = if at == 0 { "hottest" } else { "" };
+            let _ = writeln!(text, "  {label:7} {:5.1}%  {name}", share(*samples as f64, taken as f64));
+        }
+        let _ = write!(text, "  cost    ");
+        if let Some(cost) = self.cost {
+            let _ = write!(
+                text,
+                "BPF {:.2} µs a sample, {:.1} ms in all ({:.3}% of the CPUs' time); ",
+                cost.sampler_time_ns as f64 / cost.sampler_runs.max(1) as f64 / 1e3,
+                cost.run_time_ns as f64 / 1e6,
+                share(cost.run_time_ns as f64 / 1e9, self.duration_s * self.cpus as f64),
+            );
+        }
+        let _ = write!(
+            text,
+            "recorder {:.0} ms CPU ({:.2}% of one), {} peak + {} in the kernel",
+            self.own_cpu_s * 1e3,
+            share(self.own_cpu_s, self.duration_s),
+            mib(self.own_peak_bytes),
+            mib(self.kernel_bytes),
+        );
+        if let Some((cpu_s, bytes)) = naming {
+            let _ = write!(text, "; naming {:.0} ms CPU, {} peak", cpu_s * 1e3, mib(bytes));
+        }
+        text.push('\n');
+        text
+    }
+}
+
+/// The functions with the most samples of their own, at most `n`: name and samples.
+pub fn hottest(profile: &Profile, n: usize) -> Vec<(String, i64)> {
+    let mut own: BTreeMap<&str, i64> = BTreeMap::new();
+    for sample in profile.samples() {
+        let leaf = profile.stack(sample.stack).first().and_then(|&id| profile.location(id).lines.first());
+        if let Some(line) = leaf {
+            *own.entry(&profile.function(line.function).name).or_default() += sample.values[0];
+        }
+    }
+    let mut own: Vec<_> = own.into_iter().map(|(name, samples)| (name.to_owned(), samples)).collect();
+    own.sort_by_key(|(_, samples)| std::cmp::Reverse(*samples));
+    own.truncate(n);
+    own
+}
+
+fn share(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { 100.0 * part / whole } else { 0.0 }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// 1234567 as 1,234,567.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_closes_or_says_that_it_does_not() {
+        let mut summary = Summary { complete: 6, ..Summary::default() };
+        summary.incomplete.insert(Truncation::FramePointer, 3);
+        let runs = [(Outcome::Complete, 9), (Outcome::Lost(Loss::CountsFull), 1), (Outcome::Idle, 50)];
+        summary.outcomes.by_outcome.extend(runs);
+        assert_eq!(summary.equation(), "taken 10 = complete 6 + incomplete 3 + lost 1");
+        summary.complete = 5;
+        assert!(summary.equation().contains("UNACCOUNTED: 1"));
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

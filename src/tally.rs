@@ -1,0 +1,269 @@
+//! Counts and stacks, put together into samples.
+//!
+//! The kernel counts by key; the frames of a key arrive once per drain interval, stamped with the
+//! time, and are resolved in the state that the process had then. A drained count therefore finds
+//! its stack among those of its own interval. If the ring was full the frames may come with a later
+//! interval, or never: then the time is still told, under a frame that says why it has no other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use crate::event::{Count, CountKey, Truncation};
+use crate::objects::{ObjectId, Objects, Source};
+use crate::process::{Location, Resolved};
+use crate::profile::{
+    Function, Label, LabelValue, LabelsId, Line, Location as ProfileLocation, LocationId, Mapping, MappingId,
+    Profile, StackId,
+};
+
+/// A stack that arrived, as the profile holds it.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    time_ns: u64,
+    stack: StackId,
+    labels: LabelsId,
+    truncation: Option<Truncation>,
+}
+
+/// Samples so far.
+#[derive(Debug, Default)]
+pub struct Tally {
+    profile: Profile,
+    locations: HashMap<Location, LocationId>,
+    markers: HashMap<String, LocationId>,
+    mappings: HashMap<ObjectId, MappingId>,
+    seen: HashMap<CountKey, Seen>,
+    orphans: HashMap<CountKey, Count>,
+    /// Samples with whole stacks.
+    pub complete: u64,
+    /// Samples with stacks that are not whole.
+    pub incomplete: BTreeMap<Truncation, u64>,
+}
+
+impl Tally {
+    /// Starts from a profile that has its sample types and no samples.
+    pub fn new(profile: Profile) -> Self {
+        Self { profile, ..Self::default() }
+    }
+
+    /// Samples counted so far.
+    pub fn samples(&self) -> u64 {
+        self.complete + self.incomplete.values().sum::<u64>()
+    }
+
+    /// Distinct stacks so far.
+    pub fn stacks(&self) -> usize {
+        self.profile.samples().len()
+    }
+
+    /// Takes the resolved frames of a key, seen at `time_ns`.
+    pub fn stack(&mut self, time_ns: u64, key: CountKey, resolved: &Resolved, objects: &Objects) {
+        let mut frames: Vec<LocationId> =
+            resolved.frames.iter().map(|&location| self.location(location, objects)).collect();
+        if let Some(truncation) = resolved.truncation {
+            frames.push(self.marker(&format!("[truncated: {}]", truncation.reason())));
+        }
+        if frames.is_empty() {
+            // What was not asked for (-K, -U) has no frames, but it has time.
+            frames.push(self.marker(if key.tgid == 0 { "[idle]" } else { "[not recorded]" }));
+        }
+        let stack = self.profile.intern_stack(&frames);
+        let text = |key: &str, value: &Rc<str>| Label {
+            key: key.into(),
+            value: LabelValue::Str(Rc::clone(value)),
+        };
+        let labels = self.profile.intern_labels(&[
+            Label { key: "pid".into(), value: LabelValue::Num(key.tgid.into(), "".into()) },
+            text("comm", &resolved.comm),
+            text("thread_comm", &resolved.thread_comm),
+        ]);
+        self.seen.insert(key, Seen { time_ns, stack, labels, truncation: resolved.truncation });
+        if let Some(count) = self.orphans.remove(&key) {
+            self.add(&count);
+        }
+    }
+
+    /// Takes the counts of an interval that ended at `end_ns`, all stacks of which have arrived.
+    pub fn count(&mut self, counts: &[Count], end_ns: u64) {
+        for count in counts {
+            if self.seen.contains_key(&count.key) {
+                self.add(count);
+            } else {
+                let orphan = self.orphans.entry(count.key).or_insert(Count { samples: 0, time_ns: 0, ..*count });
+                orphan.samples += count.samples;
+                orphan.time_ns += count.time_ns;
+            }
+        }
+        // Stacks of the next interval may have arrived already; those of this one come again.
+        self.seen.retain(|_, seen| seen.time_ns > end_ns);
+    }
+
+    fn add(&mut self, count: &Count) {
+        let Some(&seen) = self.seen.get(&count.key) else { return };
+        match seen.truncation {
+            None => self.complete += count.samples,
+            Some(truncation) => *self.incomplete.entry(truncation).or_default() += count.samples,
+        }
+        let values = [saturate(count.samples), saturate(count.time_ns)];
+        self.profile.add(seen.stack, seen.labels, &values);
+    }
+
+    /// The profile, addresses laid out, when all counts are in.
+    pub fn finish(mut self, objects: &Objects, names: impl Fn(u32) -> String) -> Finished {
+        let orphans: Vec<Count> = self.orphans.drain().map(|(_, count)| count).collect();
+        for count in orphans {
+            let comm: Rc<str> = names(count.key.tgid).into();
+            let resolved = Resolved {
+                frames: Vec::new(),
+                truncation: Some(Truncation::NoFrames),
+                thread_comm: Rc::clone(&comm),
+                comm,
+            };
+            self.stack(u64::MAX, count.key, &resolved, objects);
+            self.add(&count);
+        }
+        let object_of = self.mappings.iter().map(|(&object, &mapping)| (mapping, object)).collect();
+        let mut finished = Finished {
+            profile: self.profile,
+            object_of,
+            complete: self.complete,
+            incomplete: self.incomplete,
+        };
+        finished.main_binary_first(objects);
+        finished.lay_out(objects);
+        finished
+    }
+
+    fn location(&mut self, location: Location, objects: &Objects) -> LocationId {
+        if let Some(&known) = self.locations.get(&location) {
+            return known;
+        }
+        let mappings = &mut self.profile.mappings;
+        let mapping = (location.object != ObjectId::NONE).then(|| {
+            *self.mappings.entry(location.object).or_insert_with(|| {
+                let object = objects.get(location.object);
+                let path = match object.source {
+                    Source::Bpf { .. } => "[bpf]".to_owned(),
+                    _ => object.path.clone(),
+                };
+                let build_id = object.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+                mappings.push(Mapping { path, build_id, ..Mapping::default() });
+                MappingId::from(mappings.len() - 1)
+            })
+        });
+        let id = LocationId::from(self.profile.locations.len());
+        self.profile.locations.push(ProfileLocation {
+            mapping,
+            address: location.file_offset,
+            lines: Vec::new(),
+        });
+        self.locations.insert(location, id);
+        id
+    }
+
+    /// A frame that is no code.
+    fn marker(&mut self, name: &str) -> LocationId {
+        if let Some(&known) = self.markers.get(name) {
+            return known;
+        }
+        let function = Function { name: name.to_owned(), system_name: name.to_owned(), ..Function::default() };
+        let function = self.profile.functions.intern(function).into();
+        let id = LocationId::from(self.profile.locations.len());
+        let lines = vec![Line { function, line: 0 }];
+        self.profile.locations.push(ProfileLocation { lines, ..ProfileLocation::default() });
+        self.markers.insert(name.to_owned(), id);
+        id
+    }
+}
+
+fn saturate(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A recording that is complete, but not named.
+#[derive(Debug)]
+pub struct Finished {
+    /// The profile.
+    pub profile: Profile,
+    /// Object behind each mapping.
+    pub object_of: HashMap<MappingId, ObjectId>,
+    /// Samples with whole stacks.
+    pub complete: u64,
+    /// Samples with stacks that are not whole.
+    pub incomplete: BTreeMap<Truncation, u64>,
+}
+
+impl Finished {
+    /// pprof takes the first mapping for the main binary and titles the profile with it. Of a whole
+    /// machine that is the program with the most samples.
+    fn main_binary_first(&mut self, objects: &Objects) {
+        let mut samples = vec![0i64; self.profile.mappings.len()];
+        for sample in self.profile.samples() {
+            let locations = self.profile.stack(sample.stack).iter();
+            let mut touched: Vec<MappingId> =
+                locations.filter_map(|&id| self.profile.location(id).mapping).collect();
+            touched.sort_unstable();
+            touched.dedup();
+            for mapping in touched {
+                samples[mapping.index()] += sample.values[0];
+            }
+        }
+        let is_program = |at: usize| {
+            let object = self.object_of.get(&MappingId::from(at)).copied().unwrap_or(ObjectId::NONE);
+            let object = objects.get(object);
+            let is_library = object.path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
+            matches!(object.source, Source::File(_)) && !is_library
+        };
+        let Some(main) = (0..samples.len()).max_by_key(|&at| (is_program(at), samples[at])) else { return };
+        let swapped = |id: MappingId| match id.index() {
+            0 => MappingId::from(main),
+            at if at == main => MappingId::from(0),
+            _ => id,
+        };
+        self.profile.mappings.swap(0, main);
+        for location in &mut self.profile.locations {
+            location.mapping = location.mapping.map(swapped);
+        }
+        self.object_of = self.object_of.drain().map(|(id, object)| (swapped(id), object)).collect();
+    }
+
+    /// Gives every mapping a range of its own. The kernel's addresses mean something to other
+    /// tools and stay; files, which every process has elsewhere, are put side by side.
+    fn lay_out(&mut self, objects: &Objects) {
+        const PAGE: u64 = 4096;
+        const ALIGNMENT: u64 = 1 << 20;
+        let mut extent = vec![(u64::MAX, 0); self.profile.mappings.len()];
+        for location in &self.profile.locations {
+            if let Some(mapping) = location.mapping {
+                let (low, high) = &mut extent[mapping.index()];
+                *low = location.address.min(*low);
+                *high = location.address.max(*high);
+            }
+        }
+        let mut base = vec![0; extent.len()];
+        let mut next = ALIGNMENT;
+        for (at, mapping) in self.profile.mappings.iter_mut().enumerate() {
+            let (low, high) = extent[at];
+            let (low, limit) = (low & !(PAGE - 1), (high | (PAGE - 1)).saturating_add(1));
+            let object = self.object_of.get(&MappingId::from(at)).copied().unwrap_or(ObjectId::NONE);
+            match objects.get(object).source {
+                Source::Kernel => (mapping.memory_start, mapping.memory_limit) = (low, limit),
+                Source::Bpf { start, end } => (mapping.memory_start, mapping.memory_limit) = (start, end),
+                _ => {
+                    // Code of a runtime has no file that it starts in: begin at its first page.
+                    let start = if matches!(objects.get(object).source, Source::Jit(_)) { low } else { 0 };
+                    mapping.file_offset = start;
+                    mapping.memory_start = next;
+                    mapping.memory_limit = next + (limit - start);
+                    base[at] = next.wrapping_sub(start);
+                    next = (mapping.memory_limit + ALIGNMENT) & !(ALIGNMENT - 1);
+                }
+            }
+        }
+        for location in &mut self.profile.locations {
+            if let Some(mapping) = location.mapping {
+                location.address = location.address.wrapping_add(base[mapping.index()]);
+            }
+        }
+    }
+}
