@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use inferno::flamegraph::color::{BackgroundColor, Palette, PaletteMap};
-use inferno::flamegraph::{Direction, Options, from_lines};
+use inferno::flamegraph::{Direction, Options, TextTruncateDirection, from_lines};
 
 use super::file::Pending;
 use super::folded::annotation;
@@ -139,6 +139,9 @@ fn draw(
         MinWidth::Pixels(pixels) => 100.0 * pixels / f64::from(width - PADDING),
     };
     options.image_width = args.width.map(|width| width as usize);
+    // As wide as browsers' monospace fonts are; inferno's 0.59 lets text run out of its frame.
+    options.font_width = 0.61;
+    options.text_truncate_direction = TextTruncateDirection::Right;
     options.frame_height = args.height as usize;
     options.hash = args.hash;
     options.deterministic = args.deterministic;

@@ -129,26 +129,35 @@ fn load(mut source: impl Read) -> Result<Vec<u8>> {
 const TOO_BIG: &str = "if it is a profile at all, record a shorter one";
 
 /// Memory that may still be used, in bytes.
-struct Budget(usize);
+struct Budget {
+    left: usize,
+    limit: usize,
+}
 
 impl Budget {
     /// To be called with the size of what is stored, its share of hash tables and allocators
     /// included.
     fn charge(&mut self, bytes: usize) -> Result<()> {
-        self.0 = self.0.checked_sub(bytes).ok_or_else(|| {
-            Advice(format!("it takes more than {} MiB of memory: {TOO_BIG}", MAX_MEMORY >> 20))
+        self.left = self.left.checked_sub(bytes).ok_or_else(|| {
+            Advice(format!("it takes more than {} MiB of memory: {TOO_BIG}", self.limit >> 20))
         })?;
         Ok(())
     }
 }
 
-fn parse(data: &[u8]) -> Result<Profile> {
+/// The profile in the bytes of an uncompressed message.
+pub(super) fn parse(data: &[u8]) -> Result<Profile> {
+    parse_within(data, MAX_MEMORY)
+}
+
+/// [`parse`] with a limit on the profile's memory in bytes.
+pub(super) fn parse_within(data: &[u8], limit: usize) -> Result<Profile> {
     if let Some(format) = foreign_format(data) {
         bail!("it is {format}");
     }
     let mut reader = Reader {
         data,
-        budget: Budget(MAX_MEMORY),
+        budget: Budget { left: limit, limit },
         strings: Vec::new(),
         texts: HashMap::new(),
         mappings: HashMap::new(),
@@ -490,7 +499,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// A label; none for an empty one.
+    /// A label; none if it has neither text nor a number other than 0 nor a unit. google/pprof
+    /// drops those too: they may be an empty text or the number 0.
     fn label(&mut self, message: Value<'a>) -> Result<Option<Label>> {
         let (mut key, mut text, mut number, mut unit) = (0, 0, 0, 0);
         for field in message.message()? {
@@ -502,10 +512,10 @@ impl<'a> Reader<'a> {
                 _ => {}
             }
         }
-        if (key, text, number, unit) == (0, 0, 0, 0) {
+        let key = self.shared(key)?;
+        if (text, number, unit) == (0, 0, 0) {
             return Ok(None);
         }
-        let key = self.shared(key)?;
         // Text goes before a number and its unit, as in google/pprof.
         let value = if text != 0 {
             LabelValue::Str(self.shared(text)?)

@@ -13,7 +13,8 @@ use crate::profile::{self, FunctionId, LabelValue, LocationId, MappingId, Profil
 ///
 /// Only what a sample refers to is written, except for the first mapping, which viewers take for
 /// the main binary. `default_sample_type` is always set, for without it Go's pprof shows the last
-/// type. A numeric label of 0 without a unit reads as absent in Go's pprof.
+/// type. The format has no way to say that a label is an empty text, or 0 without a unit: readers
+/// take such a label for absent.
 pub fn encode(profile: &Profile) -> Vec<u8> {
     let raw = Writer::new(profile).write().encode_to_vec();
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
