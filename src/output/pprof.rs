@@ -8,6 +8,7 @@
 //!
 //! The format: <https://github.com/google/pprof/blob/main/proto/profile.proto>.
 
+mod load;
 mod read;
 mod wire;
 mod write;

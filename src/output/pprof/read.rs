@@ -1,41 +1,30 @@
-//! The reader: first the bytes, of which a small file may claim to have very many, then the
-//! tables that samples refer to, then the samples.
+//! The reader: the tables that samples refer to, then the samples.
 //!
-//! Nothing is believed. Decompression stops at a limit, and everything kept is charged to a budget
-//! before or as it is stored, so that memory stays bounded whatever the file says. Fields come in
-//! any order, therefore the message is walked once for each table that needs an earlier one.
+//! Nothing is believed. Everything kept is charged to a budget before or as it is stored, so that
+//! memory stays bounded whatever the file says. Fields come in any order, therefore the message is
+//! walked once for each table that needs an earlier one.
 //!
 //! `drop_frames`, `keep_frames`, `is_folded` and columns are checked or skipped and not kept:
 //! nothing here draws them.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use flate2::bufread::MultiGzDecoder;
 
+use super::load::{self, DAMAGED, TOO_BIG};
 use super::wire::{Fields, Value};
 use crate::profile::{
     Function, FunctionId, Label, LabelValue, Line, Location, LocationId, Mapping, MappingId,
     Profile, ValueType,
 };
 
-/// Most bytes of a file once it is decompressed. Recordings of hours have some ten MiB.
-const MAX_BYTES: usize = 512 << 20;
-/// From this size on the ratio of decompression is looked at.
-const RATIO_FROM_BYTES: usize = 32 << 20;
-/// Greatest believable ratio: pprof files have 3 to 20, a bomb has close to deflate's 1032.
-const MAX_RATIO: usize = 256;
 /// Most bytes that the profile takes in memory, as estimated by [`Budget`].
 const MAX_MEMORY: usize = 1 << 30;
 /// Most locations or labels of one sample. The kernel's own limit for stacks is far below.
 const MAX_PER_SAMPLE: usize = 1 << 16;
-
-const DAMAGED: &str = "the file is damaged: make or copy it again";
 
 /// Reads a pprof file, gzipped or not; `-` is standard input.
 ///
@@ -47,7 +36,7 @@ const DAMAGED: &str = "the file is damaged: make or copy it again";
 /// have, or takes more memory than any real profile.
 pub fn read(path: &Path) -> Result<Profile> {
     let is_stdin = path.as_os_str() == "-";
-    let data = if is_stdin { load(io::stdin().lock()) } else { open(path).and_then(load) };
+    let data = if is_stdin { load::stdin() } else { load::file(path) };
     data.and_then(|data| parse(&data)).with_context(|| {
         if is_stdin {
             "failed to read a pprof file from standard input".to_owned()
@@ -56,77 +45,6 @@ pub fn read(path: &Path) -> Result<Profile> {
         }
     })
 }
-
-fn open(path: &Path) -> Result<File> {
-    let file = File::open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            anyhow!("no such file: make one with `profiler record`, or name another")
-        }
-        io::ErrorKind::PermissionDenied => {
-            anyhow!("permission denied: run this as the file's owner, or make it readable")
-        }
-        _ => error.into(),
-    })?;
-    let is_dir = file.metadata().is_ok_and(|metadata| metadata.is_dir());
-    ensure!(!is_dir, "it is a directory: name the file in it");
-    Ok(file)
-}
-
-/// Counts what passes, to compare it with what comes out of the decompressor.
-struct Counted<R> {
-    inner: R,
-    bytes: usize,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.bytes += count;
-        Ok(count)
-    }
-}
-
-/// The bytes of the message, decompressed.
-fn load(mut source: impl Read) -> Result<Vec<u8>> {
-    let mut magic = Vec::new();
-    source.by_ref().take(2).read_to_end(&mut magic)?;
-    ensure!(!magic.is_empty(), "it is empty: make one with `profiler record`");
-    let gzipped = magic == [0x1f, 0x8b];
-    let whole = io::Cursor::new(magic).chain(source);
-    if !gzipped {
-        let mut data = Vec::new();
-        whole.take(MAX_BYTES as u64 + 1).read_to_end(&mut data)?;
-        ensure!(data.len() <= MAX_BYTES, "it has more than {} MiB: {TOO_BIG}", MAX_BYTES >> 20);
-        return Ok(data);
-    }
-    let mut gzip = MultiGzDecoder::new(BufReader::new(Counted { inner: whole, bytes: 0 }));
-    let mut data = Vec::new();
-    let mut chunk = vec![0; 64 << 10];
-    loop {
-        let count = match gzip.read(&mut chunk) {
-            Ok(0) => return Ok(data),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                bail!("its gzip data ends too early: {DAMAGED}")
-            }
-            Err(error) => bail!("its gzip data is not valid ({error}): {DAMAGED}"),
-        };
-        data.extend_from_slice(&chunk[..count]);
-        ensure!(
-            data.len() <= MAX_BYTES,
-            "it decompresses to more than {} MiB: {TOO_BIG}",
-            MAX_BYTES >> 20
-        );
-        let compressed = gzip.get_ref().get_ref().bytes;
-        ensure!(
-            data.len() < RATIO_FROM_BYTES || data.len() / MAX_RATIO <= compressed,
-            "it decompresses to more than {MAX_RATIO} times its size, as no profile does: {TOO_BIG}"
-        );
-    }
-}
-
-const TOO_BIG: &str = "if it is a profile at all, record a shorter one";
 
 /// Memory that may still be used, in bytes.
 struct Budget {
@@ -152,7 +70,7 @@ pub(super) fn parse(data: &[u8]) -> Result<Profile> {
 
 /// [`parse`] with a limit on the profile's memory in bytes.
 pub(super) fn parse_within(data: &[u8], limit: usize) -> Result<Profile> {
-    if let Some(format) = foreign_format(data) {
+    if let Some(format) = load::foreign_format(data) {
         bail!("it is {format}");
     }
     let mut reader = Reader {
@@ -186,29 +104,6 @@ impl fmt::Display for Advice {
 }
 
 impl std::error::Error for Advice {}
-
-/// Formats that people hand to pprof readers, by their first bytes.
-fn foreign_format(data: &[u8]) -> Option<&'static str> {
-    const LEGACY: &str = "a profile in one of pprof's old text formats: convert it with \
-                          `go tool pprof -proto -output=new.pb.gz BINARY FILE`";
-    const STARTS: &[(&[u8], &str)] = &[
-        (b"heap profile:", LEGACY),
-        (b"heapz ", LEGACY),
-        (b"growthz ", LEGACY),
-        (b"fragmentationz ", LEGACY),
-        (b"goroutine profile:", LEGACY),
-        (b"threadcreate profile:", LEGACY),
-        (b"--- ", LEGACY),
-        (b"cycles/second", LEGACY),
-        (b"\0\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0", LEGACY),
-        (b"PERFILE2", "a perf.data file: this program records on its own, see `profiler record`"),
-        (b"<?xml", "an XML or SVG file: name the pprof file that it was drawn from"),
-        (b"<svg", "an SVG file: name the pprof file that it was drawn from"),
-        (b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it with `zstd -d` first"),
-        (b"\xfd7zXZ\0", "compressed with xz: unpack it with `xz -d` first"),
-    ];
-    STARTS.iter().find(|(start, _)| data.starts_with(start)).map(|(_, format)| *format)
-}
 
 struct Reader<'a> {
     data: &'a [u8],
