@@ -214,6 +214,11 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// An empty profile of these values.
+    pub fn new(sample_types: Vec<ValueType>) -> Self {
+        Self { sample_types, ..Self::default() }
+    }
+
     /// Interns a stack, leaf first.
     pub fn intern_stack(&mut self, leaf_first: &[LocationId]) -> StackId {
         self.stacks.intern(leaf_first.into()).into()

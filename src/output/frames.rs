@@ -1,0 +1,454 @@
+//! From a profile to the frames that text shows: root first, each with a name that is safe in a
+//! folded line and a kind that outputs may mark or colour.
+//!
+//! A folded line is `root;…;leaf count`. Programs that read it split at `;`, take a number after
+//! the last space for the count and one before it for a second count, and skip lines that start
+//! with `# `. Names are changed so that none of this happens by accident: see [`escape`].
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::iter;
+
+use anyhow::{Result, ensure};
+
+use crate::profile::{Interner, LabelValue, LabelsId, Location, LocationId, Mapping, Profile};
+
+/// Most frames of one stack, inlined ones included. Locations may expand to many lines each.
+const MAX_STACK: usize = 1 << 20;
+/// Most frames of all stacks together; each takes four bytes.
+const MAX_FRAMES: usize = 1 << 28;
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FrameKind {
+    /// No function: a label's value below the root, such as the name of a process.
+    Process,
+    /// A function of the kernel or of one of its modules.
+    Kernel,
+    /// A function of a program or library.
+    User,
+    /// A function that was inlined into the one below it.
+    Inlined,
+    /// Code made at run time.
+    Jit,
+    /// A BPF program.
+    Bpf,
+    /// An address without a name.
+    Unresolved,
+}
+
+/// Stacks as lines, sorted and each once.
+#[derive(Debug, Default)]
+pub struct Folded {
+    frames: Interner<Box<str>>,
+    kinds: Vec<FrameKind>,
+    /// Stacks root first as indices into `frames`, with their sums.
+    stacks: Vec<(Box<[u32]>, i64)>,
+}
+
+/// Folds a profile: the values at `index` of equal lines are summed up, lines whose sum is 0 are
+/// left out. The values of the labels `tagroot` come first, in this order; a sample without a
+/// label has no frame for it. `mark` is appended to a name by its kind.
+///
+/// # Errors
+/// If the stacks hold more frames than memory is for, as only a made-up file does.
+pub fn fold(
+    profile: &Profile,
+    index: usize,
+    tagroot: &[String],
+    mark: fn(FrameKind) -> &'static str,
+) -> Result<Folded> {
+    let mut folded = Folded::default();
+    let mut locations: Vec<Option<Box<[u32]>>> = vec![None; profile.locations.len()];
+    let mut sums: HashMap<Box<[u32]>, i64> = HashMap::new();
+    let mut stack = Vec::new();
+    let mut total_frames = 0;
+    for sample in profile.samples() {
+        stack.clear();
+        for key in tagroot {
+            if let Some(value) = tag(profile, sample.labels, key) {
+                stack.push(folded.intern(&value, FrameKind::Process, mark));
+            }
+        }
+        for &at in profile.stack(sample.stack).iter().rev() {
+            let frames = locations[at.index()].get_or_insert_with(|| {
+                let mut frames = Vec::new();
+                each_frame(profile, at, |name, kind| frames.push(folded.intern(name, kind, mark)));
+                frames.reverse();
+                frames.into()
+            });
+            stack.extend_from_slice(frames);
+            ensure!(
+                stack.len() <= MAX_STACK,
+                "failed to fold a stack: it has more than {MAX_STACK} frames; no program that runs \
+                 has such a stack, so make the profile again"
+            );
+        }
+        if stack.is_empty() {
+            stack.push(folded.intern("[no stack]", FrameKind::Unresolved, mark));
+        }
+        let value = sample.values[index];
+        if let Some(sum) = sums.get_mut(&stack[..]) {
+            *sum = sum.saturating_add(value);
+            continue;
+        }
+        total_frames += stack.len();
+        ensure!(
+            total_frames <= MAX_FRAMES,
+            "failed to fold the stacks: they have more than {MAX_FRAMES} frames; record for a \
+             shorter time"
+        );
+        sums.insert(stack.as_slice().into(), value);
+    }
+    let mut stacks: Vec<_> = sums.into_iter().filter(|(_, sum)| *sum != 0).collect();
+    stacks.sort_by(|a, b| folded.compare(a, b));
+    folded.stacks = stacks;
+    Ok(folded)
+}
+
+impl Folded {
+    fn intern(&mut self, name: &str, kind: FrameKind, mark: fn(FrameKind) -> &'static str) -> u32 {
+        let mut text = escape(name);
+        text.push_str(mark(kind));
+        let at = self.frames.intern(text.into());
+        if at == self.kinds.len() {
+            self.kinds.push(kind);
+        }
+        // Every frame took bytes in a file whose size is limited well below 2³².
+        at as u32
+    }
+
+    /// The stacks, each as its frames' names from the root to the leaf and its sum, in the order
+    /// of their lines' bytes.
+    pub fn lines(&self) -> impl Iterator<Item = (impl Iterator<Item = &str>, i64)> {
+        self.stacks.iter().map(|(stack, sum)| (self.names(stack), *sum))
+    }
+
+    /// Each distinct frame with its kind. If `mark` makes two kinds look alike, the first one.
+    pub fn kinds(&self) -> impl Iterator<Item = (&str, FrameKind)> {
+        self.frames.iter().map(|name| &**name).zip(self.kinds.iter().copied())
+    }
+
+    fn names(&self, stack: &[u32]) -> impl Iterator<Item = &str> {
+        stack.iter().map(|&at| &**self.frames.get(at as usize))
+    }
+
+    /// As the lines' bytes compare, which are not built for it.
+    fn compare(&self, a: &(Box<[u32]>, i64), b: &(Box<[u32]>, i64)) -> Ordering {
+        let common = iter::zip(&a.0, &b.0).take_while(|(a, b)| a == b).count();
+        // The last common frame is compared too: where one line ends there, a space and a
+        // semicolon decide.
+        let from = common.saturating_sub(1);
+        let bytes = |(stack, sum): &'_ (Box<[u32]>, i64)| {
+            let sum = *sum;
+            let text = self.names(&stack[from..]).flat_map(|name| iter::once(";").chain([name]));
+            let text: Vec<_> = text.collect();
+            let bytes = text.into_iter().flat_map(str::bytes);
+            bytes.chain(iter::once_with(move || format!(" {sum}").into_bytes()).flatten())
+        };
+        bytes(a).cmp(bytes(b))
+    }
+}
+
+/// The values of a label, joined by commas as `go tool pprof -tagroot` does.
+fn tag(profile: &Profile, labels: LabelsId, key: &str) -> Option<String> {
+    let labels = profile.labels(labels).iter().filter(|label| &*label.key == key);
+    let values: Vec<_> = labels
+        .map(|label| match &label.value {
+            LabelValue::Str(text) => Cow::from(&**text),
+            LabelValue::Num(number, _) => number.to_string().into(),
+        })
+        .collect();
+    (!values.is_empty() && !key.is_empty()).then(|| values.join(","))
+}
+
+/// Calls `show` with the name and kind of each frame of a location, the innermost first.
+fn each_frame(profile: &Profile, at: LocationId, mut show: impl FnMut(&str, FrameKind)) {
+    let location = profile.location(at);
+    let mapping = location.mapping.map(|at| profile.mapping(at));
+    let Some((physical, inlined)) = location.lines.split_last() else {
+        return show(&address_name(location, mapping), FrameKind::Unresolved);
+    };
+    for line in inlined {
+        show(&profile.function(line.function).name, FrameKind::Inlined);
+    }
+    let name = &profile.function(physical.function).name;
+    show(name, kind(name, mapping));
+}
+
+/// Name of a location that has none: `libc.so.6+0x1234`, in which the number is an offset in the
+/// file, or the address where no mapping is known.
+fn address_name(location: &Location, mapping: Option<&Mapping>) -> String {
+    match mapping {
+        Some(mapping) if !mapping.path.is_empty() => {
+            // Nothing makes a foreign file's addresses lie within their mappings.
+            let offset = location.address.wrapping_sub(mapping.memory_start);
+            let offset = offset.wrapping_add(mapping.file_offset);
+            format!("{}+{offset:#x}", basename(&mapping.path))
+        }
+        _ => format!("{:#x}", location.address),
+    }
+}
+
+fn basename(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Kind of a function that was not inlined.
+fn kind(name: &str, mapping: Option<&Mapping>) -> FrameKind {
+    if is_unresolved(name) {
+        return FrameKind::Unresolved;
+    }
+    match mapping.map_or(FrameKind::User, |mapping| mapping_kind(&mapping.path)) {
+        FrameKind::Kernel if is_bpf_program(name) => FrameKind::Bpf,
+        FrameKind::User if mapping.is_none() && is_bpf_program(name) => FrameKind::Bpf,
+        kind => kind,
+    }
+}
+
+/// Kind of the code that a mapping holds.
+fn mapping_kind(path: &str) -> FrameKind {
+    const MODULE_ENDS: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    let file = basename(path);
+    if let Some(inner) = path.strip_prefix('[') {
+        return match inner.split([']', ':', '.']).next().unwrap_or_default() {
+            "bpf" => FrameKind::Bpf,
+            "jit" | "anon" | "anon_shmem" => FrameKind::Jit,
+            "vdso" | "vdso32" | "vvar" | "vsyscall" | "vectors" | "sigpage" | "heap" | "stack"
+            | "uprobes" | "unknown" | "" => FrameKind::User,
+            // `[kernel.kallsyms]`, `[guest.kernel.kallsyms]`, or a module such as `[ext4]`.
+            _ => FrameKind::Kernel,
+        };
+    }
+    let is_perf_map = file.starts_with("perf-") && file.ends_with(".map");
+    // What perf makes of a jitdump, and the shared memory that .NET writes its code through.
+    let is_jit_image = file.starts_with("jitted-") && file.ends_with(".so");
+    if is_perf_map
+        || is_jit_image
+        || path.starts_with("//anon")
+        || path.starts_with("/memfd:doublemapper")
+    {
+        return FrameKind::Jit;
+    }
+    if MODULE_ENDS.iter().any(|end| file.ends_with(end))
+        || file == "vmlinux"
+        || file.starts_with("vmlinux-")
+    {
+        return FrameKind::Kernel;
+    }
+    FrameKind::User
+}
+
+/// True for `bpf_prog_` + 16 hex digits of the tag + `_name`, the kernel's name of a BPF program.
+/// The tag counts: `bpf_prog_load` is a function of libbpf, `bpf_prog_alloc` one of the kernel.
+fn is_bpf_program(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("bpf_prog_") else { return false };
+    let tag = rest.split('_').next().unwrap_or_default();
+    tag.len() == 16 && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// True for the names that a recording gives to what has none: `libfoo.so+0x12 [stripped binary]`,
+/// `0x7f00 [no mapping]`, `[truncated: …]`.
+fn is_unresolved(name: &str) -> bool {
+    if name.starts_with('[') {
+        return true;
+    }
+    let Some((place, reason)) = name.rsplit_once(" [") else { return false };
+    if !reason.ends_with(']') {
+        return false;
+    }
+    let address = place.rsplit_once('+').map_or(place, |(_, offset)| offset);
+    address.strip_prefix("0x").is_some_and(|digits| {
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+/// A name as it may stand in a folded line and in XML: `;` becomes `:`, whitespace and control
+/// characters a space, what XML cannot hold U+FFFD. `name 12` becomes `name_12`, for it would
+/// read as a count, and `# name` becomes `#_name`, for it would read as a comment.
+fn escape(name: &str) -> String {
+    let clean = name.trim_matches(|c: char| c.is_whitespace() || c.is_control());
+    let mut text: String = clean
+        .chars()
+        .map(|c| match c {
+            ';' => ':',
+            c if c.is_control() || c.is_whitespace() => ' ',
+            '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
+            c => c,
+        })
+        .collect();
+    if text.is_empty() {
+        return "[unnamed]".to_owned();
+    }
+    if let Some(space) = text.rfind(' ') {
+        let end = &text[space + 1..];
+        if end.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+            text.replace_range(space..=space, "_");
+        }
+    }
+    if text.starts_with("# ") {
+        text.replace_range(1..2, "_");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{Function, FunctionId, Label, Line, MappingId, ValueType};
+
+    #[test]
+    fn names_do_not_break_lines() {
+        assert_eq!(escape("[u8; 8]::len"), "[u8: 8]::len");
+        assert_eq!(escape("a\nb\tc\u{a0}d\u{7f}"), "a b c d");
+        assert_eq!(escape("worker 3"), "worker_3");
+        assert_eq!(escape("took 1 2.5"), "took 1_2.5");
+        assert_eq!(escape("worker 3a"), "worker 3a");
+        assert_eq!(escape("# comment"), "#_comment");
+        assert_eq!(escape(" \r\n"), "[unnamed]");
+        assert_eq!(escape("\u{ffff}"), "\u{fffd}");
+    }
+
+    #[test]
+    fn mappings_tell_kinds() {
+        use FrameKind::*;
+        for (path, kind) in [
+            ("[kernel.kallsyms]", Kernel),
+            ("[kernel.kallsyms]_stext", Kernel),
+            ("[guest.kernel.kallsyms]", Kernel),
+            ("[nf_tables]", Kernel),
+            ("/lib/modules/6.1.0/kernel/fs/ext4/ext4.ko.xz", Kernel),
+            ("/usr/lib/debug/boot/vmlinux-6.1.0", Kernel),
+            ("[bpf]", Bpf),
+            ("[jit]", Jit),
+            ("//anon", Jit),
+            ("[anon]", Jit),
+            ("[anon:v8]", Jit),
+            ("/tmp/perf-12.map", Jit),
+            ("/memfd:doublemapper (deleted)", Jit),
+            ("[vdso]", User),
+            ("[stack:12]", User),
+            ("[uprobes]", User),
+            ("/usr/bin/perf-archive", User),
+            ("/usr/lib/x86_64-linux-gnu/libc.so.6", User),
+            ("", User),
+        ] {
+            assert_eq!(mapping_kind(path), kind, "{path}");
+        }
+    }
+
+    #[test]
+    fn names_tell_kinds() {
+        let kernel = Mapping { path: "[kernel.kallsyms]".to_owned(), ..Mapping::default() };
+        let user = Mapping { path: "/bin/bpftool".to_owned(), ..Mapping::default() };
+        let program = "bpf_prog_6deef7357e7b4530_sd_fw_egress";
+        assert_eq!(kind(program, Some(&kernel)), FrameKind::Bpf);
+        assert_eq!(kind("bpf_prog_alloc", Some(&kernel)), FrameKind::Kernel);
+        assert_eq!(kind("bpf_prog_load", Some(&user)), FrameKind::User);
+        for name in ["a.so.1+0x1f [stripped binary]", "0x7f00 [no mapping]", "[truncated: deep]"] {
+            assert_eq!(kind(name, Some(&user)), FrameKind::Unresolved, "{name}");
+        }
+        for name in ["main", "operator new [](x)", "f [clone]", "f+0xzz [x]", "0x [x]", "f+0x1"] {
+            assert_eq!(kind(name, Some(&user)), FrameKind::User, "{name}");
+        }
+    }
+
+    /// `main` calls `twice` in the same program, into which `leaf` is inlined; then an address
+    /// in a library; then one of nowhere.
+    fn profile() -> Profile {
+        let mut profile = Profile::new(vec![ValueType::new("samples", "count")]);
+        for (path, memory_start, file_offset) in
+            [("/bin/app", 0x1000, 0), ("/lib/libx.so.1", 0x8000, 0x200)]
+        {
+            profile.mappings.push(Mapping {
+                memory_start,
+                file_offset,
+                path: path.to_owned(),
+                ..Mapping::default()
+            });
+        }
+        let mut line = |name: &str| {
+            let function = Function { name: name.to_owned(), ..Function::default() };
+            Line { function: FunctionId::from(profile.functions.intern(function)), line: 0 }
+        };
+        let (main, twice, leaf) = (line("main"), line("twice"), line("leaf"));
+        let at = |mapping, address, lines| Location { mapping, address, lines };
+        let (app, lib) = (Some(MappingId(0)), Some(MappingId(1)));
+        profile.locations = vec![
+            at(app, 0x1010, vec![main]),
+            at(app, 0x1020, vec![leaf, twice]),
+            at(lib, 0x8034, vec![]),
+            at(None, 0xdead, vec![]),
+        ];
+        profile
+    }
+
+    fn lines(
+        profile: &Profile,
+        tagroot: &[&str],
+        mark: fn(FrameKind) -> &'static str,
+    ) -> Vec<String> {
+        let tagroot: Vec<_> = tagroot.iter().map(|&key| key.to_owned()).collect();
+        let folded = fold(profile, 0, &tagroot, mark).unwrap();
+        let line = |(names, sum): (_, i64)| {
+            format!("{} {sum}", Iterator::collect::<Vec<_>>(names).join(";"))
+        };
+        folded.lines().map(line).collect()
+    }
+
+    #[test]
+    fn stacks_turn_root_first_below_their_tags() {
+        let mut profile = profile();
+        let stack = profile.intern_stack(&[2, 1, 0].map(LocationId));
+        let other = profile.intern_stack(&[LocationId(3)]);
+        let none = profile.intern_stack(&[]);
+        let comm = |name: &str| Label { key: "comm".into(), value: LabelValue::Str(name.into()) };
+        let pid = Label { key: "pid".into(), value: LabelValue::Num(7, "".into()) };
+        let a = profile.intern_labels(&[comm("app"), pid]);
+        let b = profile.intern_labels(&[]);
+        for (stack, labels, value) in [(stack, a, 2), (other, b, 1), (none, b, 4), (stack, b, 0)] {
+            profile.add(stack, labels, &[value]);
+        }
+        let mark = |kind| match kind {
+            FrameKind::Inlined => "_[i]",
+            FrameKind::Process => "_[w]",
+            _ => "",
+        };
+        assert_eq!(
+            lines(&profile, &["pid", "comm", "tid"], mark),
+            ["0xdead 1", "7_[w];app_[w];main;twice;leaf_[i];libx.so.1+0x234 2", "[no stack] 4",]
+        );
+        assert_eq!(lines(&profile, &[""], |_| "")[1], "[no stack] 4");
+    }
+
+    #[test]
+    fn lines_that_read_the_same_are_one_and_sorted_as_text() {
+        let mut profile = Profile::new(vec![ValueType::new("samples", "count")]);
+        let names = ["a", "a (x)", "b", "ab", "a;"];
+        for (mapping, path) in ["/bin/x", "[kernel.kallsyms]"].iter().enumerate() {
+            profile.mappings.push(Mapping { path: (*path).to_owned(), ..Mapping::default() });
+            for name in names {
+                let function = Function { name: name.to_owned(), ..Function::default() };
+                let function = FunctionId::from(profile.functions.intern(function));
+                profile.locations.push(Location {
+                    mapping: Some(mapping.into()),
+                    address: 0,
+                    lines: vec![Line { function, line: 0 }],
+                });
+            }
+        }
+        let labels = profile.intern_labels(&[]);
+        for stack in [&[0][..], &[5], &[2, 0], &[2, 1], &[0, 0], &[3], &[4], &[2, 0, 0]] {
+            let stack: Vec<_> = stack.iter().map(|&at| LocationId(at)).collect();
+            let stack = profile.intern_stack(&stack);
+            profile.add(stack, labels, &[1]);
+        }
+        let found = lines(&profile, &[], |_| "");
+        let mut sorted = found.clone();
+        sorted.sort();
+        assert_eq!(found, sorted);
+        assert_eq!(found, ["a (x);b 1", "a 2", "a: 1", "a;a 1", "a;a;b 1", "a;b 1", "ab 1"]);
+    }
+}
