@@ -146,9 +146,8 @@ static __always_inline enum outcome collect_user_stack(struct perf_event_context
 
 	if (!bpf_core_enum_value_exists(enum bpf_func_id___probe, BPF_FUNC_task_pt_regs___probe))
 		return collect_user_stack_by_helper(ctx, body);
-	if (in_user_mode(ctx))
-		interrupted_registers(ctx, &regs);
-	else
+	interrupted_registers(ctx, &regs);
+	if (!in_user_mode(ctx))
 		saved_user_registers((struct pt_regs *)bpf_task_pt_regs(task), &regs);
 	/* A worker of io_uring has an address space, but was never in user mode. */
 	if (!regs.ip)
@@ -241,11 +240,12 @@ SEC("perf_event")
 int on_cpu(struct perf_event_context *ctx)
 {
 	struct cpu_state *cpu = bpf_map_lookup_elem(&cpu_states, &zero);
-	__u32 outcome;
+	__u64 outcome;
 
 	if (!cpu)
 		return 0; /* cannot be: a per-CPU array of one entry has entry 0 */
 	outcome = sample(ctx, cpu);
+	barrier_var(outcome); /* so that what is checked is what is used */
 	if (outcome < OUTCOME_MAX)
 		cpu->outcomes[outcome]++;
 	return 0;

@@ -13,6 +13,13 @@ struct registers {
  * The context of a perf_event program: the uapi registers, then period and address. The verifier
  * checks accesses by these offsets, so the layout is spelled out and not relocated.
  */
+/* The verifier refuses a context pointer that the compiler has added to: load here and now. */
+#define LOAD(into, field)                                                                          \
+	do {                                                                                       \
+		(into) = (field);                                                                  \
+		asm volatile("" : "+r"(into));                                                     \
+	} while (0)
+
 #if defined(__TARGET_ARCH_x86)
 
 struct perf_event_context {
@@ -29,9 +36,9 @@ static __always_inline bool in_user_mode(struct perf_event_context *ctx)
 static __always_inline void interrupted_registers(struct perf_event_context *ctx,
 						  struct registers *regs)
 {
-	regs->ip = ctx->rip;
-	regs->sp = ctx->rsp;
-	regs->fp = ctx->rbp;
+	LOAD(regs->ip, ctx->rip);
+	LOAD(regs->sp, ctx->rsp);
+	LOAD(regs->fp, ctx->rbp);
 }
 
 static __always_inline void saved_user_registers(struct pt_regs *saved, struct registers *regs)
@@ -57,9 +64,9 @@ static __always_inline bool in_user_mode(struct perf_event_context *ctx)
 static __always_inline void interrupted_registers(struct perf_event_context *ctx,
 						  struct registers *regs)
 {
-	regs->ip = ctx->pc;
-	regs->sp = ctx->sp;
-	regs->fp = ctx->regs[29];
+	LOAD(regs->ip, ctx->pc);
+	LOAD(regs->sp, ctx->sp);
+	LOAD(regs->fp, ctx->regs[29]);
 }
 
 static __always_inline void saved_user_registers(struct pt_regs *saved, struct registers *regs)

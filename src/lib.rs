@@ -1,11 +1,43 @@
 //! `profiler`: an offline CPU profiler for Linux.
+//!
+//! # The flow
+//!
+//! ```text
+//! capture::perf  ─┐                                        ┌─ symbolize ─ output::pprof ─▶ file
+//! capture::proc  ─┼─▶ event ─▶ timeline ─▶ process ─▶ tally ─▶ profile
+//! capture::bpf   ─┘                        objects                └──── output::{folded, flamegraph}
+//! ```
+//!
+//! [`record`] is the pipeline on one page. Rings and `/proc` become [`event::Event`]s; the
+//! [`timeline`] applies them in the order of time to the model of [`process`]es, which turns a
+//! stack's addresses into locations in [`objects`]; [`tally`] adds up what the kernel counted. At
+//! the end [`naming`] gives the frames names and writes the [`profile`]. Everything that looks at a
+//! profile starts from the file.
+//!
+//! # The words
+//!
+//! *tgid* and *tid* are the kernel's process and thread ids. *Addresses* belong to a process,
+//! *file offsets* to an object. Stacks are leaf first in memory, root first in text. A *stack id*
+//! is the hash of a stack's frames, a *body* its frames. Suffixes name units: `_ns`, `_hz`, `_s`,
+//! `_bytes`.
 #![warn(missing_docs)]
 
 pub mod capture;
 pub mod cli;
 pub mod elf;
 pub mod event;
+pub mod isolate;
+pub mod naming;
 pub mod objects;
 pub mod output;
+pub mod plan;
 pub mod process;
 pub mod profile;
+pub mod progress;
+pub mod record;
+pub mod signals;
+pub mod summary;
+pub mod symbolize;
+pub mod tally;
+pub mod timeline;
+pub mod usage;

@@ -5,15 +5,16 @@ use std::process::ExitCode;
 use clap::Parser;
 use profiler::cli::{Cli, Command};
 use profiler::output::{flamegraph, folded};
+use profiler::record;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Record(_) => Err(anyhow::anyhow!("failed to record: not written yet")),
-        Command::Flamegraph(args) => flamegraph::run(&args),
-        Command::Folded(args) => folded::run(&args),
+        Command::Record(args) => record::run(&args),
+        Command::Flamegraph(args) => flamegraph::run(&args).map(|()| 0),
+        Command::Folded(args) => folded::run(&args).map(|()| 0),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(error) => {
             eprintln!("profiler: error: {error:#}");
             ExitCode::FAILURE

@@ -94,7 +94,8 @@ impl Summary {
         if let Some(hz) = self.delivered_hz() {
             let _ = write!(text, " ({hz:.1} Hz delivered per busy CPU)");
         }
-        let _ = writeln!(text, "; CPUs {:.0}% idle", share(self.cpu.idle_s, self.cpu.busy_s + self.cpu.idle_s));
+        let _ =
+            writeln!(text, "; CPUs {:.0}% idle", share(self.cpu.idle_s, self.cpu.busy_s + self.cpu.idle_s));
         let _ = writeln!(text, "  {}", self.equation());
         if !self.incomplete.is_empty() {
             let mut reasons: Vec<_> = self.incomplete.iter().collect();
@@ -103,7 +104,8 @@ impl Summary {
             let _ = writeln!(text, "  incomplete stacks: {}", reasons.collect::<Vec<_>>().join(", "));
         }
         if !self.lost().is_empty() {
-            let reasons = self.lost().iter().map(|(why, n)| format!("{} {n}", why.reason())).collect::<Vec<_>>();
+            let reasons =
+                self.lost().iter().map(|(why, n)| format!("{} {n}", why.reason())).collect::<Vec<_>>();
             let _ = writeln!(text, "  lost samples: {}", reasons.join(", "));
         }
         if self.sideband_lost > 0 {
@@ -114,7 +116,11 @@ impl Summary {
             );
         }
         if self.outcomes.follow_failed > 0 {
-            let _ = writeln!(text, "  not followed: {} child processes, too many at once", self.outcomes.follow_failed);
+            let _ = writeln!(
+                text,
+                "  not followed: {} child processes, too many at once",
+                self.outcomes.follow_failed
+            );
         }
         for (at, (name, samples)) in hottest.iter().enumerate() {
             let label = if at == 0 { "hottest" } else { "" };

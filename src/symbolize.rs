@@ -54,7 +54,9 @@ pub fn symbolize(
         locations.sort_by_key(|&id| recording.profile.location(id).address);
         let offsets: Vec<u64> = locations
             .iter()
-            .map(|&id| file_offset(recording.profile.mapping(mapping), recording.profile.location(id).address))
+            .map(|&id| {
+                file_offset(recording.profile.mapping(mapping), recording.profile.location(id).address)
+            })
             .collect();
         let names = if skip(done) {
             vec![Err("symbolizer crashed on this file"); offsets.len()]
@@ -164,9 +166,18 @@ fn names_in(object: &Object, offsets: &[u64], inlined: bool) -> Vec<Names> {
 
 /// Asks blazesym for a batch; if that panics, for each address alone, so that one bad name costs
 /// one name.
-fn ask(source: &SymbolSource<'_>, inlined: bool, inputs: &[u64], input: fn(&[u64]) -> Input<&[u64]>) -> Vec<Names> {
+fn ask(
+    source: &SymbolSource<'_>,
+    inlined: bool,
+    inputs: &[u64],
+    input: fn(&[u64]) -> Input<&[u64]>,
+) -> Vec<Names> {
     let symbolizer = || {
-        Symbolizer::builder().enable_auto_reload(false).enable_code_info(true).enable_inlined_fns(inlined).build()
+        Symbolizer::builder()
+            .enable_auto_reload(false)
+            .enable_code_info(true)
+            .enable_inlined_fns(inlined)
+            .build()
     };
     let batch = |inputs: &[u64]| -> Option<Vec<Names>> {
         catch_unwind(AssertUnwindSafe(|| {
@@ -217,7 +228,7 @@ fn frames(symbol: &Sym<'_>) -> Vec<Frame> {
 fn in_file(file: &File, offsets: &[u64], inlined: bool) -> Vec<Names> {
     // The descriptor leads to the file even if its path is gone or is another one's by now.
     let elf = Elf::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    ask(&SymbolSource::Elf(elf), inlined, offsets, Input::FileOffset)
+    ask(&SymbolSource::Elf(elf), inlined, offsets, |offsets| Input::FileOffset(offsets))
 }
 
 fn kernel_source() -> SymbolSource<'static> {
@@ -226,7 +237,7 @@ fn kernel_source() -> SymbolSource<'static> {
 }
 
 fn in_kernel(addrs: &[u64], inlined: bool) -> Vec<Names> {
-    let mut names = ask(&kernel_source(), inlined, addrs, Input::AbsAddr);
+    let mut names = ask(&kernel_source(), inlined, addrs, |addrs| Input::AbsAddr(addrs));
     // Hidden addresses read as 0 and would name everything after the last symbol.
     if names.iter().all(|name| name.is_err()) {
         names.fill(Err("kernel symbols hidden: see kernel.kptr_restrict"));
@@ -236,7 +247,7 @@ fn in_kernel(addrs: &[u64], inlined: bool) -> Vec<Names> {
 
 /// The kernel told the program's name when it loaded; its lines are there while it still is.
 fn in_bpf(object: &Object, addrs: &[u64]) -> Vec<Names> {
-    let live = ask(&kernel_source(), false, addrs, Input::AbsAddr);
+    let live = ask(&kernel_source(), false, addrs, |addrs| Input::AbsAddr(addrs));
     live.into_iter()
         .map(|names| match names {
             Ok(frames) if frames[0].name == short_bpf_name(&object.path) || frames[0].name == object.path => {
@@ -287,7 +298,8 @@ fn in_perf_map(map: &File, addrs: &[u64]) -> Vec<Names> {
         let text = String::from_utf8_lossy(&line);
         let mut fields = text.trim_end().splitn(3, ' ');
         let hex = |field: Option<&str>| u64::from_str_radix(field?.trim_start_matches("0x"), 16).ok();
-        let (Some(start), Some(size), Some(name)) = (hex(fields.next()), hex(fields.next()), fields.next()) else {
+        let (Some(start), Some(size), Some(name)) = (hex(fields.next()), hex(fields.next()), fields.next())
+        else {
             continue;
         };
         let end = start.saturating_add(size.max(1));
@@ -310,7 +322,9 @@ fn split_modules(recording: &mut Finished, kernel: MappingId) {
     let mut symbols: Vec<(u64, Option<String>)> = Vec::new();
     for line in text.split(|&byte| byte == b'\n') {
         let Ok(line) = std::str::from_utf8(line) else { continue };
-        let Some(addr) = line.split(' ').next().and_then(|addr| u64::from_str_radix(addr, 16).ok()) else { continue };
+        let Some(addr) = line.split(' ').next().and_then(|addr| u64::from_str_radix(addr, 16).ok()) else {
+            continue;
+        };
         let module = line.split_once('\t').map(|(_, module)| module.to_owned());
         symbols.push((addr, module));
     }
@@ -342,9 +356,8 @@ fn split_modules(recording: &mut Finished, kernel: MappingId) {
     }
     // What is left is the kernel's image alone: a range that holds no module.
     let left = profile.locations.iter().filter(|location| location.mapping == Some(kernel));
-    let (low, high) = left.fold((u64::MAX, 0), |(low, high), location| {
-        (low.min(location.address), high.max(location.address))
-    });
+    let (low, high) = left
+        .fold((u64::MAX, 0), |(low, high), location| (low.min(location.address), high.max(location.address)));
     if low <= high {
         let mapping = &mut profile.mappings[kernel.index()];
         (mapping.memory_start, mapping.memory_limit) = (low & !0xfff, (high | 0xfff) + 1);

@@ -68,10 +68,8 @@ impl Tally {
             frames.push(self.marker(if key.tgid == 0 { "[idle]" } else { "[not recorded]" }));
         }
         let stack = self.profile.intern_stack(&frames);
-        let text = |key: &str, value: &Rc<str>| Label {
-            key: key.into(),
-            value: LabelValue::Str(Rc::clone(value)),
-        };
+        let text =
+            |key: &str, value: &Rc<str>| Label { key: key.into(), value: LabelValue::Str(Rc::clone(value)) };
         let labels = self.profile.intern_labels(&[
             Label { key: "pid".into(), value: LabelValue::Num(key.tgid.into(), "".into()) },
             text("comm", &resolved.comm),
@@ -89,7 +87,8 @@ impl Tally {
             if self.seen.contains_key(&count.key) {
                 self.add(count);
             } else {
-                let orphan = self.orphans.entry(count.key).or_insert(Count { samples: 0, time_ns: 0, ..*count });
+                let orphan =
+                    self.orphans.entry(count.key).or_insert(Count { samples: 0, time_ns: 0, ..*count });
                 orphan.samples += count.samples;
                 orphan.time_ns += count.time_ns;
             }
@@ -166,7 +165,8 @@ impl Tally {
         if let Some(&known) = self.markers.get(name) {
             return known;
         }
-        let function = Function { name: name.to_owned(), system_name: name.to_owned(), ..Function::default() };
+        let function =
+            Function { name: name.to_owned(), system_name: name.to_owned(), ..Function::default() };
         let function = self.profile.functions.intern(function).into();
         let id = LocationId::from(self.profile.locations.len());
         let lines = vec![Line { function, line: 0 }];

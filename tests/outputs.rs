@@ -124,11 +124,7 @@ fn folded_stacks_are_those_of_the_judge() {
         assert!(sorted.iter().copied().eq(ours.lines()), "{file} {name}: not sorted");
         let script = format!("{JUDGES}/pprofcheck.py");
         let Some(theirs) = judge(&[&script, "--folded", "--index", index, &path]) else { return };
-        assert_eq!(
-            lines(&ours),
-            lines(&String::from_utf8(theirs.stdout).unwrap()),
-            "{file} {name}"
-        );
+        assert_eq!(lines(&ours), lines(&String::from_utf8(theirs.stdout).unwrap()), "{file} {name}");
     }
 }
 
@@ -385,8 +381,7 @@ fn pipes_end_quietly_and_files_come_from_them() {
         .strings(&["", "samples", "count", &name]);
     let input = directory.file("in.pb", &input.0);
     for args in [&["folded", &input][..], &["flamegraph", &input, "-o", "-"]] {
-        let mut child =
-            profiler(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = profiler(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
         let message = String::from_utf8(output.stderr).unwrap();
@@ -399,8 +394,7 @@ fn pipes_end_quietly_and_files_come_from_them() {
         .unwrap();
     let direct = stdout(&["folded", &format!("{DATA}/cpu.pb.gz")]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), direct);
-    let full =
-        profiler(&["folded", &input]).stdout(fs::File::create("/dev/full").unwrap()).output();
+    let full = profiler(&["folded", &input]).stdout(fs::File::create("/dev/full").unwrap()).output();
     assert_eq!(full.unwrap().status.code(), Some(1));
 }
 

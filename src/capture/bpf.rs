@@ -145,9 +145,10 @@ fn keep_message(_: PrintLevel, message: String) {
 fn with_log(error: libbpf_rs::Error, what: &str) -> anyhow::Error {
     let log = LIBBPF_LOG.lock().map(|log| log.clone()).unwrap_or_default();
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    let tail = lines[lines.len().saturating_sub(8)..].join("\n  ");
+    let tail = lines[lines.len().saturating_sub(24)..].join("\n  ");
     let error = match error.kind() {
-        libbpf_rs::ErrorKind::PermissionDenied => {
+        // The verifier's refusal has the same code, but it has more to say.
+        libbpf_rs::ErrorKind::PermissionDenied if !log.contains("processed ") => {
             anyhow!("not permitted; run as root, or with CAP_BPF and CAP_PERFMON")
         }
         _ => anyhow!("{error:#}\n  {tail}"),

@@ -27,7 +27,8 @@ pub fn find(path: &Path) -> Result<(u64, u32)> {
         );
     };
     // A cgroup's id is the inode number of its directory (kernfs, 64 bit).
-    let metadata = directory.metadata().with_context(|| format!("failed to look at {}", directory.display()))?;
+    let metadata =
+        directory.metadata().with_context(|| format!("failed to look at {}", directory.display()))?;
     Ok((metadata.ino(), below.components().count() as u32))
 }
 

@@ -36,8 +36,8 @@ impl Pending {
     /// If `path` is a directory or a symbolic link, or the temporary file cannot be made. A link
     /// is refused because root would write where the link's owner wants.
     pub fn create(path: &Path) -> Result<Self> {
-        let sink = Self::sink(path)
-            .map_err(|error| anyhow!("failed to create {}: {error:#}", path.display()))?;
+        let sink =
+            Self::sink(path).map_err(|error| anyhow!("failed to create {}: {error:#}", path.display()))?;
         Ok(Self { path: path.to_owned(), sink })
     }
 
@@ -53,17 +53,12 @@ impl Pending {
                 "it is a symbolic link, which is not followed: name the file itself with -o, or - \
                  for standard output"
             );
-            ensure!(
-                !kind.is_socket() && !kind.is_block_device(),
-                "it is not a file: name one with -o"
-            );
+            ensure!(!kind.is_socket() && !kind.is_block_device(), "it is not a file: name one with -o");
             if !kind.is_file() {
                 return Ok(Sink::Direct(OpenOptions::new().write(true).open(path)?));
             }
         }
-        let Some(name) = path.file_name() else {
-            bail!("it is a directory: name a file in it with -o")
-        };
+        let Some(name) = path.file_name() else { bail!("it is a directory: name a file in it with -o") };
         let mut hidden = OsString::from(".");
         // Names have at most 255 bytes.
         hidden.push(if name.len() < 230 { name } else { "profiler".as_ref() });
@@ -84,9 +79,7 @@ impl Pending {
                 let directory = directory.unwrap_or(Path::new(".")).display();
                 Err(match error.kind() {
                     io::ErrorKind::NotFound => {
-                        anyhow!(
-                            "there is no directory {directory}: make it, or name another with -o"
-                        )
+                        anyhow!("there is no directory {directory}: make it, or name another with -o")
                     }
                     _ => anyhow!(
                         "{error} in the directory {directory}: make it writable, or name another \
@@ -134,9 +127,7 @@ impl Pending {
             let _ = fchown(file, Some(uid), Some(gid));
         }
         // Without this, a full disk or a lost server may show only after the rename.
-        file.sync_all()
-            .and_then(|()| fs::rename(temporary, &self.path))
-            .map_err(|error| self.failure(&error))
+        file.sync_all().and_then(|()| fs::rename(temporary, &self.path)).map_err(|error| self.failure(&error))
         // Dropping finds no temporary file any more.
     }
 

@@ -54,9 +54,7 @@ fn palette(name: &str) -> Result<Option<Palette>> {
     }
     name.parse().map(Some).map_err(|_| {
         let names = Palette::VARIANTS.join(", ");
-        anyhow!(
-            "failed to find the palette '{name}': name one of {KIND_PALETTE}, {names} with --colors"
-        )
+        anyhow!("failed to find the palette '{name}': name one of {KIND_PALETTE}, {names} with --colors")
     })
 }
 
@@ -180,11 +178,7 @@ fn with_legend(svg: String) -> String {
 
 fn title(profile: &Profile, ty: &ValueType, inverted: bool) -> String {
     let is_cpu = profile.period_type.name == "cpu" && ["cpu", "samples"].contains(&&*ty.name);
-    format!(
-        "{}{}",
-        if is_cpu { "CPU " } else { "" },
-        if inverted { "Icicle Graph" } else { "Flame Graph" }
-    )
+    format!("{}{}", if is_cpu { "CPU " } else { "" }, if inverted { "Icicle Graph" } else { "Flame Graph" })
 }
 
 /// How much, how long, and of which file.
@@ -224,11 +218,7 @@ fn bytes(count: i64) -> String {
             shown = (shown.0 / 1024.0, unit);
         }
     }
-    if shown.1 == "bytes" {
-        format!("{count} bytes")
-    } else {
-        format!("{:.2} {}", shown.0, shown.1)
-    }
+    if shown.1 == "bytes" { format!("{count} bytes") } else { format!("{:.2} {}", shown.0, shown.1) }
 }
 
 /// A number that is not negative, with commas.
@@ -267,17 +257,13 @@ mod tests {
 
     #[test]
     fn titles_follow_the_profile_and_the_layout() {
-        let (samples, cpu) =
-            (ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds"));
+        let (samples, cpu) = (ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds"));
         let mut profile = Profile::new(Vec::new());
         profile.period_type = cpu;
         assert_eq!(title(&profile, &samples, false), "CPU Flame Graph");
         assert_eq!(title(&profile, &samples, true), "CPU Icicle Graph");
         assert_eq!(title(&Profile::default(), &samples, false), "Flame Graph");
-        assert_eq!(
-            title(&profile, &ValueType::new("off_cpu", "nanoseconds"), true),
-            "Icicle Graph"
-        );
+        assert_eq!(title(&profile, &ValueType::new("off_cpu", "nanoseconds"), true), "Icicle Graph");
     }
 
     #[test]

@@ -225,16 +225,10 @@ fn mapping_kind(path: &str) -> FrameKind {
     let is_perf_map = file.starts_with("perf-") && file.ends_with(".map");
     // What perf makes of a jitdump, and the shared memory that .NET writes its code through.
     let is_jit_image = file.starts_with("jitted-") && file.ends_with(".so");
-    if is_perf_map
-        || is_jit_image
-        || path.starts_with("//anon")
-        || path.starts_with("/memfd:doublemapper")
-    {
+    if is_perf_map || is_jit_image || path.starts_with("//anon") || path.starts_with("/memfd:doublemapper") {
         return FrameKind::Jit;
     }
-    if MODULE_ENDS.iter().any(|end| file.ends_with(end))
-        || file == "vmlinux"
-        || file.starts_with("vmlinux-")
+    if MODULE_ENDS.iter().any(|end| file.ends_with(end)) || file == "vmlinux" || file.starts_with("vmlinux-")
     {
         return FrameKind::Kernel;
     }
@@ -260,9 +254,9 @@ fn is_unresolved(name: &str) -> bool {
         return false;
     }
     let address = place.rsplit_once('+').map_or(place, |(_, offset)| offset);
-    address.strip_prefix("0x").is_some_and(|digits| {
-        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
+    address
+        .strip_prefix("0x")
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// A name as it may stand in a folded line and in XML: `;` becomes `:`, whitespace and control
@@ -359,8 +353,7 @@ mod tests {
     /// in a library; then one of nowhere.
     fn profile() -> Profile {
         let mut profile = Profile::new(vec![ValueType::new("samples", "count")]);
-        for (path, memory_start, file_offset) in
-            [("/bin/app", 0x1000, 0), ("/lib/libx.so.1", 0x8000, 0x200)]
+        for (path, memory_start, file_offset) in [("/bin/app", 0x1000, 0), ("/lib/libx.so.1", 0x8000, 0x200)]
         {
             profile.mappings.push(Mapping {
                 memory_start,
@@ -385,16 +378,10 @@ mod tests {
         profile
     }
 
-    fn lines(
-        profile: &Profile,
-        tagroot: &[&str],
-        mark: fn(FrameKind) -> &'static str,
-    ) -> Vec<String> {
+    fn lines(profile: &Profile, tagroot: &[&str], mark: fn(FrameKind) -> &'static str) -> Vec<String> {
         let tagroot: Vec<_> = tagroot.iter().map(|&key| key.to_owned()).collect();
         let folded = fold(profile, 0, &tagroot, mark).unwrap();
-        let line = |(names, sum): (_, i64)| {
-            format!("{} {sum}", Iterator::collect::<Vec<_>>(names).join(";"))
-        };
+        let line = |(names, sum): (_, i64)| format!("{} {sum}", Iterator::collect::<Vec<_>>(names).join(";"));
         folded.lines().map(line).collect()
     }
 

@@ -81,11 +81,7 @@ fn load(mut source: impl Read) -> Result<Vec<u8>> {
             Err(error) => bail!("its gzip data is not valid ({error}): {DAMAGED}"),
         };
         data.extend_from_slice(&chunk[..count]);
-        ensure!(
-            data.len() <= MAX_BYTES,
-            "it decompresses to more than {} MiB: {TOO_BIG}",
-            MAX_BYTES >> 20
-        );
+        ensure!(data.len() <= MAX_BYTES, "it decompresses to more than {} MiB: {TOO_BIG}", MAX_BYTES >> 20);
         let compressed = gzip.get_ref().get_ref().bytes;
         ensure!(
             data.len() < RATIO_FROM_BYTES || data.len() / MAX_RATIO <= compressed,

@@ -17,8 +17,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use super::load::{self, DAMAGED, TOO_BIG};
 use super::wire::{Fields, Value};
 use crate::profile::{
-    Function, FunctionId, Label, LabelValue, Line, Location, LocationId, Mapping, MappingId,
-    Profile, ValueType,
+    Function, FunctionId, Label, LabelValue, Line, Location, LocationId, Mapping, MappingId, Profile,
+    ValueType,
 };
 
 /// Most bytes that the profile takes in memory, as estimated by [`Budget`].
@@ -175,9 +175,8 @@ impl<'a> Reader<'a> {
 
     fn slice(&self, index: i64) -> Result<&'a [u8]> {
         let at = usize::try_from(index).ok();
-        at.and_then(|at| self.strings.get(at).copied()).with_context(|| {
-            format!("string {index} is referred to, of {} in the table", self.strings.len())
-        })
+        at.and_then(|at| self.strings.get(at).copied())
+            .with_context(|| format!("string {index} is referred to, of {} in the table", self.strings.len()))
     }
 
     /// A copy of a string. Bytes that are not UTF-8 are replaced: google/pprof takes them too.
@@ -291,9 +290,9 @@ impl<'a> Reader<'a> {
         }
         if mapping != 0 {
             let found = self.mappings.get(&mapping).copied();
-            location.mapping = Some(found.with_context(|| {
-                format!("location {id} is in mapping {mapping}, which is missing")
-            })?);
+            location.mapping = Some(
+                found.with_context(|| format!("location {id} is in mapping {mapping}, which is missing"))?,
+            );
         }
         self.budget.charge(2 * size_of::<Location>() + 32)?;
         let at = LocationId::from(self.profile.locations.len());
@@ -311,8 +310,8 @@ impl<'a> Reader<'a> {
             }
         }
         let found = self.functions.get(&function).copied();
-        let function = found
-            .with_context(|| format!("a location is in function {function}, which is missing"))?;
+        let function =
+            found.with_context(|| format!("a location is in function {function}, which is missing"))?;
         Ok(Line { function, line })
     }
 
@@ -380,10 +379,7 @@ impl<'a> Reader<'a> {
                     }
                 }
                 (3, value) => {
-                    ensure!(
-                        labels.len() < MAX_PER_SAMPLE,
-                        "it has more than {MAX_PER_SAMPLE} labels"
-                    );
+                    ensure!(labels.len() < MAX_PER_SAMPLE, "it has more than {MAX_PER_SAMPLE} labels");
                     labels.extend(self.label(value)?);
                 }
                 _ => {}

@@ -5,8 +5,8 @@ use pprof::protos::{self, Message};
 use super::read::{parse, parse_within};
 use super::*;
 use crate::profile::{
-    Function, FunctionId, Label, LabelValue, Line, Location, LocationId, Mapping, MappingId,
-    Profile, ValueType,
+    Function, FunctionId, Label, LabelValue, Line, Location, LocationId, Mapping, MappingId, Profile,
+    ValueType,
 };
 
 fn example() -> Profile {
@@ -56,12 +56,9 @@ fn example() -> Profile {
     let deep = profile.intern_stack(&[2, 1, 0].map(LocationId));
     let flat = profile.intern_stack(&[LocationId(0)]);
     let empty = profile.intern_stack(&[]);
-    for (stack, labels, values) in [
-        (deep, app, [3, 30]),
-        (flat, none, [1, 10]),
-        (deep, none, [i64::MAX, -5]),
-        (empty, app, [1, 1]),
-    ] {
+    for (stack, labels, values) in
+        [(deep, app, [3, 30]), (flat, none, [1, 10]), (deep, none, [i64::MAX, -5]), (empty, app, [1, 1])]
+    {
         profile.add(stack, labels, &values);
     }
     profile
@@ -71,16 +68,9 @@ fn example() -> Profile {
 fn content(profile: &Profile) -> String {
     let location = |at: &LocationId| {
         let location = profile.location(*at);
-        let lines: Vec<_> = location
-            .lines
-            .iter()
-            .map(|line| (profile.function(line.function), line.line))
-            .collect();
-        format!(
-            "{:?} {:#x} {lines:?}",
-            location.mapping.map(|at| profile.mapping(at)),
-            location.address
-        )
+        let lines: Vec<_> =
+            location.lines.iter().map(|line| (profile.function(line.function), line.line)).collect();
+        format!("{:?} {:#x} {lines:?}", location.mapping.map(|at| profile.mapping(at)), location.address)
     };
     let samples: Vec<_> = profile
         .samples()

@@ -80,12 +80,9 @@ impl<'a> Fields<'a> {
     fn take(&mut self, length: u64) -> Result<&'a [u8]> {
         let left = self.0.len();
         let length = usize::try_from(length).ok().filter(|length| *length <= left);
-        let (taken, rest) =
-            length.and_then(|length| self.0.split_at_checked(length)).ok_or_else(|| {
-                anyhow!(
-                    "a field reaches beyond the end of its message, where {left} bytes are left"
-                )
-            })?;
+        let (taken, rest) = length.and_then(|length| self.0.split_at_checked(length)).ok_or_else(|| {
+            anyhow!("a field reaches beyond the end of its message, where {left} bytes are left")
+        })?;
         self.0 = rest;
         Ok(taken)
     }

@@ -86,8 +86,7 @@ impl<'a> Writer<'a> {
 
     fn write(mut self) -> protos::Profile {
         let profile = self.profile;
-        let sample_type =
-            profile.sample_types.iter().map(|ty| self.strings.value_type(ty)).collect();
+        let sample_type = profile.sample_types.iter().map(|ty| self.strings.value_type(ty)).collect();
         if !profile.mappings.is_empty() {
             self.mappings.id(0);
         }

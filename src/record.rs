@@ -1,0 +1,291 @@
+//! `profiler record`: the pipeline, from the command line to the file, top to bottom.
+//!
+//! The order of the first steps is what makes short-lived processes visible: the side-band listens
+//! before `/proc` is read, both before the sampler starts, and the command waits for all of them.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::capture::bpf::{self, Filter, Sampler};
+use crate::capture::child::Child;
+use crate::capture::perf::{self, Sideband};
+use crate::capture::proc;
+use crate::cli::RecordArgs;
+use crate::naming;
+use crate::output::file::Pending;
+use crate::plan::Plan;
+use crate::process::Processes;
+use crate::profile::{Profile, ValueType};
+use crate::progress::Progress;
+use crate::signals::Signals;
+use crate::summary::Summary;
+use crate::tally::Tally;
+use crate::timeline::Timeline;
+use crate::usage::{self, CpuTime};
+
+/// How often the side-band is read while processes come and go: soon enough to find their files.
+const BUSY_TICK: Duration = Duration::from_millis(10);
+/// How often it is read while none do.
+const QUIET_TICK: Duration = Duration::from_millis(100);
+
+/// Records, and returns the exit status: the command's, or 0.
+///
+/// # Errors
+/// If the machine or the user's rights do not allow it, a target does not exist, the command
+/// cannot be run or the file cannot be written. No output remains then.
+pub fn run(args: &RecordArgs) -> Result<i32> {
+    let mut plan = Plan::new(args)?;
+    bpf::probe()?;
+    let mut signals = Signals::block(!args.command.is_empty())?;
+    let output = Pending::create(&args.output)?;
+    let mut child = match args.command.as_slice() {
+        [] => None,
+        command => Some(Child::fork(command)?),
+    };
+    if let (Some(child), Filter::Processes(ids)) = (&child, &mut plan.config.filter) {
+        ids.push(child.tgid());
+    }
+
+    let mut sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
+    let mut timeline = Timeline::new(processes(&plan), Tally::new(empty_profile(args)));
+    snapshot(&plan, &mut timeline);
+    let mut sampler = Sampler::load(&plan.config)?;
+    let clocks = plan.cpus.iter().map(|&cpu| perf::open_clock(cpu, args.frequency, args.include_idle));
+    sampler.attach(clocks.collect::<Result<_>>()?)?;
+    for missing in sideband.missing.iter().chain(&sampler.missing) {
+        eprintln!("profiler: this kernel lacks {missing}");
+    }
+
+    let machine_before = CpuTime::of(&plan.cpus);
+    let target_before = target_cpu_ns(&plan);
+    let own_before = usage::own_cpu_s();
+    let (started, start_ns) = (Instant::now(), proc::now_ns());
+    if let Some(child) = &mut child {
+        child.release()?;
+    }
+    let reason = follow(args, &plan, &mut signals, &mut child, &mut sideband, &mut sampler, &mut timeline)?;
+    sampler.detach();
+    let duration = started.elapsed();
+    let target_ns = target_cpu_ns(&plan).saturating_sub(target_before);
+    // Twice: what was counted into one map while the other was drained.
+    for _ in 0..2 {
+        drain(&mut sampler, &mut sideband, &mut timeline)?;
+    }
+
+    let mut summary = Summary {
+        duration_s: duration.as_secs_f64(),
+        cpus: plan.cpus.len(),
+        frequency_hz: args.frequency,
+        outcomes: sampler.outcomes()?,
+        sideband_lost: sideband.lost,
+        cpu: CpuTime::of(&plan.cpus).since(machine_before),
+        cost: sampler.cost(),
+        own_cpu_s: usage::own_cpu_s() - own_before,
+        own_peak_bytes: usage::own_peak_bytes(),
+        kernel_bytes: sampler.map_bytes() + sideband.ring_bytes(),
+        ..Summary::default()
+    };
+    drop((sampler, sideband));
+    let (mut finished, objects) = timeline.finish();
+    summary.complete = finished.complete;
+    summary.incomplete = std::mem::take(&mut finished.incomplete);
+    finished.profile.time_ns = unix_ns(start_ns);
+    finished.profile.duration_ns = duration.as_nanos() as i64;
+    finished.profile.comments = comments(&summary);
+
+    naming::name_and_write(args, finished, &objects, &summary, &mut signals, output)?;
+    if summary.taken() == 0 {
+        eprintln!("{}", explain_nothing(args, &plan, &summary, target_ns));
+    }
+    Ok(match child {
+        None => 0,
+        Some(mut child) => match reason {
+            End::Child(status) => status,
+            End::Time => {
+                child.signal(nix::sys::signal::Signal::SIGTERM);
+                child.wait();
+                0
+            }
+            End::Signal => child.wait(),
+        },
+    })
+}
+
+/// Why a recording ended.
+enum End {
+    Time,
+    Signal,
+    Child(i32),
+}
+
+/// Lets the machine run until the recording ends, keeping the model of it up to date.
+fn follow(
+    args: &RecordArgs,
+    plan: &Plan,
+    signals: &mut Signals,
+    child: &mut Option<Child>,
+    sideband: &mut Sideband,
+    sampler: &mut Sampler,
+    timeline: &mut Timeline,
+) -> Result<End> {
+    let progress = Progress::new();
+    let started = Instant::now();
+    let mut drained = started;
+    let mut tick = BUSY_TICK;
+    loop {
+        let left = args.duration.map(|duration| duration.saturating_sub(started.elapsed()));
+        wait(signals, sideband, left.map_or(tick, |left| left.min(tick)))?;
+        while let Some(received) = signals.next() {
+            if let Some(child) = child.as_ref().filter(|_| received.to_us_alone) {
+                child.signal(received.signal);
+            }
+        }
+        if let Some(status) = child.as_mut().and_then(Child::poll) {
+            return Ok(End::Child(status));
+        }
+        if signals.interrupts > 0 {
+            return Ok(End::Signal);
+        }
+        if left == Some(Duration::ZERO) || !plan.watched_live() {
+            return Ok(End::Time);
+        }
+        if drained.elapsed() >= sampler.sizes.interval {
+            drain(sampler, sideband, timeline)?;
+            drained = Instant::now();
+        } else {
+            tick = if read(sampler, sideband, timeline)? { BUSY_TICK } else { (tick * 2).min(QUIET_TICK) };
+        }
+        if progress.is_visible() {
+            let outcomes = Summary { outcomes: sampler.outcomes()?, ..Summary::default() };
+            let lost = outcomes.lost().values().sum();
+            progress.recording(started.elapsed(), args.duration, outcomes.taken(), lost);
+        }
+    }
+}
+
+/// Sleeps until a signal, a side-band ring that fills up, or the timeout.
+fn wait(signals: &Signals, sideband: &Sideband, timeout: Duration) -> Result<()> {
+    let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(signals.fd(), PollFlags::POLLIN)];
+    fds.extend(sideband.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+    // Rounded up: a timeout of 0 would spin through the last millisecond.
+    let timeout = PollTimeout::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(error) => Err(error).context("failed to wait for events"),
+    }
+}
+
+/// Reads all rings and applies what happened; says whether processes came or went.
+fn read(sampler: &mut Sampler, sideband: &mut Sideband, timeline: &mut Timeline) -> Result<bool> {
+    let now_ns = proc::now_ns();
+    sampler.read_stacks(timeline.inbox())?;
+    let stacks = timeline.inbox().len();
+    sideband.read(timeline.inbox());
+    let active = timeline.inbox().len() > stacks;
+    timeline.advance(now_ns);
+    Ok(active)
+}
+
+/// Takes the counts of the interval that ends now.
+fn drain(sampler: &mut Sampler, sideband: &mut Sideband, timeline: &mut Timeline) -> Result<()> {
+    let end_ns = proc::now_ns();
+    let counts = sampler.drain()?;
+    read(sampler, sideband, timeline)?;
+    timeline.count(&counts, end_ns);
+    Ok(())
+}
+
+fn processes(plan: &Plan) -> Processes {
+    let mut processes = Processes::new(plan.config.filter == Filter::Everything);
+    match &plan.config.filter {
+        Filter::Everything => {}
+        Filter::Processes(ids) => ids.iter().for_each(|&tgid| processes.follow(tgid)),
+        Filter::Threads(_) => plan.watched.iter().for_each(|&tgid| processes.follow(tgid)),
+    }
+    processes
+}
+
+/// Brings in what runs already.
+fn snapshot(plan: &Plan, timeline: &mut Timeline) {
+    let processes = match &plan.config.filter {
+        Filter::Everything => proc::processes(),
+        Filter::Processes(ids) => ids.clone(),
+        Filter::Threads(_) => plan.watched.clone(),
+    };
+    proc::snapshot_bpf(timeline.inbox());
+    for tgid in processes {
+        proc::snapshot(tgid, timeline.inbox());
+    }
+    timeline.advance(proc::now_ns());
+}
+
+/// Rings take 512 KiB per CPU: 5,000 records, of which a short process leaves ten. Large machines
+/// get smaller ones, since their CPUs share the load.
+fn sideband_pages(cpus: usize) -> usize {
+    if cpus <= 16 { 128 } else { 32 }
+}
+
+fn empty_profile(args: &RecordArgs) -> Profile {
+    let mut profile = Profile::default();
+    profile.sample_types = vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")];
+    profile.default_sample_type = "cpu".to_owned();
+    profile.period_type = ValueType::new("cpu", "nanoseconds");
+    profile.period = bpf::period_ns(args.frequency) as i64;
+    profile
+}
+
+/// Wall-clock time of a moment on the monotonic clock.
+fn unix_ns(monotonic_ns: u64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_nanos() as i64 - proc::now_ns().saturating_sub(monotonic_ns) as i64
+}
+
+/// What is told to people who open the file elsewhere.
+fn comments(summary: &Summary) -> Vec<String> {
+    let command: Vec<String> = std::env::args().collect();
+    let mut comments = vec![
+        format!("command: {}", command.join(" ")),
+        format!("profiler {} on Linux {}", env!("CARGO_PKG_VERSION"), usage::kernel()),
+        format!(
+            "frequency: {} Hz on {} CPUs, {:.3} s",
+            summary.frequency_hz, summary.cpus, summary.duration_s
+        ),
+        format!("samples: {}", summary.equation()),
+    ];
+    comments.extend(summary.incomplete.iter().map(|(why, n)| format!("incomplete: {} {n}", why.reason())));
+    comments.extend(summary.lost().iter().map(|(why, n)| format!("lost: {} {n}", why.reason())));
+    comments.push(format!("side-band records lost: {}", summary.sideband_lost));
+    comments
+}
+
+/// CPU time that the watched processes have used so far.
+fn target_cpu_ns(plan: &Plan) -> u64 {
+    plan.watched.iter().filter_map(|&tgid| proc::cpu_time_ns(tgid)).sum()
+}
+
+/// Why there are no samples.
+fn explain_nothing(args: &RecordArgs, plan: &Plan, summary: &Summary, target_ns: u64) -> String {
+    let seconds = summary.duration_s;
+    let period_ms = 1e3 / f64::from(args.frequency);
+    let why = if !plan.watched.is_empty() {
+        format!(
+            "the target used {} ms of CPU in {seconds:.1} s: it waits rather than computes",
+            target_ns / 1_000_000
+        )
+    } else if !args.command.is_empty() {
+        format!(
+            "the command ran for {:.0} ms and used less CPU than the {period_ms:.0} ms between two samples; try a higher -F",
+            seconds * 1e3
+        )
+    } else if args.cgroup.is_some() {
+        format!("no task of the cgroup was on a CPU at a sample in {seconds:.1} s")
+    } else {
+        format!(
+            "the CPUs were busy for {:.0} ms of {seconds:.1} s; a longer -d sees more, -I shows idle CPUs too",
+            summary.cpu.busy_s * 1e3
+        )
+    };
+    format!("profiler: 0 samples: {why}")
+}
