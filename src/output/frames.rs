@@ -12,12 +12,16 @@ use std::iter;
 
 use anyhow::{Result, ensure};
 
-use crate::profile::{Interner, LabelValue, LabelsId, Location, LocationId, Mapping, Profile};
+use crate::profile::{
+    FunctionId, Interner, LabelValue, LabelsId, Location, LocationId, Mapping, Profile,
+};
 
 /// Most frames of one stack, inlined ones included. Locations may expand to many lines each.
 const MAX_STACK: usize = 1 << 20;
 /// Most frames of all stacks together; each takes four bytes.
 const MAX_FRAMES: usize = 1 << 28;
+/// Most bytes of the distinct frames' names.
+const MAX_NAMES: usize = 1 << 29;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,8 +63,7 @@ pub fn fold(
     tagroot: &[String],
     mark: fn(FrameKind) -> &'static str,
 ) -> Result<Folded> {
-    let mut folded = Folded::default();
-    let mut locations: Vec<Option<Box<[u32]>>> = vec![None; profile.locations.len()];
+    let mut folder = Folder::new(profile, mark);
     let mut sums: HashMap<Box<[u32]>, i64> = HashMap::new();
     let mut stack = Vec::new();
     let mut total_frames = 0;
@@ -68,17 +71,11 @@ pub fn fold(
         stack.clear();
         for key in tagroot {
             if let Some(value) = tag(profile, sample.labels, key) {
-                stack.push(folded.intern(&value, FrameKind::Process, mark));
+                stack.push(folder.intern(&value, FrameKind::Process)?);
             }
         }
         for &at in profile.stack(sample.stack).iter().rev() {
-            let frames = locations[at.index()].get_or_insert_with(|| {
-                let mut frames = Vec::new();
-                each_frame(profile, at, |name, kind| frames.push(folded.intern(name, kind, mark)));
-                frames.reverse();
-                frames.into()
-            });
-            stack.extend_from_slice(frames);
+            stack.extend_from_slice(folder.location(at)?);
             ensure!(
                 stack.len() <= MAX_STACK,
                 "failed to fold a stack: it has more than {MAX_STACK} frames; no program that runs \
@@ -86,7 +83,7 @@ pub fn fold(
             );
         }
         if stack.is_empty() {
-            stack.push(folded.intern("[no stack]", FrameKind::Unresolved, mark));
+            stack.push(folder.intern("[no stack]", FrameKind::Unresolved)?);
         }
         let value = sample.values[index];
         if let Some(sum) = sums.get_mut(&stack[..]) {
@@ -101,24 +98,92 @@ pub fn fold(
         );
         sums.insert(stack.as_slice().into(), value);
     }
+    let mut folded = folder.folded;
     let mut stacks: Vec<_> = sums.into_iter().filter(|(_, sum)| *sum != 0).collect();
     stacks.sort_by(|a, b| folded.compare(a, b));
     folded.stacks = stacks;
     Ok(folded)
 }
 
-impl Folded {
-    fn intern(&mut self, name: &str, kind: FrameKind, mark: fn(FrameKind) -> &'static str) -> u32 {
-        let mut text = escape(name);
-        text.push_str(mark(kind));
-        let at = self.frames.intern(text.into());
-        if at == self.kinds.len() {
-            self.kinds.push(kind);
+/// Names each location once, and each function once per kind: a file may repeat a long name very
+/// often.
+struct Folder<'a> {
+    profile: &'a Profile,
+    mark: fn(FrameKind) -> &'static str,
+    folded: Folded,
+    names_bytes: usize,
+    mapping_kinds: Vec<FrameKind>,
+    /// Frames of functions that are inlined, or else lie in a mapping of a kind or in none.
+    functions: HashMap<(FunctionId, Option<FrameKind>), u32>,
+    /// Frames of locations, root first.
+    locations: Vec<Option<Box<[u32]>>>,
+}
+
+impl<'a> Folder<'a> {
+    fn new(profile: &'a Profile, mark: fn(FrameKind) -> &'static str) -> Self {
+        Self {
+            profile,
+            mark,
+            folded: Folded::default(),
+            names_bytes: 0,
+            mapping_kinds: profile.mappings.iter().map(|it| mapping_kind(&it.path)).collect(),
+            functions: HashMap::new(),
+            locations: vec![None; profile.locations.len()],
         }
-        // Every frame took bytes in a file whose size is limited well below 2³².
-        at as u32
     }
 
+    fn intern(&mut self, name: &str, kind: FrameKind) -> Result<u32> {
+        let mut text = escape(name);
+        text.push_str((self.mark)(kind));
+        let length = text.len();
+        let at = self.folded.frames.intern(text.into());
+        if at == self.folded.kinds.len() {
+            self.folded.kinds.push(kind);
+            self.names_bytes += length;
+            ensure!(
+                self.names_bytes <= MAX_NAMES,
+                "failed to fold the stacks: the names of their frames have more than {} MiB; \
+                 record for a shorter time",
+                MAX_NAMES >> 20
+            );
+        }
+        // Every frame took bytes in a file whose size is limited well below 2³².
+        Ok(at as u32)
+    }
+
+    fn location(&mut self, at: LocationId) -> Result<&[u32]> {
+        if self.locations[at.index()].is_none() {
+            let frames = self.frames(self.profile.location(at))?;
+            self.locations[at.index()] = Some(frames.into());
+        }
+        Ok(self.locations[at.index()].as_deref().unwrap_or_default())
+    }
+
+    fn frames(&mut self, location: &Location) -> Result<Vec<u32>> {
+        let Some((physical, inlined)) = location.lines.split_last() else {
+            let mapping = location.mapping.map(|at| self.profile.mapping(at));
+            return Ok(vec![self.intern(&address_name(location, mapping), FrameKind::Unresolved)?]);
+        };
+        let place = location.mapping.map(|at| self.mapping_kinds[at.index()]);
+        let mut frames = vec![self.function(physical.function, place)?];
+        for line in inlined.iter().rev() {
+            frames.push(self.function(line.function, Some(FrameKind::Inlined))?);
+        }
+        Ok(frames)
+    }
+
+    fn function(&mut self, at: FunctionId, place: Option<FrameKind>) -> Result<u32> {
+        if let Some(&frame) = self.functions.get(&(at, place)) {
+            return Ok(frame);
+        }
+        let name = &self.profile.function(at).name;
+        let frame = self.intern(name, kind(name, place))?;
+        self.functions.insert((at, place), frame);
+        Ok(frame)
+    }
+}
+
+impl Folded {
     /// The stacks, each as its frames' names from the root to the leaf and its sum, in the order
     /// of their lines' bytes.
     pub fn lines(&self) -> impl Iterator<Item = (impl Iterator<Item = &str>, i64)> {
@@ -163,20 +228,6 @@ fn tag(profile: &Profile, labels: LabelsId, key: &str) -> Option<String> {
     (!values.is_empty() && !key.is_empty()).then(|| values.join(","))
 }
 
-/// Calls `show` with the name and kind of each frame of a location, the innermost first.
-fn each_frame(profile: &Profile, at: LocationId, mut show: impl FnMut(&str, FrameKind)) {
-    let location = profile.location(at);
-    let mapping = location.mapping.map(|at| profile.mapping(at));
-    let Some((physical, inlined)) = location.lines.split_last() else {
-        return show(&address_name(location, mapping), FrameKind::Unresolved);
-    };
-    for line in inlined {
-        show(&profile.function(line.function).name, FrameKind::Inlined);
-    }
-    let name = &profile.function(physical.function).name;
-    show(name, kind(name, mapping));
-}
-
 /// Name of a location that has none: `libc.so.6+0x1234`, in which the number is an offset in the
 /// file, or the address where no mapping is known.
 fn address_name(location: &Location, mapping: Option<&Mapping>) -> String {
@@ -195,15 +246,13 @@ fn basename(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Kind of a function that was not inlined.
-fn kind(name: &str, mapping: Option<&Mapping>) -> FrameKind {
-    if is_unresolved(name) {
-        return FrameKind::Unresolved;
-    }
-    match mapping.map_or(FrameKind::User, |mapping| mapping_kind(&mapping.path)) {
-        FrameKind::Kernel if is_bpf_program(name) => FrameKind::Bpf,
-        FrameKind::User if mapping.is_none() && is_bpf_program(name) => FrameKind::Bpf,
-        kind => kind,
+/// Kind of a function that is [`FrameKind::Inlined`], or else by what its mapping holds.
+fn kind(name: &str, place: Option<FrameKind>) -> FrameKind {
+    match place {
+        Some(FrameKind::Inlined) => FrameKind::Inlined,
+        _ if is_unresolved(name) => FrameKind::Unresolved,
+        None | Some(FrameKind::Kernel) if is_bpf_program(name) => FrameKind::Bpf,
+        place => place.unwrap_or(FrameKind::User),
     }
 }
 
@@ -291,7 +340,7 @@ fn escape(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::{Function, FunctionId, Label, Line, MappingId, ValueType};
+    use crate::profile::{Function, Label, Line, MappingId, ValueType};
 
     #[test]
     fn names_do_not_break_lines() {
@@ -335,17 +384,16 @@ mod tests {
 
     #[test]
     fn names_tell_kinds() {
-        let kernel = Mapping { path: "[kernel.kallsyms]".to_owned(), ..Mapping::default() };
-        let user = Mapping { path: "/bin/bpftool".to_owned(), ..Mapping::default() };
+        let (kernel, user) = (Some(FrameKind::Kernel), Some(FrameKind::User));
         let program = "bpf_prog_6deef7357e7b4530_sd_fw_egress";
-        assert_eq!(kind(program, Some(&kernel)), FrameKind::Bpf);
-        assert_eq!(kind("bpf_prog_alloc", Some(&kernel)), FrameKind::Kernel);
-        assert_eq!(kind("bpf_prog_load", Some(&user)), FrameKind::User);
+        assert_eq!(kind(program, kernel), FrameKind::Bpf);
+        assert_eq!(kind("bpf_prog_alloc", kernel), FrameKind::Kernel);
+        assert_eq!(kind("bpf_prog_load", user), FrameKind::User);
         for name in ["a.so.1+0x1f [stripped binary]", "0x7f00 [no mapping]", "[truncated: deep]"] {
-            assert_eq!(kind(name, Some(&user)), FrameKind::Unresolved, "{name}");
+            assert_eq!(kind(name, user), FrameKind::Unresolved, "{name}");
         }
         for name in ["main", "operator new [](x)", "f [clone]", "f+0xzz [x]", "0x [x]", "f+0x1"] {
-            assert_eq!(kind(name, Some(&user)), FrameKind::User, "{name}");
+            assert_eq!(kind(name, user), FrameKind::User, "{name}");
         }
     }
 

@@ -84,7 +84,10 @@ pub(super) fn parse_within(data: &[u8], limit: usize) -> Result<Profile> {
         profile: Profile::default(),
     };
     // A file of another kind fails at its first fields; later there are messages of pprof's own.
-    reader.strings().context("it is not a pprof file, or a damaged one")?;
+    reader.strings().map_err(|error| match error.is::<Advice>() {
+        true => error,
+        false => error.context("it is not a pprof file, or a damaged one"),
+    })?;
     let read = reader.tables().and_then(|()| reader.locations()).and_then(|()| reader.samples());
     match read {
         Ok(()) => Ok(reader.profile),
