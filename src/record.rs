@@ -47,6 +47,8 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     if let (Some(child), Filter::Processes(ids)) = (&child, &mut plan.config.filter) {
         ids.push(child.tgid());
     }
+    // After the fork: the command keeps the limit that it was given.
+    usage::raise_file_limit();
 
     let mut sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
     let mut timeline = Timeline::new(processes(&plan), Tally::new(empty_profile(args)));
