@@ -19,8 +19,8 @@
 #include "walk.h"
 
 const volatile __u32 filter = FILTER_NONE; /* enum filter */
-const volatile __u64 cgroup_id = 0; /* 0: any */
-const volatile __u32 cgroup_level = 0; /* depth of that cgroup below the v2 root */
+const volatile __u64 cgroup_id = 0;	   /* 0: any */
+const volatile __u32 cgroup_level = 0;	   /* depth of that cgroup below the v2 root */
 const volatile bool user_stacks = true;
 const volatile bool kernel_stacks = true;
 const volatile bool include_idle = false;
@@ -182,8 +182,8 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 	value = bpf_map_lookup_elem(counts, &body->key);
 	if (!value) {
 		struct counts_value first = {
-			.samples = 1,
-			.time_ns = period_ns,
+		    .samples = 1,
+		    .time_ns = period_ns,
 		};
 
 		first.body_sent = send_body(cpu, body);
@@ -193,8 +193,8 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 		/* Another CPU may have been first: only the idle task runs on several at once. */
 		value = bpf_map_lookup_elem(counts, &body->key);
 		if (!value)
-			return err == -7 /* E2BIG */ ? OUTCOME_LOST_COUNTS_FULL :
-						       OUTCOME_LOST_COUNTS_BUSY;
+			return err == -7 /* E2BIG */ ? OUTCOME_LOST_COUNTS_FULL
+						     : OUTCOME_LOST_COUNTS_BUSY;
 	}
 	__sync_fetch_and_add(&value->samples, 1);
 	__sync_fetch_and_add(&value->time_ns, period_ns);

@@ -142,18 +142,15 @@ impl Objects {
     }
 
     fn of_file(&mut self, id: &FileId, mmap: &Mmap, root: &Root) -> ObjectId {
-        if let FileId::BuildId(build_id) = id {
-            if let Some(&known) = self.by_build_id.get(build_id) {
-                if let Source::File(file @ None) = &mut self.objects[known.index()].source {
-                    *file = find_file(id, mmap, root).map(|(file, _)| file);
-                }
-                return known;
-            }
-        }
         // An inode says nothing without its path: device numbers differ between what the kernel
         // and what stat(2) reports for stacked file systems.
         let key = (id.clone(), mmap.path.clone());
-        if let Some(&known) = self.by_file.get(&key) {
+        let known = match id {
+            FileId::BuildId(build_id) => self.by_build_id.get(build_id),
+            _ => self.by_file.get(&key),
+        };
+        if let Some(&known) = known {
+            // Another process may lead to a file that the first one did not live to show.
             if let Source::File(file @ None) = &mut self.objects[known.index()].source {
                 *file = find_file(id, mmap, root).map(|(file, _)| file);
             }

@@ -139,7 +139,7 @@ fn follow(
     loop {
         let left = args.duration.map(|duration| duration.saturating_sub(started.elapsed()));
         wait(signals, sideband, left.map_or(tick, |left| left.min(tick)))?;
-        while let Some(received) = signals.next() {
+        while let Some(received) = signals.receive() {
             if let Some(child) = child.as_ref().filter(|_| received.to_us_alone) {
                 child.signal(received.signal);
             }

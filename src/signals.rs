@@ -51,7 +51,7 @@ impl Signals {
     }
 
     /// The next signal, if there is one.
-    pub fn next(&mut self) -> Option<Received> {
+    pub fn receive(&mut self) -> Option<Received> {
         while let Ok(Some(info)) = self.fd.read_signal() {
             let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else { continue };
             if signal == Signal::SIGCHLD {
