@@ -34,9 +34,11 @@ installed() {
     dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null | sed -n 's/^installed //p'
 }
 
-# Standard output belongs to what the scripts run.
+# apt_get ARGUMENT…: says nothing unless it fails.
 apt_get() {
-    DEBIAN_FRONTEND=noninteractive apt-get -y "$@" </dev/null >&2 || die "failed to apt-get $*"
+    local output
+    output=$(DEBIAN_FRONTEND=noninteractive apt-get -y "$@" </dev/null 2>&1) ||
+        die "failed to apt-get $*: $output"
 }
 
 # need_rust: checks that there is a cargo and that it is as new as Cargo.toml asks for.
