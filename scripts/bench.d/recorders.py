@@ -1,0 +1,133 @@
+"""The recorders that are measured: how each is started, known to sample, and stopped."""
+
+import contextlib
+import ctypes
+import json
+import os
+import platform
+import signal
+import subprocess
+import time
+
+PROFILER = os.environ["PROFILER"]
+DIR = os.environ["BENCH_DIR"]
+OUTPUT = f"{DIR}/recording"
+LOG = f"{DIR}/recorder.log"
+
+# Sampled system-wide, except samply, which can only follow what it starts.
+COMMANDS = {
+    "profiler": lambda hz: [PROFILER, "record", "-a", "-F", str(hz), "-o", OUTPUT],
+    "perf -g": lambda hz: ["perf", "record", "-F", str(hz), "-a", "-g", "-o", OUTPUT],
+    "perf dwarf": lambda hz: ["perf", "record", "-F", str(hz), "-a", "--call-graph", "dwarf", "-o", OUTPUT],
+    "bcc": lambda hz: ["profile-bpfcc", "-F", str(hz), "-af"],
+    "bpftrace": lambda hz: ["bpftrace", "-e", f"profile:hz:{hz} {{ @[kstack, ustack, comm] = count(); }}"],
+}
+
+
+def samply(hz, command):
+    """A command under samply. Without hardware counters it takes the kernel's answer for a want of
+    rights, and ends rather than use the clock, unless it reads that there can be none."""
+    allowed = f"{DIR}/perf_event_paranoid"
+    with open(allowed, "w") as file:
+        file.write("1\n")
+    return ["unshare", "--mount", "sh", "-c",
+            'mount --bind "$0" /proc/sys/kernel/perf_event_paranoid && exec "$@"', allowed,
+            "samply", "record", "--save-only", "-r", str(hz), "-o", OUTPUT, "--", *command]
+
+
+
+class Recorder:
+    """A recorder that samples now. After the block: its text, rusage and seconds to stop."""
+
+    def __init__(self, name, hz):
+        self.log = open(LOG, "w+")
+        # Standard output is the recording of bcc and bpftrace.
+        self.process = subprocess.Popen(COMMANDS[name](hz), stdin=subprocess.DEVNULL,
+                                        stdout=open(OUTPUT + ".out", "w"), stderr=self.log)
+
+    def wait_until_it_samples(self):
+        fds = f"/proc/{self.process.pid}/fd"
+        for _ in range(300):
+            time.sleep(0.1)
+            if self.process.poll() is not None:
+                self.fail("ended at once")
+            for fd in os.listdir(fds):
+                with contextlib.suppress(FileNotFoundError):
+                    if "perf_event" in os.readlink(f"{fds}/{fd}"):
+                        # Some open a few events before they start.
+                        time.sleep(1)
+                        return
+        self.process.kill()
+        self.fail("opened no perf event within 30 s")
+
+    def stop(self):
+        self.cpu_before_stop_s = cpu_s(self.process.pid)
+        self.peak_before_stop = peak_bytes(self.process.pid)
+        start = time.monotonic()
+        self.process.send_signal(signal.SIGINT)
+        _, status, self.rusage = os.wait4(self.process.pid, 0)
+        self.stop_s = time.monotonic() - start
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        self.log.seek(0)
+        self.text = self.log.read()
+        if self.process.returncode not in (0, -signal.SIGINT):
+            self.fail(f"ended with {self.process.returncode}")
+
+    def fail(self, what):
+        self.log.seek(0)
+        raise SystemExit(f"bench: {' '.join(self.process.args)} {what}: {self.log.read()}")
+
+
+@contextlib.contextmanager
+def recording(name, hz):
+    """Runs the block while a recorder samples the machine."""
+    recorder = Recorder(name, hz)
+    try:
+        recorder.wait_until_it_samples()
+        yield recorder
+        recorder.stop()
+    finally:
+        if recorder.process.returncode is None:
+            recorder.process.kill()
+
+
+@contextlib.contextmanager
+def running(command, **options):
+    """Runs the block beside a command, of which nothing is left afterwards."""
+    process = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def cpu_s(pid):
+    """CPU seconds of a process, its threads included, its children not."""
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_bytes(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+
+
+def keep_bpf_statistics():
+    """Has the kernel time BPF programs until this process ends, in whatever way it does: that is
+    BPF_ENABLE_STATS, whose descriptor is the switch. No setting of the machine changes."""
+    numbers = {"x86_64": 321, "aarch64": 280}
+    attributes = (ctypes.c_uint32 * 32)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(numbers[platform.machine()], 32, attributes, ctypes.sizeof(attributes)) < 0:
+        raise SystemExit(f"bench: failed to enable BPF statistics: {os.strerror(ctypes.get_errno())}")
+
+
+def sampling_programs():
+    """Run time in nanoseconds and runs of each perf_event program in the kernel, by id."""
+    programs = json.loads(subprocess.check_output(["bpftool", "-j", "prog", "show"]))
+    return {program["id"]: (program.get("run_time_ns", 0), program.get("run_cnt", 0))
+            for program in programs if program["type"] == "perf_event"}

@@ -1,0 +1,179 @@
+"""Makes docs/benchmarks.md of the figures that bench.py left."""
+
+import itertools
+import json
+import os
+import platform
+import statistics
+import subprocess
+
+median = statistics.median
+SECTIONS = ["slowdown", "bpf", "recorder", "build"]
+
+
+def spread(values, form="{:.3f}"):
+    """Median (least–most)."""
+    if not values:
+        return "failed"
+    if len(values) == 1:
+        return form.format(values[0])
+    return f"{form.format(median(values))} ({form.format(min(values))}–{form.format(max(values))})"
+
+
+def told_apart(a, b):
+    """The p of the two-sided Mann–Whitney test, by counting all ways to deal out the values."""
+    values, n = a + b, len(a)
+    ranks = {value: statistics.mean(at for at, v in enumerate(sorted(values), 1) if v == value)
+             for value in set(values)}
+    middle = n * (len(values) + 1) / 2
+    off = abs(sum(ranks[value] for value in a) - middle)
+    sums = [abs(sum(ranks[value] for value in chosen) - middle) for chosen in itertools.combinations(values, n)]
+    return sum(s >= off - 1e-9 for s in sums) / len(sums)
+
+
+def verdict(reached):
+    return "reached" if reached else "**missed**"
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def slowdown(workloads):
+    limits = {"64 threads": 1.015, "2,000 × /bin/true": 1.03, "sched pipe": 1.03}
+    ratios = {workload: {(name, hz): values for name, hz, values in figures["ratios"]}
+              for workload, figures in workloads.items()}
+    variants = list(ratios["64 threads"])
+    label = {"none": "none (the noise)", "samply": "samply (of the command alone)"}
+    runs = len(ratios["64 threads"]["none", 0])
+    rows = []
+    for name, hz in variants:
+        cells = [ratios[workload][name, hz] for workload in ratios]
+        cells = [spread(cell) + (f", {runs - len(cell)} of {runs} failed" if len(cell) < runs else "") for cell in cells]
+        rows.append([label.get(name, name) + (f", {hz} Hz" if hz else ""), *cells])
+    targets = []
+    for workload, by_variant in ratios.items():
+        ours = median(by_variant["profiler", 999])
+        peers = {name: median(values) for (name, _), values in by_variant.items()
+                 if values and name not in ("none", "profiler")}
+        best = min(peers, key=peers.get)
+        p = told_apart(by_variant["none", 0], by_variant["profiler", 99])
+        targets += [
+            [f"{workload}, 999 Hz: at most {limits[workload]}", f"{ours:.3f}", verdict(round(ours, 3) <= limits[workload])],
+            [f"{workload}, 999 Hz: no more than the best peer ({best} {peers[best]:.3f})", f"{ours:.3f}",
+             verdict(round(ours, 3) <= round(peers[best], 3))],
+            [f"{workload}, 99 Hz: not to be told from none (p > 0.05)", f"p = {p:.2f}", verdict(p > 0.05)]]
+    bare = ", ".join(f"{workload} {spread(figures['bare_s'], '{:.2f}')} s" for workload, figures in workloads.items())
+    text = ("## Slowdown\n\nWall-clock time of a workload while a recorder samples the machine, over the mean of "
+            f"the runs without one just before and after. Without: {bare}.\n\n")
+    return text + table(["wall ×", *ratios], rows), targets
+
+
+def bpf(scenes):
+    rows = [[scene, *(spread(values, "{:,.0f}") for values in by_name.values())] for scene, by_name in scenes.items()]
+    targets = [[f"BPF ns a run, {scene}: at most 1,300", f"{median(by_name['profiler']):,.0f}",
+                verdict(median(by_name["profiler"]) <= 1300)] for scene, by_name in scenes.items()]
+    text = ("## BPF run time\n\nNanoseconds a run of the sampling program at 999 Hz, by the kernel's statistics. "
+            "bcc's and bpftrace's also run on idle CPUs, where they end at once.\n\n")
+    return text + table(["ns a run", *next(iter(scenes.values()))], rows), targets
+
+
+def recorder(runs):
+    cpu = [100 * run["cpu_s"] / run["seconds"] for run in runs]
+    peak = [run["peak"] / 1e6 for run in runs]
+    size = [run["file"] / run["samples"] for run in runs]
+    printed = [run["printed"]["cpu_percent"] for run in runs]
+    text = (f"## The recorder itself\n\n{runs[0]['seconds']:.0f} s at 99 Hz of two busy CPUs and some 20 processes a second "
+            f"that come and go; {median([run['samples'] for run in runs]):,.0f} samples.\n\n")
+    text += table(["", "median (least–most)"], [
+        ["own CPU while recording, of one CPU", spread(cpu, "{:.2f}") + " %"],
+        ["the same as it prints it", spread(printed, "{:.2f}") + " %"],
+        ["peak memory before naming", spread(peak, "{:.1f}") + " MB"],
+        ["bytes of output a sample", spread(size, "{:.0f}")],
+        ["naming: CPU", spread([1000 * run["naming_cpu_s"] for run in runs], "{:.0f}") + " ms"],
+        ["naming: peak memory", spread([run["naming_peak"] / 1e6 for run in runs], "{:.0f}") + " MB"]])
+    return text, [
+        ["own CPU at 99 Hz: below 0.5 % of one CPU", f"{median(cpu):.2f} %", verdict(median(cpu) < 0.5)],
+        ["peak memory before naming: below 60 MB", f"{max(peak):.1f} MB", verdict(max(peak) < 60)],
+        ["output at 99 Hz: at most 130 bytes a sample", f"{median(size):.0f}", verdict(median(size) <= 130)]]
+
+
+def build(figures):
+    ours, perf, inlined = figures["profiler"], figures["perf -g"], figures["inlined"]
+
+    def row(what, key, scale, form, unit=""):
+        return [what, *(spread([run[key] * scale for run in runs], form) + unit for runs in (ours, perf))]
+
+    ours_s, perf_s = (median([run["seconds"] for run in runs]) for runs in (ours, perf))
+    ours_peak, perf_peak = (median([run["peak"] for run in runs]) / 1e6 for runs in (ours, perf))
+    times = inlined["seconds"] / ours_s
+    text = ("## From stop to flamegraph\n\nA recording at 999 Hz of 45 s of this crate's own release build. perf: "
+            "`perf record -F 999 -a -g`, then `perf script --no-inline | inferno-collapse-perf | "
+            "inferno-flamegraph`, which has no inlined frames.\n\n")
+    text += table(["", "profiler", "perf and inferno"], [
+        row("samples", "samples", 1, "{:,.0f}"),
+        row("stop to SVG", "seconds", 1, "{:.2f}", " s"),
+        row("of which until the recording is written", "stop_s", 1, "{:.2f}", " s"),
+        row("CPU after stop", "cpu_s", 1, "{:.2f}", " s"),
+        row("peak memory while recording", "peak_before_stop", 1e-6, "{:.0f}", " MB"),
+        row("peak memory of the largest process", "peak", 1e-6, "{:.0f}", " MB"),
+        row("recording", "file", 1e-6, "{:.2f}", " MB"),
+        row("samples with an inlined frame", "inlined", 100, "{:.1f}", " %"),
+        row("SVG", "svg", 1e-6, "{:.2f}", " MB")])
+    how = "" if inlined["finished"] else ", when it was stopped"
+    text += (f"\nThe same with perf's default, inlined frames: {inlined['seconds']:.0f} s{how}; "
+             f"{inlined['peak'] / 1e6:,.0f} MB. Run once.\n")
+    return text, [
+        ["stop to SVG: faster than perf's without inlined frames", f"{ours_s:.2f} s, perf {perf_s:.2f} s",
+         verdict(ours_s < perf_s)],
+        ["stop to SVG: 50 times as fast as perf's with them",
+         f"{'' if inlined['finished'] else 'at least '}{times:.0f} times", verdict(times >= 50)],
+        ["peak memory: below perf's", f"{ours_peak:.0f} MB, perf {perf_peak:.0f} MB", verdict(ours_peak < perf_peak)]]
+
+
+def commit():
+    describe = subprocess.run(["git", "describe", "--always", "--dirty"], text=True, capture_output=True)
+    return describe.stdout.strip() or "unknown"
+
+
+def cpu_model():
+    with open("/proc/cpuinfo") as info:
+        names = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def document(folder, prefix):
+    kept = {}
+    for name in SECTIONS:
+        if os.path.exists(path := f"{folder}/{prefix}{name}.json"):
+            with open(path) as file:
+                kept[name] = json.load(file)
+    texts, targets = [], []
+    for name, section in kept.items():
+        text, reached = globals()[name](section["figures"])
+        texts.append(text)
+        targets += reached
+    measured = table(["section", "taken", "repeats", "commit", "others used", "load"],
+                     [[name, section["date"], section["repeats"], section["commit"], f"{section['busy']:.1%}",
+                       section["load"][0]] for name, section in kept.items()])
+    return "\n".join([
+        "# Benchmarks\n",
+        "Made by `scripts/bench`, which installs the peers and runs them interleaved; to be read as ratios within "
+        "a row or a column, not as properties of another machine. Figures are medians (least–most).\n",
+        f"{os.cpu_count()} CPUs ({cpu_model()}), Linux {platform.release()}, {versions()}.\n",
+        measured,
+        "`others used` is the share of the CPUs' time in use before the section began.\n",
+        "## Targets\n",
+        table(["target", "found", ""], targets),
+        *texts])
+
+
+def versions():
+    def first_line(*command):
+        result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return result.stdout.strip().splitlines()[0]
+
+    bcc = first_line("dpkg-query", "-W", "-f", "${Version}", "bpfcc-tools")
+    return ", ".join([first_line("perf", "--version"), f"bcc {bcc}", first_line("bpftrace", "--version"),
+                      os.environ["CRATES"]])
