@@ -5,6 +5,8 @@
 
 mod common;
 mod endings;
+mod filters;
 mod processes;
 mod refusals;
 mod shares;
+mod viewers;

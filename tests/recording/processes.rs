@@ -135,7 +135,7 @@ fn a_deleted_program_that_ran_before() {
         std::thread::yield_now();
     }
     let recording = test.record(&["-F", "499", "-d", "500ms", "-p", &running.0.id().to_string()]);
-    busy(&recording, "busy_deleted", "deleted", 200);
+    busy(&recording, "busy_deleted", "deleted", 80);
 }
 
 #[test]
