@@ -4,8 +4,9 @@
 //! never mapped: a mapped file that someone truncates would kill us with SIGBUS.
 
 use std::fs::File;
+use std::ops::Range;
 
-use object::Object as _;
+use object::{Object as _, ObjectSection as _};
 use object::read::ReadCache;
 
 /// The GNU build id, if the file is an ELF file that has one.
@@ -13,6 +14,19 @@ pub fn build_id(file: &File) -> Option<Vec<u8>> {
     let cache = ReadCache::new(file);
     let elf = object::File::parse(&cache).ok()?;
     elf.build_id().ok()?.map(<[u8]>::to_vec)
+}
+
+/// File offsets of the procedure linkage table: stubs that jump to other objects, and that have no
+/// symbols of their own.
+pub fn plt(file: &File) -> Vec<Range<u64>> {
+    let cache = ReadCache::new(file);
+    let Ok(elf) = object::File::parse(&cache) else { return Vec::new() };
+    let is_plt = |name: &str| name == ".plt" || name.starts_with(".plt.");
+    elf.sections()
+        .filter(|section| section.name().is_ok_and(is_plt))
+        .filter_map(|section| section.file_range())
+        .map(|(offset, size)| offset..offset.saturating_add(size))
+        .collect()
 }
 
 #[cfg(test)]
