@@ -6,6 +6,7 @@
 mod common;
 mod endings;
 mod filters;
+mod limits;
 mod processes;
 mod refusals;
 mod shares;
