@@ -217,7 +217,8 @@ impl Sampler {
         })?;
 
         let skeleton = open.load().map_err(|error| with_log(error, "failed to load the BPF program"))?;
-        let counts = [MapHandle::try_from(&skeleton.maps.counts_a)?, MapHandle::try_from(&skeleton.maps.counts_b)?];
+        let counts =
+            [MapHandle::try_from(&skeleton.maps.counts_a)?, MapHandle::try_from(&skeleton.maps.counts_b)?];
         let received = Rc::new(RefCell::new(Vec::new()));
         let sink = Rc::clone(&received);
         let mut builder = RingBufferBuilder::new();
