@@ -39,14 +39,34 @@ struct pt_regs {
 };
 #endif
 
-/* Helpers are numbered here in the running kernel: asking for a number asks for the helper. */
+/* The kernel's own list of helpers, of which those are named that not every kernel has. */
 enum bpf_func_id___probe {
-	BPF_FUNC_task_pt_regs___probe = 175, /* Linux 5.15 */
+	BPF_FUNC_get_current_task_btf___probe = 158, /* Linux 5.11 */
+	BPF_FUNC_task_pt_regs___probe = 175,	     /* Linux 5.15 */
 };
 
 #pragma clang attribute pop
 
 #define PF_IDLE 0x00000002
 #define PF_KTHREAD 0x00200000
+
+#define HAS_HELPER(name)                                                                           \
+	bpf_core_enum_value_exists(enum bpf_func_id___probe, BPF_FUNC_##name##___probe)
+
+/* Where the kernel knows the type of the current task, its fields are loaded as they are; before
+ * Linux 5.11 through a helper. Loading the program leaves only one of the two in it. */
+static __always_inline struct task_struct *current_task(void)
+{
+	if (HAS_HELPER(get_current_task_btf))
+		return (struct task_struct *)bpf_get_current_task_btf();
+	return (struct task_struct *)bpf_get_current_task();
+}
+
+#define LOAD_1(task, a) ((task)->a)
+#define LOAD_2(task, a, b) ((task)->a->b)
+#define LOAD_N(_1, _2, load, ...) load
+#define READ(task, ...)                                                                            \
+	(HAS_HELPER(get_current_task_btf) ? LOAD_N(__VA_ARGS__, LOAD_2, LOAD_1)(task, __VA_ARGS__) \
+					  : BPF_CORE_READ(task, __VA_ARGS__))
 
 #endif

@@ -19,8 +19,8 @@
 #include "walk.h"
 
 const volatile __u32 filter = FILTER_NONE; /* enum filter */
-const volatile __u64 cgroup_id = 0; /* 0: any */
-const volatile __u32 cgroup_level = 0; /* depth of that cgroup below the v2 root */
+const volatile __u64 cgroup_id = 0;	   /* 0: any */
+const volatile __u32 cgroup_level = 0;	   /* depth of that cgroup below the v2 root */
 const volatile bool user_stacks = true;
 const volatile bool kernel_stacks = true;
 const volatile bool include_idle = false;
@@ -28,20 +28,22 @@ const volatile __u64 period_ns = 0; /* time that one sample stands for */
 
 struct counts {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1); /* user space makes the real ones, of the size it computes */
+	__uint(max_entries, 1); /* set by user space */
 	__type(key, struct counts_key);
 	__type(value, struct counts_value);
-};
+} counts_a SEC(".maps"), counts_b SEC(".maps");
 
-/* The map that is counted into now. User space swaps in an empty one and drains the other: the
- * swap waits until no program runs that may still hold the old one, so no count is lost. */
+/* The map that is counted into now. User space swaps in the other, which is empty, and drains this
+ * one: the swap waits until no program runs that may still hold it, so no count is lost. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u32);
 	__array(values, struct counts);
-} current_counts SEC(".maps");
+} current_counts SEC(".maps") = {
+    .values = {&counts_a},
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -89,9 +91,9 @@ static __always_inline bool wanted(__u32 tgid, __u32 tid)
  */
 static __always_inline __u32 address_space_generation(struct task_struct *task)
 {
-	__u64 hash = hash_step(task->self_exec_id, task->group_leader->start_boottime);
+	__u64 hash = hash_step(READ(task, self_exec_id), READ(task, group_leader, start_boottime));
 
-	hash = hash_step(hash, task->mm->exec_vm);
+	hash = hash_step(hash, READ(task, mm, exec_vm));
 	return hash ^ (hash >> 32);
 }
 
@@ -144,7 +146,7 @@ static __always_inline enum outcome collect_user_stack(struct perf_event_context
 {
 	struct registers regs;
 
-	if (!bpf_core_enum_value_exists(enum bpf_func_id___probe, BPF_FUNC_task_pt_regs___probe))
+	if (!HAS_HELPER(task_pt_regs))
 		return collect_user_stack_by_helper(ctx, body);
 	interrupted_registers(ctx, &regs);
 	if (!in_user_mode(ctx))
@@ -182,8 +184,8 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 	value = bpf_map_lookup_elem(counts, &body->key);
 	if (!value) {
 		struct counts_value first = {
-			.samples = 1,
-			.time_ns = period_ns,
+		    .samples = 1,
+		    .time_ns = period_ns,
 		};
 
 		first.body_sent = send_body(cpu, body);
@@ -193,8 +195,8 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 		/* Another CPU may have been first: only the idle task runs on several at once. */
 		value = bpf_map_lookup_elem(counts, &body->key);
 		if (!value)
-			return err == -7 /* E2BIG */ ? OUTCOME_LOST_COUNTS_FULL :
-						       OUTCOME_LOST_COUNTS_BUSY;
+			return err == -7 /* E2BIG */ ? OUTCOME_LOST_COUNTS_FULL
+						     : OUTCOME_LOST_COUNTS_BUSY;
 	}
 	__sync_fetch_and_add(&value->samples, 1);
 	__sync_fetch_and_add(&value->time_ns, period_ns);
@@ -205,7 +207,7 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 
 static __always_inline enum outcome sample(struct perf_event_context *ctx, struct cpu_state *cpu)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	__u64 id = bpf_get_current_pid_tgid();
 	struct stack_body *body = &cpu->body;
 	enum outcome outcome = OUTCOME_COMPLETE, user = OUTCOME_COMPLETE;
@@ -226,7 +228,7 @@ static __always_inline enum outcome sample(struct perf_event_context *ctx, struc
 
 	if (kernel_stacks && !in_user_mode(ctx))
 		outcome = collect_kernel_stack(ctx, body);
-	if (user_stacks && !(task->flags & (PF_KTHREAD | PF_IDLE))) {
+	if (user_stacks && !(READ(task, flags) & (PF_KTHREAD | PF_IDLE))) {
 		body->key.generation = address_space_generation(task);
 		user = collect_user_stack(ctx, task, body);
 		if (outcome == OUTCOME_COMPLETE)

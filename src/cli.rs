@@ -101,7 +101,7 @@ pub struct RecordArgs {
     #[arg(short, long, value_name = "FILE", default_value = "output.pb.gz")]
     pub output: PathBuf,
 
-    /// Name functions only: no inlined functions and no source lines (faster)
+    /// Do not expand frames into the functions that were inlined there (faster)
     #[arg(long)]
     pub no_inline: bool,
 

@@ -6,8 +6,10 @@
 use std::fs::File;
 use std::ops::Range;
 
-use object::{Object as _, ObjectSection as _};
+use object::elf::{ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID};
 use object::read::ReadCache;
+use object::read::elf::NoteIterator;
+use object::{NativeEndian, Object as _, ObjectSection as _};
 
 /// The GNU build id, if the file is an ELF file that has one.
 pub fn build_id(file: &File) -> Option<Vec<u8>> {
@@ -27,6 +29,18 @@ pub fn plt(file: &File) -> Vec<Range<u64>> {
         .filter_map(|section| section.file_range())
         .map(|(offset, size)| offset..offset.saturating_add(size))
         .collect()
+}
+
+/// The running kernel's build id. Its notes are published without an ELF file around them.
+pub fn kernel_build_id() -> Option<Vec<u8>> {
+    let notes = std::fs::read("/sys/kernel/notes").ok()?;
+    let mut notes = NoteIterator::<FileHeader64<NativeEndian>>::new(NativeEndian, 4, &notes).ok()?;
+    while let Ok(Some(note)) = notes.next() {
+        if note.name() == ELF_NOTE_GNU && note.n_type(NativeEndian) == NT_GNU_BUILD_ID {
+            return Some(note.desc().to_vec());
+        }
+    }
+    None
 }
 
 #[cfg(test)]

@@ -124,6 +124,11 @@ pub enum Truncation {
 }
 
 impl Truncation {
+    /// Whether it is the kernel's part that is not whole.
+    pub fn is_in_kernel(self) -> bool {
+        matches!(self, Self::KernelDepth | Self::KernelFailed)
+    }
+
     /// A few words for people; also the name of the frame that marks such a stack.
     pub fn reason(self) -> &'static str {
         match self {

@@ -93,7 +93,7 @@ pub fn run(
         // A failed poll (EINTR) is a reason to look at both.
         let _ = poll(&mut fds, PollTimeout::from(200u16));
         let readable = fds[0].revents().is_some_and(|events| !events.is_empty());
-        while signals.next().is_some() {}
+        while signals.receive().is_some() {}
         if signals.interrupts > interrupts && !stopped {
             stopped = true;
             let _ = kill(child, Signal::SIGKILL);

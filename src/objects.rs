@@ -89,9 +89,13 @@ pub struct Objects {
 
 impl Default for Objects {
     fn default() -> Self {
-        let named = |path: &str, source| Object { path: path.to_owned(), build_id: Vec::new(), source };
+        let named = |path: &str, build_id, source| Object { path: path.to_owned(), build_id, source };
+        let kernel_build_id = elf::kernel_build_id().unwrap_or_default();
         Self {
-            objects: vec![named("[kernel.kallsyms]", Source::Kernel), named("[unmapped]", Source::Nowhere)],
+            objects: vec![
+                named("[kernel.kallsyms]", kernel_build_id, Source::Kernel),
+                named("[unmapped]", Vec::new(), Source::Nowhere),
+            ],
             by_file: HashMap::new(),
             by_build_id: HashMap::new(),
             roots: HashMap::new(),
@@ -142,18 +146,15 @@ impl Objects {
     }
 
     fn of_file(&mut self, id: &FileId, mmap: &Mmap, root: &Root) -> ObjectId {
-        if let FileId::BuildId(build_id) = id {
-            if let Some(&known) = self.by_build_id.get(build_id) {
-                if let Source::File(file @ None) = &mut self.objects[known.index()].source {
-                    *file = find_file(id, mmap, root).map(|(file, _)| file);
-                }
-                return known;
-            }
-        }
         // An inode says nothing without its path: device numbers differ between what the kernel
         // and what stat(2) reports for stacked file systems.
         let key = (id.clone(), mmap.path.clone());
-        if let Some(&known) = self.by_file.get(&key) {
+        let known = match id {
+            FileId::BuildId(build_id) => self.by_build_id.get(build_id),
+            _ => self.by_file.get(&key),
+        };
+        if let Some(&known) = known {
+            // Another process may lead to a file that the first one did not live to show.
             if let Source::File(file @ None) = &mut self.objects[known.index()].source {
                 *file = find_file(id, mmap, root).map(|(file, _)| file);
             }

@@ -200,6 +200,11 @@ impl Processes {
             let addr = if depth > 0 { addr.wrapping_sub(1) } else { addr };
             match process.as_ref().and_then(|process| process.location(addr)) {
                 Some(location) => frames.push(location),
+                // In the midst of exec the registers still are those of the program that is gone.
+                None if depth == 0 && !stack.kernel.is_empty() => {
+                    truncation = stack.truncation.filter(|why| why.is_in_kernel());
+                    break;
+                }
                 None if depth == 0 => frames.push(Location { object: ObjectId::NONE, file_offset: addr }),
                 None => {
                     // What lies here is data that was taken for a frame: so is all above it.

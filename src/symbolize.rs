@@ -346,6 +346,10 @@ fn in_perf_map(map: &File, addrs: &[u64]) -> Vec<Names> {
 
 /// Gives the addresses of each kernel module a mapping of their own, `[name]`, by kallsyms.
 fn split_modules(recording: &mut Finished, kernel: MappingId) {
+    // Without modules there is nothing to split, and kallsyms takes the kernel a while to print.
+    if std::fs::read("/proc/modules").unwrap_or_default().is_empty() {
+        return;
+    }
     let Ok(text) = std::fs::read("/proc/kallsyms") else { return };
     let mut symbols: Vec<(u64, Option<String>)> = Vec::new();
     for line in text.split(|&byte| byte == b'\n') {
@@ -355,9 +359,6 @@ fn split_modules(recording: &mut Finished, kernel: MappingId) {
         };
         let module = line.split_once('\t').map(|(_, module)| module.to_owned());
         symbols.push((addr, module));
-    }
-    if symbols.iter().all(|(_, module)| module.as_ref().is_none_or(|module| module == "[bpf]")) {
-        return;
     }
     symbols.sort_unstable();
     let mut modules: HashMap<String, MappingId> = HashMap::new();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 
 /// CPU time of some CPUs since boot, by the kernel's own accounting (10 ms ticks).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -54,6 +54,14 @@ pub fn own_peak_bytes() -> u64 {
     let peak =
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
     peak.unwrap_or(0u64) * 1024
+}
+
+/// Lets this process hold as many files open as it may: each binary on the machine stays open while
+/// it is recorded. Without the right to more, the binaries beyond the limit go unnamed.
+pub fn raise_file_limit() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }
 
 /// Release and machine name of the running kernel.

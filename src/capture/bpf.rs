@@ -207,6 +207,8 @@ impl Sampler {
         let follow = matches!(config.filter, Filter::Processes(_));
         open.progs.follow_child.set_autoload(follow);
         open.progs.forget_process.set_autoload(follow);
+        open.maps.counts_a.set_max_entries(sizes.counts_entries)?;
+        open.maps.counts_b.set_max_entries(sizes.counts_entries)?;
         open.maps.bodies.set_max_entries(sizes.ring_bytes)?;
         open.maps.targets.set_max_entries(if filter == abi::filter::FILTER_NONE {
             1
@@ -215,19 +217,8 @@ impl Sampler {
         })?;
 
         let skeleton = open.load().map_err(|error| with_log(error, "failed to load the BPF program"))?;
-        let make = |name: &str| {
-            let options = libbpf_sys::bpf_map_create_opts {
-                sz: size_of::<libbpf_sys::bpf_map_create_opts>() as _,
-                ..Default::default()
-            };
-            let (key, value) = (size_of::<abi::counts_key>() as u32, size_of::<abi::counts_value>() as u32);
-            MapHandle::create(MapType::Hash, Some(name), key, value, sizes.counts_entries, &options).map_err(
-                |error| {
-                    with_log(error, &format!("failed to create a map of {} counts", sizes.counts_entries))
-                },
-            )
-        };
-        let counts = [make("counts_a")?, make("counts_b")?];
+        let counts =
+            [MapHandle::try_from(&skeleton.maps.counts_a)?, MapHandle::try_from(&skeleton.maps.counts_b)?];
         let received = Rc::new(RefCell::new(Vec::new()));
         let sink = Rc::clone(&received);
         let mut builder = RingBufferBuilder::new();
@@ -255,7 +246,6 @@ impl Sampler {
         if sampler._statistics.is_none() {
             sampler.missing.push("BPF run-time statistics (Linux 5.8): the sampler's own cost is not known");
         }
-        sampler.publish_counts(0)?;
         for id in targets {
             sampler.target(*id)?;
         }

@@ -12,9 +12,7 @@ use std::iter;
 
 use anyhow::{Result, ensure};
 
-use crate::profile::{
-    FunctionId, Interner, LabelValue, LabelsId, Location, LocationId, Mapping, Profile,
-};
+use crate::profile::{FunctionId, Interner, LabelValue, LabelsId, Location, LocationId, Mapping, Profile};
 
 /// Most frames of one stack, inlined ones included. Locations may expand to many lines each.
 const MAX_STACK: usize = 1 << 20;

@@ -5,7 +5,8 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use pprof::protos::{self, Message};
+use pprof::protos;
+use prost::Message;
 
 use crate::profile::{self, FunctionId, LabelValue, LocationId, MappingId, Profile};
 

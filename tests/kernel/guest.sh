@@ -1,0 +1,23 @@
+#!/bin/sh
+# Runs in the guest as root. All that it finds goes to the console in sections, which
+# scripts/test-kernels takes apart and judges: a line `>>> NAME`, output, a line `<<< NAME STATUS`.
+
+# section NAME COMMAND…
+section() {
+    name=$1
+    shift
+    # By way of a file: the console is a terminal, and output may lack its last newline.
+    "$@" >/tmp/section 2>&1
+    status=$?
+    echo ">>> $name"
+    awk 1 /tmp/section
+    echo "<<< $name $status"
+}
+
+section kernel uname -r
+section help profiler record --help
+# Two CPUs, two spinning processes: one with frame pointers, one without.
+section record profiler record -F 99 -o /tmp/o.pb.gz -- sh -c '/shares-fp 4 & /shares-nofp 4; wait'
+section folded profiler folded /tmp/o.pb.gz
+section pprof base64 /tmp/o.pb.gz
+section dmesg sh -c 'dmesg | tail -20'
