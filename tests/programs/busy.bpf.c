@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
-/* Takes some microseconds at every write(2). */
+/* Takes some microseconds at every system call. */
 #define SEC(name) __attribute__((section(name), used))
 
 static volatile unsigned long long sink;
 
-SEC("tracepoint/syscalls/sys_enter_write")
+SEC("raw_tp/sys_enter")
 int busy_in_bpf(void *ctx)
 {
 	unsigned long long x = sink | 1;
 
-	for (int i = 0; i < 5000; i++) {
+	for (int i = 0; i < 1000; i++) {
 		x ^= x << 13;
 		x ^= x >> 7;
 		x ^= x << 17;

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -224,10 +224,15 @@ impl Running {
     }
 
     /// Waits for the end with an exit status; reads and checks the file.
-    pub fn finish_with(mut self, status: i32) -> Recording {
+    pub fn finish_with(self, status: i32) -> Recording {
+        self.finish_where(|ended| ended.code() == Some(status))
+    }
+
+    /// Waits for an end that is right.
+    pub fn finish_where(mut self, right: impl Fn(ExitStatus) -> bool) -> Recording {
         let ended = self.child.0.wait().unwrap();
         let told = self.told();
-        assert_eq!(ended.code(), Some(status), "{told}");
+        assert!(right(ended), "{ended}: {told}");
         Recording::read(&self.file.to_string_lossy(), told)
     }
 }
