@@ -229,9 +229,8 @@ fn frames(symbol: &Sym<'_>) -> Vec<Frame> {
 fn in_file(file: &File, offsets: &[u64], inlined: bool) -> Vec<Names> {
     // The descriptor leads to the file even if its path is gone or is another one's by now.
     let elf = Elf::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let ask = |elf, inlined| {
-        ask(&SymbolSource::Elf(elf), inlined, offsets, |offsets| Input::FileOffset(offsets))
-    };
+    let ask =
+        |elf, inlined| ask(&SymbolSource::Elf(elf), inlined, offsets, |offsets| Input::FileOffset(offsets));
     let mut names = ask(elf.clone(), inlined);
     let symbols = ask(Elf { debug_syms: false, ..elf }, false);
     for (names, symbol) in names.iter_mut().zip(symbols) {

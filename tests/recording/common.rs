@@ -92,7 +92,14 @@ impl Test {
         let program = self.path(name);
         let compiler = if source.ends_with(".cc") { "g++" } else { "gcc" };
         let output = Command::new(compiler)
-            .args(["-O2", "-fno-omit-frame-pointer", "-fno-ipa-icf", "-o", &program, &format!("{ROOT}/{source}")])
+            .args([
+                "-O2",
+                "-fno-omit-frame-pointer",
+                "-fno-ipa-icf",
+                "-o",
+                &program,
+                &format!("{ROOT}/{source}"),
+            ])
             .args(flags)
             .output()
             .unwrap();
@@ -320,7 +327,10 @@ impl Recording {
                 ["error", error] => panic!("{file}: {error}"),
                 // W6 and W7: mappings overlap, locations lie outside them. W10: nothing counted.
                 ["warning", rule, count] => {
-                    assert!(!["W6", "W7", "W10", "W11", "W14", "W15", "W16"].contains(&rule), "{rule} ×{count}")
+                    assert!(
+                        !["W6", "W7", "W10", "W11", "W14", "W15", "W16"].contains(&rule),
+                        "{rule} ×{count}"
+                    )
                 }
                 ["comment", comment] => recording.comments.push(comment.to_owned()),
                 ["mapping", id, start, limit, offset, path, build_id, flags] => {
@@ -350,6 +360,7 @@ impl Recording {
             }
         }
         recording.check_equation();
+        recording.check_values();
         recording
     }
 
@@ -367,6 +378,21 @@ impl Recording {
         assert_eq!(self.total(|_| true), complete + incomplete, "{sum}");
         assert!(self.comments.contains(&format!("samples: {sum}")), "{:?}", self.comments);
         (self.complete, self.incomplete, self.lost) = (complete, incomplete, lost);
+    }
+
+    /// Each sample stands for the time between two; each address lies in its mapping.
+    fn check_values(&self) {
+        let hz = self.comments.iter().find_map(|c| c.strip_prefix("frequency: ")?.split(' ').next());
+        let period_ns = 1_000_000_000 / hz.expect("the rate").parse::<u64>().unwrap();
+        for sample in &self.samples {
+            let each = sample.ns / sample.samples;
+            assert!(each.abs_diff(period_ns) <= 1 && sample.ns % sample.samples == 0, "{sample:?}");
+        }
+        for location in self.locations.values() {
+            let inside =
+                location.mapping.as_ref().is_none_or(|m| (m.start..m.limit).contains(&location.address));
+            assert!(inside, "{location:?}");
+        }
     }
 
     /// Samples for which something holds.

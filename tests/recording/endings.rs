@@ -204,7 +204,11 @@ fn nothing_recorded_is_explained() {
     let Some(test) = Test::new("nothing") else { return };
     let sleeping = spawn(Command::new("sleep").arg("20"));
     let recording = test.record(&["-d", "500ms", "-p", &sleeping.0.id().to_string()]);
-    assert!(recording.told.contains("profiler: 0 samples: the target used 0 ms of CPU in 0.5 s"), "{}", recording.told);
+    assert!(
+        recording.told.contains("profiler: 0 samples: the target used 0 ms of CPU in 0.5 s"),
+        "{}",
+        recording.told
+    );
     assert!(recording.samples.is_empty());
     let recording = test.record(&["-F", "1", "--", "true"]);
     assert!(recording.told.contains("0 samples: the command ran for"), "{}", recording.told);

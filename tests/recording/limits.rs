@@ -26,7 +26,8 @@ fn what_a_full_map_loses_is_told() {
 /// Peaks that the summary tells, in MiB: of the recorder and of naming.
 fn peaks(recording: &Recording) -> (f64, f64) {
     let cost = recording.told.lines().find(|line| line.starts_with("  cost ")).expect("costs");
-    let mut peaks = cost.split(" MiB peak").map(|part| part.rsplit(' ').next().unwrap().parse().unwrap_or(0.0));
+    let mut peaks =
+        cost.split(" MiB peak").map(|part| part.rsplit(' ').next().unwrap().parse().unwrap_or(0.0));
     (peaks.next().unwrap(), peaks.next().unwrap())
 }
 
@@ -71,9 +72,8 @@ fn memory_at_two_thousand_processes() {
 fn memory_at_a_hundred_thousand_stacks() {
     let Some(test) = Test::new("memory-stacks") else { return };
     let program = test.compile("samples/stacks.c", "stacks", &[]);
-    let _busy = [0, 1].map(|half| {
-        spawn(Command::new(&program).args(["400000", "60", &(half * 500_000).to_string()]))
-    });
+    let _busy = [0, 1]
+        .map(|half| spawn(Command::new(&program).args(["400000", "60", &(half * 500_000).to_string()])));
     let pids: Vec<String> = _busy.iter().map(|busy| busy.0.id().to_string()).collect();
     let recording = test.record(&["-F", "10000", "-d", "11s", "-p", &pids.join(",")]);
     let stacks = check(&test, &recording, 10_000.0, 2);

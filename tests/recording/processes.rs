@@ -67,7 +67,11 @@ fn short_processes_of_a_shell_and_a_compiler_are_named() {
         test.tell(&said);
         assert!(all >= enough && percent(named, all) >= 98.0, "{said}\n{:#?}", recording.leaves());
         let unknown = recording.total(|sample| sample.comm.contains("[unknown]") || sample.comm.is_empty());
-        assert!(unknown * 200 <= recording.total(|_| true), "{unknown} samples of nobody: {}", recording.told);
+        assert!(
+            unknown * 200 <= recording.total(|_| true),
+            "{unknown} samples of nobody: {}",
+            recording.told
+        );
         assert_eq!(recording.lost, 0, "{}", recording.told);
     }
 }
@@ -92,18 +96,21 @@ fn threads_have_their_names() {
     let recording = test.record(&["-F", "499", "--", &program, "0.5"]);
     for (function, name) in [("busy_alpha", "alpha-worker"), ("busy_beta", "beta-worker")] {
         let all = recording.with(function);
-        let right = recording.total(|s| {
-            recording.has_frame(s, function) && s.thread_comm == name && s.comm == "threads"
-        });
+        let right = recording
+            .total(|s| recording.has_frame(s, function) && s.thread_comm == name && s.comm == "threads");
         assert!(all > 200 && right == all, "{function}: {right} of {all}: {:#?}", recording.leaves());
     }
 }
 
 /// Asserts that a function has at least so many samples in processes of a name.
 fn busy(recording: &Recording, function: &str, comm: &str, least: u64) {
-    let samples =
-        recording.total(|sample| sample.comm == comm && recording.leaf(sample).name() == function);
-    assert!(samples >= least, "{function} in {comm}: {samples}: {:#?}\n{}", recording.leaves(), recording.told);
+    let samples = recording.total(|sample| sample.comm == comm && recording.leaf(sample).name() == function);
+    assert!(
+        samples >= least,
+        "{function} in {comm}: {samples}: {:#?}\n{}",
+        recording.leaves(),
+        recording.told
+    );
 }
 
 #[test]
@@ -158,8 +165,7 @@ fn javascript_is_named_by_the_runtimes_map() {
         "hot.js",
         "function burnInScript(n) { let x = 1; for (let i = 0; i < n; i++) x = (x * 31 + i) % 1000003; return x; }
          const end = Date.now() + 1500; let x = 0;
-         while (Date.now() < end) x += burnInScript(200000);
-         console.log(process.pid);",
+         while (Date.now() < end) x += burnInScript(200000);",
     );
     let recording = test.record(&["-F", "499", "--", "node", "--perf-basic-prof", &script]);
     for pid in recording.samples.iter().map(|sample| sample.pid).collect::<std::collections::HashSet<_>>() {
@@ -212,8 +218,7 @@ fn a_program_that_only_another_mount_namespace_has() {
     let hidden = test.path("mount");
     fs::create_dir(&hidden).unwrap();
     let script = "mount -t tmpfs none \"$1\" && cp \"$0\" \"$1/hidden\" && exec \"$1/hidden\" 0.5";
-    let recording =
-        test.record(&["-F", "499", "--", "unshare", "-m", "sh", "-c", script, &program, &hidden]);
+    let recording = test.record(&["-F", "499", "--", "unshare", "-m", "sh", "-c", script, &program, &hidden]);
     assert!(!fs::exists(format!("{hidden}/hidden")).unwrap());
     busy(&recording, "busy_in_namespace", "hidden", 200);
 }
@@ -222,8 +227,7 @@ fn a_program_that_only_another_mount_namespace_has() {
 fn a_program_in_another_pid_namespace() {
     let Some(test) = Test::new("pid-namespace") else { return };
     let program = test.spin("inner", "busy_as_init", &[]);
-    let recording =
-        test.record(&["-F", "499", "--", "unshare", "-p", "-f", "--mount-proc", &program, "0.5"]);
+    let recording = test.record(&["-F", "499", "--", "unshare", "-p", "-f", "--mount-proc", &program, "0.5"]);
     busy(&recording, "busy_as_init", "inner", 200);
     // Labels have the ids that the machine's first namespace gives.
     assert!(recording.samples.iter().all(|sample| sample.pid > 1), "{:#?}", recording.samples);
@@ -241,7 +245,8 @@ fn a_fork_without_exec() {
     let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
     for (function, pid) in [("busy_parent", ids[0]), ("busy_child", ids[1])] {
         let all = recording.with(function);
-        let right = recording.total(|s| recording.has_frame(s, function) && s.pid == pid && s.comm == "forks");
+        let right =
+            recording.total(|s| recording.has_frame(s, function) && s.pid == pid && s.comm == "forks");
         assert!(all > 200 && right == all, "{function}: {right} of {all}: {:#?}", recording.leaves());
     }
 }

@@ -90,6 +90,9 @@ fn a_kernel_without_type_information() {
         return test.skip("/sys/kernel/btf cannot be mounted over");
     }
     let message = refusal(&output);
-    assert!(message.contains("/sys/kernel/btf/vmlinux") && message.contains("CONFIG_DEBUG_INFO_BTF"), "{message}");
+    assert!(
+        message.contains("/sys/kernel/btf/vmlinux") && message.contains("CONFIG_DEBUG_INFO_BTF"),
+        "{message}"
+    );
     assert!(test.names().is_empty());
 }
