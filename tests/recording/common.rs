@@ -380,6 +380,12 @@ impl Recording {
         (self.complete, self.incomplete, self.lost) = (complete, incomplete, lost);
     }
 
+    /// Its length, by the comments.
+    pub fn seconds(&self) -> f64 {
+        let line = self.comments.iter().find(|comment| comment.starts_with("frequency: ")).unwrap();
+        line.rsplit_once(", ").unwrap().1.trim_end_matches(" s").parse().unwrap()
+    }
+
     /// Each sample stands for the time between two; each address lies in its mapping.
     fn check_values(&self) {
         let hz = self.comments.iter().find_map(|c| c.strip_prefix("frequency: ")?.split(' ').next());

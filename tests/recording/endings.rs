@@ -9,12 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::common::{Recording, Running, Test, kill, spawn};
-
-fn seconds(recording: &Recording) -> f64 {
-    let line = recording.comments.iter().find(|comment| comment.starts_with("frequency: ")).unwrap();
-    line.rsplit_once(", ").unwrap().1.trim_end_matches(" s").parse().unwrap()
-}
+use crate::common::{Running, Test, kill, spawn};
 
 #[test]
 fn every_end_leaves_a_whole_file() {
@@ -33,10 +28,10 @@ fn every_end_leaves_a_whole_file() {
         assert_eq!(test.names(), ["output.pb.gz", "spin"]);
     }
     let by_time = test.record(&["-F", "499", "-d", "700ms", "--", &program, "20"]);
-    assert!((0.69..0.9).contains(&seconds(&by_time)), "{:?}", by_time.comments);
+    assert!((0.69..0.9).contains(&by_time.seconds()), "{:?}", by_time.comments);
     assert!(by_time.with("busy") > 100, "{}", by_time.told);
     let by_child = test.record(&["-F", "499", "-d", "20s", "--", &program, "0.4"]);
-    assert!((0.4..1.5).contains(&seconds(&by_child)), "{:?}", by_child.comments);
+    assert!((0.4..1.5).contains(&by_child.seconds()), "{:?}", by_child.comments);
     // The target's end ends it too.
     let target = spawn(Command::new(&program).arg("0.7"));
     let by_target = test.started(&["-F", "499", "-p", &target.0.id().to_string()]);
