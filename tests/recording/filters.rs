@@ -23,7 +23,7 @@ fn processes_and_their_children() {
     let recording = test.record(&["-F", "499", "-d", "1s", "-p", &id.to_string()]);
     assert!(!pids(&recording).contains(&other.0.id()));
     let children = pids(&recording).into_iter().filter(|pid| *pid != id).count();
-    assert!(children >= 3 && recording.with("busy") > 60, "{children}: {}", recording.told);
+    assert!(children >= 3 && recording.with("busy") > 10, "{children}: {}", recording.told);
     // Two at once, and no others.
     let (first, second) = (other.0.id().to_string(), spawn(Command::new(&program).arg("20")));
     let both = format!("{first},{}", second.0.id());
@@ -44,7 +44,7 @@ fn one_thread_of_two() {
     let alpha = alpha.unwrap().file_name().into_string().unwrap();
     let recording = test.record(&["-F", "499", "-d", "500ms", "-t", &alpha]);
     let all = recording.total(|_| true);
-    assert!(all > 60, "{}", recording.told);
+    assert!(all > 10, "{}", recording.told);
     assert_eq!(recording.total(|s| s.thread_comm == "alpha-worker" && s.comm == "threads"), all);
     assert_eq!(recording.with("busy_beta"), 0);
 }
@@ -61,7 +61,7 @@ fn one_cpu_of_two() {
     let _second = spawn(Command::new("taskset").args(["-c", "1", &on_1, "20"]));
     sleep(Duration::from_millis(100));
     let recording = test.record(&["-F", "499", "-d", "500ms", "-C", "0"]);
-    assert!(recording.with("busy_on_0") > 20 && recording.with("busy_on_1") == 0, "{:?}", recording.leaves());
+    assert!(recording.with("busy_on_0") > 10 && recording.with("busy_on_1") == 0, "{:?}", recording.leaves());
     assert!(recording.told.contains(" on 1 CPU "), "{}", recording.told);
 }
 
@@ -104,7 +104,7 @@ fn one_cgroup() {
     for group in [format!("/{name}/below"), format!("/{name}"), parent.clone()] {
         let recording = test.record(&["-F", "499", "-d", "500ms", "-G", &group]);
         let all = recording.total(|_| true);
-        assert!(all > 60 && recording.total(|s| s.comm == "inside") == all, "{group}: {}", recording.told);
+        assert!(all > 10 && recording.total(|s| s.comm == "inside") == all, "{group}: {}", recording.told);
         assert_eq!(recording.with("busy_outside"), 0);
     }
 }

@@ -27,22 +27,29 @@ fn known_shares_of_known_time() {
         let shares = ["heavy", "medium", "light"].map(share);
         let said = format!("{comm}: {samples} samples in {cpu_s:.3} s: {rate:.2} Hz; shares {shares:.2?} %");
         test.tell(&said);
-        // On a CPU that is shared with others, chance decides whose time a sample falls into.
-        let tolerance = if cpu_s > 9.5 { 2.0 } else { 4.0 };
+        // On a CPU that is shared with others, chance decides whose time a sample falls into: four
+        // standard deviations of it are allowed then.
+        let (mut hz, mut points) = (2.0, [3.0; 3]);
         if cpu_s <= 9.5 {
-            test.skip("the CPUs are shared: 99 ± 4 samples a second instead of 99 ± 2");
+            let n = samples as f64;
+            hz += 4.0 * (n * (1.0 - cpu_s / 10.0)).sqrt() / cpu_s;
+            points = [0.7, 0.2, 0.1].map(|p: f64| (400.0 * (p * (1.0 - p) / n).sqrt()).max(3.0));
+            test.skip(&format!("the CPUs are shared: 99 ± {hz:.1} Hz, shares ± {points:.1?} points only"));
         }
-        assert!((rate - 99.0).abs() <= tolerance, "{said}");
-        for (share, truth) in shares.into_iter().zip([70.0, 20.0, 10.0]) {
-            assert!((share - truth).abs() <= 3.0, "{said}");
+        assert!((rate - 99.0).abs() <= hz, "{said}");
+        for ((share, truth), points) in shares.into_iter().zip([70.0, 20.0, 10.0]).zip(points) {
+            assert!((share - truth).abs() <= points, "{said}");
         }
     }
-    // With frame pointers, callers are there too.
-    let stacks = |sample: &crate::common::Sample| {
-        sample.comm == "with-fp" && recording.names(sample).windows(2).any(|w| w == ["work", "main"])
-            || recording.names(sample).windows(2).any(|w| w[1] == "main" && w[0] != "main")
-    };
-    assert!(recording.total(stacks) as f64 > 0.95 * recording.total(|s| s.comm == "with-fp") as f64);
+    // With frame pointers, callers are there too. The nearest one, `work`, may be missing: gcc gives
+    // no frame to a function that neither calls nor uses the stack.
+    let whole = recording.total(|sample| {
+        let names = recording.names(sample);
+        let leaf = names.first().is_some_and(|leaf| ["heavy", "medium", "light"].contains(leaf));
+        sample.comm == "with-fp" && leaf && names[1..3.min(names.len())].contains(&"main")
+    });
+    let all = recording.total(|sample| sample.comm == "with-fp");
+    assert!(whole as f64 > 0.95 * all as f64, "{whole} of {all}");
 }
 
 /// `vaddr - file offset` of the segments of an ELF file, by readelf.
