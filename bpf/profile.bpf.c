@@ -24,7 +24,8 @@ const volatile __u32 cgroup_level = 0;	   /* depth of that cgroup below the v2 r
 const volatile bool user_stacks = true;
 const volatile bool kernel_stacks = true;
 const volatile bool include_idle = false;
-const volatile __u64 period_ns = 0; /* time that one sample stands for */
+const volatile bool kernel_walks_user = false; /* where reading user memory is not safe */
+const volatile __u64 period_ns = 0;	       /* time that one sample stands for */
 
 struct counts {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -146,7 +147,7 @@ static __always_inline enum outcome collect_user_stack(struct perf_event_context
 {
 	struct registers regs;
 
-	if (!HAS_HELPER(task_pt_regs))
+	if (kernel_walks_user || !HAS_HELPER(task_pt_regs))
 		return collect_user_stack_by_helper(ctx, body);
 	interrupted_registers(ctx, &regs);
 	if (!in_user_mode(ctx))

@@ -9,7 +9,7 @@
 #include <time.h>
 
 /* Far less than the time between two samples, lest the two beat against each other. */
-#define ROUNDS 100
+#define ROUNDS 1000
 
 /* Each step needs the one before, so that no compiler makes the loop shorter. */
 #define DEFINE_SPIN(name, rounds)                                                                  \

@@ -89,9 +89,13 @@ pub struct Objects {
 
 impl Default for Objects {
     fn default() -> Self {
-        let named = |path: &str, source| Object { path: path.to_owned(), build_id: Vec::new(), source };
+        let named = |path: &str, build_id, source| Object { path: path.to_owned(), build_id, source };
+        let kernel_build_id = elf::kernel_build_id().unwrap_or_default();
         Self {
-            objects: vec![named("[kernel.kallsyms]", Source::Kernel), named("[unmapped]", Source::Nowhere)],
+            objects: vec![
+                named("[kernel.kallsyms]", kernel_build_id, Source::Kernel),
+                named("[unmapped]", Vec::new(), Source::Nowhere),
+            ],
             by_file: HashMap::new(),
             by_build_id: HashMap::new(),
             roots: HashMap::new(),

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::unistd::Pid;
 
 use crate::capture::bpf::{Config, Filter};
 use crate::capture::{cgroup, perf, proc};
@@ -18,7 +17,7 @@ pub struct Plan {
     pub cpus: Vec<u32>,
     /// CPUs that are online, all of which the side-band watches.
     pub online: Vec<u32>,
-    /// Processes whose end ends the recording.
+    /// Processes that are asked for by name, whose use of CPU explains an empty recording.
     pub watched: Vec<u32>,
 }
 
@@ -71,14 +70,6 @@ impl Plan {
             counts_entries: args.counts_entries,
         };
         Ok(Self { config, cpus, online, watched })
-    }
-
-    /// Whether a process that is watched still exists.
-    pub fn watched_live(&self) -> bool {
-        self.watched.is_empty()
-            || self.watched.iter().any(|&tgid| {
-                nix::sys::signal::kill(Pid::from_raw(tgid as i32), None) != Err(nix::errno::Errno::ESRCH)
-            })
     }
 }
 

@@ -101,6 +101,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     if summary.taken() == 0 {
         eprintln!("{}", explain_nothing(args, &plan, &summary, target_ns));
     }
+    signals.release();
     Ok(match child {
         None => 0,
         Some(mut child) => match reason {
@@ -136,6 +137,7 @@ fn follow(
     let started = Instant::now();
     let mut drained = started;
     let mut tick = BUSY_TICK;
+    let mut lost = 0;
     loop {
         let left = args.duration.map(|duration| duration.saturating_sub(started.elapsed()));
         wait(signals, sideband, left.map_or(tick, |left| left.min(tick)))?;
@@ -150,8 +152,13 @@ fn follow(
         if signals.interrupts > 0 {
             return Ok(End::Signal);
         }
-        if left == Some(Duration::ZERO) || !plan.watched_live() {
+        if left == Some(Duration::ZERO) || (child.is_none() && targets_are_gone(plan, timeline)) {
             return Ok(End::Time);
+        }
+        if sideband.lost > lost {
+            // What was not told can be seen, as far as it still lives.
+            lost = sideband.lost;
+            snapshot(plan, timeline);
         }
         if drained.elapsed() >= sampler.sizes.interval {
             drain(sampler, sideband, timeline)?;
@@ -164,6 +171,15 @@ fn follow(
             let lost = outcomes.lost().values().sum();
             progress.recording(started.elapsed(), args.duration, outcomes.taken(), lost);
         }
+    }
+}
+
+/// Whether nothing that was asked for can still run.
+fn targets_are_gone(plan: &Plan, timeline: &Timeline) -> bool {
+    match &plan.config.filter {
+        Filter::Everything => false,
+        Filter::Processes(_) => timeline.processes.living() == 0,
+        Filter::Threads(tids) => !tids.iter().any(|&tid| proc::exists(tid)),
     }
 }
 

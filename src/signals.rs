@@ -13,6 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 #[derive(Debug)]
 pub struct Signals {
     fd: SignalFd,
+    set: SigSet,
     /// How often we were asked to end.
     pub interrupts: u32,
 }
@@ -42,7 +43,13 @@ impl Signals {
         set.thread_block().context("failed to block signals")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let fd = SignalFd::with_flags(&set, flags).context("failed to open a signal descriptor")?;
-        Ok(Self { fd, interrupts: 0 })
+        Ok(Self { fd, set, interrupts: 0 })
+    }
+
+    /// Lets signals act on us as usual, when there is nothing left to lose.
+    pub fn release(self) {
+        // If this fails they stay blocked, which they have been all along.
+        let _ = self.set.thread_unblock();
     }
 
     /// Descriptor that is readable when there is a signal.

@@ -130,7 +130,7 @@ impl Summary {
         if let Some(cost) = self.cost {
             let _ = write!(
                 text,
-                "BPF {:.2} µs a sample, {:.1} ms in all ({:.3}% of the CPUs' time); ",
+                "BPF {:.2} µs a run, {:.1} ms in all ({:.3}% of the CPUs' time); ",
                 cost.sampler_time_ns as f64 / cost.sampler_runs.max(1) as f64 / 1e3,
                 cost.run_time_ns as f64 / 1e6,
                 share(cost.run_time_ns as f64 / 1e9, self.duration_s * self.cpus as f64),

@@ -15,6 +15,7 @@ use blazesym::symbolize::source::{Elf, Kernel, Source as SymbolSource};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 use blazesym::{MaybeDefault, symbolize::Reason};
 
+use crate::elf;
 use crate::objects::{Object, ObjectId, Objects, Source};
 use crate::profile::{Function, Line, LocationId, Mapping, MappingId};
 use crate::tally::Finished;
@@ -228,7 +229,33 @@ fn frames(symbol: &Sym<'_>) -> Vec<Frame> {
 fn in_file(file: &File, offsets: &[u64], inlined: bool) -> Vec<Names> {
     // The descriptor leads to the file even if its path is gone or is another one's by now.
     let elf = Elf::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    ask(&SymbolSource::Elf(elf), inlined, offsets, |offsets| Input::FileOffset(offsets))
+    let ask =
+        |elf, inlined| ask(&SymbolSource::Elf(elf), inlined, offsets, |offsets| Input::FileOffset(offsets));
+    let mut names = ask(elf.clone(), inlined);
+    let symbols = ask(Elf { debug_syms: false, ..elf }, false);
+    for (names, symbol) in names.iter_mut().zip(symbols) {
+        if let (Ok(frames), Ok(symbol)) = (names, symbol)
+            && let Some(outermost) = frames.last_mut()
+            && is_qualified(&symbol[0].name, &outermost.name)
+        {
+            outermost.name.clone_from(&symbol[0].name);
+        }
+    }
+    // The last symbol before these stubs, `_init`, is not theirs.
+    let plt = elf::plt(file);
+    for (names, offset) in names.iter_mut().zip(offsets) {
+        if plt.iter().any(|stubs| stubs.contains(offset)) {
+            *names = Err("procedure linkage table");
+        }
+    }
+    names
+}
+
+/// Whether `symbol` is a C++ or Rust function's full name of which `name` is the last part. Debug
+/// information has no more than that of functions that no other file can see.
+fn is_qualified(symbol: &str, name: &str) -> bool {
+    let is_whole = |name: &str| name.contains("::") || name.contains('(');
+    !is_whole(name) && is_whole(symbol) && symbol.contains(name)
 }
 
 fn kernel_source() -> SymbolSource<'static> {
@@ -318,6 +345,10 @@ fn in_perf_map(map: &File, addrs: &[u64]) -> Vec<Names> {
 
 /// Gives the addresses of each kernel module a mapping of their own, `[name]`, by kallsyms.
 fn split_modules(recording: &mut Finished, kernel: MappingId) {
+    // Without modules there is nothing to split, and kallsyms takes the kernel a while to print.
+    if std::fs::read("/proc/modules").unwrap_or_default().is_empty() {
+        return;
+    }
     let Ok(text) = std::fs::read("/proc/kallsyms") else { return };
     let mut symbols: Vec<(u64, Option<String>)> = Vec::new();
     for line in text.split(|&byte| byte == b'\n') {
@@ -327,9 +358,6 @@ fn split_modules(recording: &mut Finished, kernel: MappingId) {
         };
         let module = line.split_once('\t').map(|(_, module)| module.to_owned());
         symbols.push((addr, module));
-    }
-    if symbols.iter().all(|(_, module)| module.as_ref().is_none_or(|module| module == "[bpf]")) {
-        return;
     }
     symbols.sort_unstable();
     let mut modules: HashMap<String, MappingId> = HashMap::new();

@@ -24,6 +24,7 @@ use libbpf_rs::{
     libbpf_sys,
 };
 
+use crate::capture::kernel;
 use crate::event::{Count, CountKey, Event, Loss, Outcome, Stack, Timed, Truncation};
 
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
@@ -182,6 +183,7 @@ impl Sampler {
     /// Loads the program. Nothing is sampled before [`Self::attach`].
     pub fn load(config: &Config) -> Result<Self> {
         libbpf_rs::set_print(Some((PrintLevel::Warn, keep_message)));
+        let mut missing = Vec::new();
         let mut sizes = Sizes::new(config.cpus, config.frequency_hz);
         if let Some(entries) = config.counts_entries {
             sizes.counts_entries = entries;
@@ -203,7 +205,11 @@ impl Sampler {
         knobs.user_stacks = config.user_stacks;
         knobs.kernel_stacks = config.kernel_stacks;
         knobs.include_idle = config.include_idle;
+        knobs.kernel_walks_user = kernel::user_reads_may_freeze();
         knobs.period_ns = period_ns(config.frequency_hz);
+        if knobs.kernel_walks_user {
+            missing.push("a fix for reads of user memory (6.1.36, 6.3.10 or 6.4): user stacks are walked by the kernel");
+        }
         let follow = matches!(config.filter, Filter::Processes(_));
         open.progs.follow_child.set_autoload(follow);
         open.progs.forget_process.set_autoload(follow);
@@ -217,7 +223,8 @@ impl Sampler {
         })?;
 
         let skeleton = open.load().map_err(|error| with_log(error, "failed to load the BPF program"))?;
-        let counts = [MapHandle::try_from(&skeleton.maps.counts_a)?, MapHandle::try_from(&skeleton.maps.counts_b)?];
+        let counts =
+            [MapHandle::try_from(&skeleton.maps.counts_a)?, MapHandle::try_from(&skeleton.maps.counts_b)?];
         let received = Rc::new(RefCell::new(Vec::new()));
         let sink = Rc::clone(&received);
         let mut builder = RingBufferBuilder::new();
@@ -240,7 +247,7 @@ impl Sampler {
             counts,
             current: 0,
             sizes,
-            missing: Vec::new(),
+            missing,
         };
         if sampler._statistics.is_none() {
             sampler.missing.push("BPF run-time statistics (Linux 5.8): the sampler's own cost is not known");

@@ -91,8 +91,13 @@ impl Child {
         self.reap(Some(WaitPidFlag::WNOHANG))
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and says so if that takes a while.
     pub fn wait(&mut self) -> i32 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        if self.poll().is_none() {
+            let (name, pid) = (self.name.to_string_lossy(), self.pid);
+            eprintln!("profiler: waiting for {name} (process {pid}) to end; Ctrl-C leaves it alone");
+        }
         loop {
             if let Some(status) = self.reap(None) {
                 return status;

@@ -24,6 +24,11 @@ pub fn processes() -> Vec<u32> {
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// Whether a process or thread exists.
+pub fn exists(id: u32) -> bool {
+    Path::new(&format!("/proc/{id}")).exists()
+}
+
 /// The process a thread belongs to.
 pub fn tgid_of(tid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;

@@ -1,0 +1,66 @@
+//! What is known of kernels by their version, where asking them would be too late.
+
+use std::fs;
+
+/// Whether reading user memory from an interrupt can freeze this kernel.
+///
+/// In Linux 5.19 to 6.3, `copy_from_user_nofault` checks the kernel's side of the copy and takes a
+/// lock for that, which the interrupted code may hold. Fixed in 6.4 ("mm: Fix
+/// copy_from_user_nofault()", d319f344561d), 6.3.10 and 6.1.36.
+pub fn user_reads_may_freeze() -> bool {
+    let signature = fs::read_to_string("/proc/version_signature").unwrap_or_default();
+    let version = fs::read_to_string("/proc/version").unwrap_or_default();
+    upstream(&signature, &version).is_some_and(may_freeze)
+}
+
+fn may_freeze(version: [u32; 3]) -> bool {
+    match version {
+        [5, minor, _] => minor >= 19,
+        [6, 0 | 2, _] => true,
+        [6, 1, patch] => patch < 36,
+        [6, 3, patch] => patch < 10,
+        _ => false,
+    }
+}
+
+/// The upstream version, which distributions hide behind a release such as `6.1.0-50-amd64`:
+/// Ubuntu tells it at the end of /proc/version_signature, Debian within /proc/version.
+fn upstream(signature: &str, version: &str) -> Option<[u32; 3]> {
+    let words = || version.split_whitespace();
+    let debian = words().skip_while(|word| *word != "Debian").nth(1);
+    let release = words().nth(2);
+    [signature.split_whitespace().last(), debian, release].into_iter().flatten().find_map(parse)
+}
+
+fn parse(text: &str) -> Option<[u32; 3]> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let mut numbers = text[..end].split('.').map(str::parse);
+    let mut next = || numbers.next().and_then(Result::ok);
+    Some([next()?, next()?, next().unwrap_or(0)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstream_versions() {
+        let debian = "Linux version 6.1.0-50-cloud-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian \
+                      12.2.0-14+deb12u1) 12.2.0) #1 SMP PREEMPT_DYNAMIC Debian 6.1.176-1 (2026-10-01)";
+        // gcc's own version comes first, in parentheses: "(Debian" is another word.
+        assert_eq!(upstream("", debian), Some([6, 1, 176]));
+        let ubuntu = "Linux version 6.2.0-39-generic (buildd@lcy02) #40-Ubuntu SMP";
+        assert_eq!(upstream("Ubuntu 6.2.0-39.40-generic 6.2.16", ubuntu), Some([6, 2, 16]));
+        assert_eq!(upstream("", "Linux version 6.18.44-fc-v669 (x@y) #1 SMP"), Some([6, 18, 44]));
+    }
+
+    #[test]
+    fn kernels_that_may_freeze() {
+        for bad in [[5, 19, 0], [6, 0, 7], [6, 1, 35], [6, 2, 16], [6, 3, 9]] {
+            assert!(may_freeze(bad), "{bad:?}");
+        }
+        for good in [[5, 10, 0], [5, 18, 9], [6, 1, 36], [6, 3, 10], [6, 4, 0], [7, 2, 0]] {
+            assert!(!may_freeze(good), "{good:?}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Whose samples are taken, which stacks, and what is named.
+
+use std::collections::HashSet;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::common::{Recording, Test, output, spawn};
+
+fn pids(recording: &Recording) -> HashSet<u32> {
+    recording.samples.iter().map(|sample| sample.pid).collect()
+}
+
+#[test]
+fn processes_and_their_children() {
+    let Some(test) = Test::new("filter-process") else { return };
+    let program = test.spin("spin", "busy", &[]);
+    let other = spawn(Command::new(&program).arg("20"));
+    // A shell that starts children all the time, and changes nothing in between.
+    let shell = spawn(Command::new("sh").args(["-c", "while :; do \"$0\" 0.05; done", &program]));
+    let id = shell.0.id();
+    let recording = test.record(&["-F", "499", "-d", "1s", "-p", &id.to_string()]);
+    assert!(!pids(&recording).contains(&other.0.id()));
+    let children = pids(&recording).into_iter().filter(|pid| *pid != id).count();
+    assert!(children >= 3 && recording.with("busy") > 10, "{children}: {}", recording.told);
+    // Two at once, and no others.
+    let (first, second) = (other.0.id().to_string(), spawn(Command::new(&program).arg("20")));
+    let both = format!("{first},{}", second.0.id());
+    let recording = test.record(&["-F", "499", "-d", "500ms", "-p", &both]);
+    assert_eq!(pids(&recording), HashSet::from([other.0.id(), second.0.id()]));
+}
+
+#[test]
+fn one_thread_of_two() {
+    let Some(test) = Test::new("filter-thread") else { return };
+    let program = test.compile("tests/programs/threads.c", "threads", &["-pthread"]);
+    let running = spawn(Command::new(&program).arg("20"));
+    sleep(Duration::from_millis(200));
+    let tasks = format!("/proc/{}/task", running.0.id());
+    let alpha = fs::read_dir(&tasks).unwrap().flatten().find(|task| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == "alpha-worker")
+    });
+    let alpha = alpha.unwrap().file_name().into_string().unwrap();
+    let recording = test.record(&["-F", "499", "-d", "500ms", "-t", &alpha]);
+    let all = recording.total(|_| true);
+    assert!(all > 10, "{}", recording.told);
+    assert_eq!(recording.total(|s| s.thread_comm == "alpha-worker" && s.comm == "threads"), all);
+    assert_eq!(recording.with("busy_beta"), 0);
+}
+
+#[test]
+fn one_cpu_of_two() {
+    let Some(test) = Test::new("filter-cpu") else { return };
+    if !test.needs("taskset") || output("nproc", &[]).trim() == "1" {
+        return test.skip("there is one CPU only");
+    }
+    let on_0 = test.spin("on-cpu-0", "busy_on_0", &[]);
+    let on_1 = test.spin("on-cpu-1", "busy_on_1", &[]);
+    let _first = spawn(Command::new("taskset").args(["-c", "0", &on_0, "20"]));
+    let _second = spawn(Command::new("taskset").args(["-c", "1", &on_1, "20"]));
+    sleep(Duration::from_millis(100));
+    let recording = test.record(&["-F", "499", "-d", "500ms", "-C", "0"]);
+    assert!(recording.with("busy_on_0") > 10 && recording.with("busy_on_1") == 0, "{:?}", recording.leaves());
+    assert!(recording.told.contains(" on 1 CPU "), "{}", recording.told);
+}
+
+/// Removes a cgroup when its tasks have ended.
+struct Cgroup(String);
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                break;
+            }
+            sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn one_cgroup() {
+    let Some(test) = Test::new("filter-cgroup") else { return };
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mount = mounts.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        (fields[2] == "cgroup2").then(|| fields[1].to_owned())
+    });
+    let Some(mount) = mount else { return test.skip("no cgroup v2 hierarchy is mounted") };
+    let name = format!("profiler-test-{}", std::process::id());
+    let (parent, child) = (format!("{mount}/{name}"), format!("{mount}/{name}/below"));
+    if let Err(error) = fs::create_dir(&parent).and_then(|()| fs::create_dir(&child)) {
+        return test.skip(&format!("no cgroup can be made: {error}"));
+    }
+    let _parent = Cgroup(parent.clone());
+    let _child = Cgroup(child.clone());
+    let inside = test.spin("inside", "busy_inside", &[]);
+    let outside = test.spin("outside", "busy_outside", &[]);
+    let script = "echo $$ > \"$1/cgroup.procs\" && exec \"$0\" 20";
+    let _inside = spawn(Command::new("sh").args(["-c", script, &inside, &child]));
+    let _outside = spawn(Command::new(&outside).arg("20"));
+    sleep(Duration::from_millis(100));
+    for group in [format!("/{name}/below"), format!("/{name}"), parent.clone()] {
+        let recording = test.record(&["-F", "499", "-d", "500ms", "-G", &group]);
+        let all = recording.total(|_| true);
+        assert!(all > 10 && recording.total(|s| s.comm == "inside") == all, "{group}: {}", recording.told);
+        assert_eq!(recording.with("busy_outside"), 0);
+    }
+}
+
+/// A program that is in the kernel most of the time: it reads from /dev/zero.
+const SYSCALLS: [&str; 4] = ["dd", "if=/dev/zero", "of=/dev/null", "bs=64k"];
+
+#[test]
+fn user_or_kernel_stacks_only() {
+    let Some(test) = Test::new("filter-stacks") else { return };
+    let busy = spawn(Command::new(SYSCALLS[0]).args(&SYSCALLS[1..]).stderr(Stdio::null()));
+    let id = busy.0.id().to_string();
+    let record = |flags: &[&str]| test.record(&[&["-F", "999", "-d", "500ms", "-p", &id], flags].concat());
+    let sides = |recording: &Recording| {
+        let stacks = recording.samples.iter().flat_map(|sample| &sample.stack);
+        let code = stacks.map(|id| &recording.locations[id]).filter(|l| l.mapping.is_some());
+        code.fold(
+            (0, 0),
+            |(kernel, user), l| {
+                if l.in_kernel() { (kernel + 1, user) } else { (kernel, user + 1) }
+            },
+        )
+    };
+    let both = record(&[]);
+    let (kernel, user) = sides(&both);
+    assert!(kernel > 0 && user > 0 && both.with("do_syscall_64") > 100, "{:?}", both.leaves());
+    let (kernel, user) = sides(&record(&["-U"]));
+    assert!(kernel == 0 && user > 0, "-U: {kernel} {user}");
+    let (kernel, user) = sides(&record(&["-K"]));
+    assert!(kernel > 0 && user == 0, "-K: {kernel} {user}");
+}
+
+#[test]
+fn idle_cpus_only_when_asked_for() {
+    let Some(test) = Test::new("filter-idle") else { return };
+    let without = test.record(&["-F", "99", "-d", "1s"]);
+    assert_eq!(without.total(|s| s.pid == 0), 0);
+    // perf records the same time.
+    let recorder = test.started(&["-F", "99", "-I"]);
+    let data = test.path("perf.data");
+    let perf = ["record", "-q", "-e", "cpu-clock", "-F", "99", "-a", "-o", &data, "--", "sleep", "1.5"];
+    let theirs = test.needs("perf").then(|| {
+        output("perf", &perf);
+        output("perf", &["script", "-F", "cpu", "-i", &data]).lines().count() as f64 / 1.5 / 99.0
+    });
+    if theirs.is_none() {
+        sleep(Duration::from_millis(1500));
+    }
+    let with = recorder.interrupt();
+    let all = with.total(|_| true);
+    // All the time of all CPUs, whether they were busy or not: this many were seen all the time.
+    let seen = all as f64 / with.seconds() / 99.0;
+    let cpus: f64 = output("nproc", &[]).trim().parse().unwrap();
+    let said = format!("{seen:.2} of {cpus} CPUs seen, by perf {theirs:.2?}: {}", with.told);
+    assert!(seen < 1.04 * cpus, "{said}");
+    if seen < 0.92 * cpus {
+        // On some virtual machines the timers of an idle CPU run where no registers are at hand,
+        // and the kernel drops the sample: then perf has no more than we have.
+        assert!(theirs.is_some_and(|theirs| theirs < 0.95 * cpus && seen > 0.8 * theirs), "{said}");
+        test.skip(&format!("this kernel does not sample all idle CPUs: {}", said.lines().next().unwrap()));
+    }
+    let idle = with.total(|s| s.pid == 0);
+    assert_eq!(idle, with.total(|s| s.pid == 0 && s.comm.starts_with("swapper")));
+    test.tell(&format!("{idle} of {all} samples idle"));
+}
+
+#[test]
+fn without_names_there_are_addresses_and_build_ids() {
+    let Some(test) = Test::new("no-symbolize") else { return };
+    let program = test.spin("spin", "busy", &["-Wl,--build-id"]);
+    let recording = test.record(&["-F", "499", "--no-symbolize", "--", &program, "0.3"]);
+    let mapping = recording.mappings.iter().find(|m| m.path == program).expect("the program's mapping");
+    assert_eq!(mapping.flags, "0000");
+    assert!(recording.mappings.iter().all(|m| m.flags == "0000"), "{:?}", recording.mappings);
+    if test.needs("readelf") {
+        let text = output("readelf", &["-n", &program]);
+        let id = text.lines().find_map(|line| line.trim().strip_prefix("Build ID: ")).unwrap();
+        assert_eq!(mapping.build_id, id);
+    }
+    assert_eq!(recording.with("busy"), 0);
+    if test.needs("go") {
+        let text = output("go", &["tool", "pprof", "-symbolize=none", "-top", &recording.file]);
+        assert!(text.contains("spin"), "{text}");
+    }
+}
+
+#[test]
+fn a_recording_into_a_pipe() {
+    let Some(test) = Test::new("pipe") else { return };
+    let program = test.spin("spin", "busy", &[]);
+    let piped = test.profiler(&["record", "-F", "499", "-o", "-", "--", &program, "0.3"]).output().unwrap();
+    assert!(piped.status.success());
+    let file = test.path("piped");
+    fs::write(&file, &piped.stdout).unwrap();
+    let recording = Recording::read(&file, String::from_utf8(piped.stderr).unwrap());
+    assert!(recording.with("busy") > 100);
+    assert_eq!(test.names(), ["piped", "spin"]);
+}

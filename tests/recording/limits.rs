@@ -1,0 +1,86 @@
+//! Bounds: what a full map loses is counted, and memory stays below the formula of docs/memory.md.
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::common::{Recording, Test, spawn};
+
+const MIB: f64 = 1048576.0;
+
+#[test]
+fn what_a_full_map_loses_is_told() {
+    let Some(test) = Test::new("full-map") else { return };
+    let program = test.compile("samples/stacks.c", "stacks", &[]);
+    let recording = test.record(&["-F", "1999", "--counts-entries", "64", "--", &program, "100000", "1"]);
+    assert!(recording.lost > 100, "{}", recording.told);
+    assert!(recording.complete + recording.incomplete >= 64, "{}", recording.told);
+    let reason = format!("counts map full {}", recording.lost);
+    assert!(recording.told.contains(&format!("lost samples: {reason}\n")), "{}", recording.told);
+    assert!(recording.comments.contains(&format!("lost: {reason}")), "{:?}", recording.comments);
+    // With room for all, nothing is lost.
+    let recording = test.record(&["-F", "1999", "--", &program, "100000", "1"]);
+    assert_eq!(recording.lost, 0, "{}", recording.told);
+}
+
+/// Peaks that the summary tells, in MiB: of the recorder and of naming.
+fn peaks(recording: &Recording) -> (f64, f64) {
+    let cost = recording.told.lines().find(|line| line.starts_with("  cost ")).expect("costs");
+    let mut peaks =
+        cost.split(" MiB peak").map(|part| part.rsplit(' ').next().unwrap().parse().unwrap_or(0.0));
+    (peaks.next().unwrap(), peaks.next().unwrap())
+}
+
+/// The bounds of docs/memory.md, in MiB.
+fn bounds(cpus: f64, hz: f64, processes: f64, stacks: f64) -> (f64, f64) {
+    // Both CPUs at 10,000 Hz are below the 32,768 samples per second that shorten the interval.
+    let ring = (cpus * hz / 2.0 * 2096.0).clamp(262144.0, 64.0 * MIB) as u64;
+    let ring = ring.next_power_of_two() as f64;
+    let base = 16.0 + 0.5 * cpus + 4096.0 * processes / MIB;
+    (base + 2.0 * ring / MIB + 768.0 * stacks / MIB, base + 48.0 + 1300.0 * stacks / MIB)
+}
+
+fn check(test: &Test, recording: &Recording, hz: f64, processes: usize) -> usize {
+    let stacks: HashSet<_> = recording.samples.iter().map(|sample| (sample.pid, &sample.stack)).collect();
+    let cpus = recording.told.split(" CPU").next().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    let (recorder, naming) = peaks(recording);
+    let (most, most_naming) = bounds(cpus, hz, processes as f64, stacks.len() as f64);
+    let said = format!(
+        "{} stacks, {processes} processes, {hz} Hz: recorder {recorder} of at most {most:.1} MiB, naming {naming} of {most_naming:.1} MiB",
+        stacks.len()
+    );
+    test.tell(&said);
+    assert!(recorder > 1.0 && recorder < most, "{said}: {}", recording.told);
+    assert!(naming > 1.0 && naming < most_naming, "{said}: {}", recording.told);
+    stacks.len()
+}
+
+#[test]
+fn memory_at_two_thousand_processes() {
+    let Some(test) = Test::new("memory-processes") else { return };
+    let program = test.spin("spin", "busy", &[]);
+    let sleeping: Vec<_> = (0..2000).map(|_| spawn(Command::new("sleep").arg("60"))).collect();
+    let _busy = spawn(Command::new(&program).arg("60"));
+    std::thread::sleep(Duration::from_millis(100));
+    let recording = test.record(&["-a", "-d", "1500ms"]);
+    assert!(recording.with("busy") > 20, "{}", recording.told);
+    check(&test, &recording, 99.0, sleeping.len() + 200);
+    assert!(peaks(&recording).0 < 60.0, "{}", recording.told);
+}
+
+#[test]
+fn memory_at_a_hundred_thousand_stacks() {
+    let Some(test) = Test::new("memory-stacks") else { return };
+    let program = test.compile("samples/stacks.c", "stacks", &[]);
+    let _busy = [0, 1]
+        .map(|half| spawn(Command::new(&program).args(["400000", "60", &(half * 500_000).to_string()])));
+    let pids: Vec<String> = _busy.iter().map(|busy| busy.0.id().to_string()).collect();
+    let recording = test.record(&["-F", "10000", "-d", "11s", "-p", &pids.join(",")]);
+    let stacks = check(&test, &recording, 10_000.0, 2);
+    assert_eq!(recording.lost, 0, "{}", recording.told);
+    // Two CPUs have time for 220,000; this machine may have had other work.
+    assert!(stacks > 30_000, "{}", recording.told);
+    if stacks < 100_000 {
+        test.skip(&format!("{stacks} distinct stacks instead of 100,000: the CPUs are shared"));
+    }
+}
