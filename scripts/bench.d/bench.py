@@ -16,7 +16,7 @@ import threading
 import time
 
 import report
-from recorders import (COMMANDS, DIR, OUTPUT, PROFILER, cpu_s, keep_bpf_statistics, recording, running, samply,
+from recorders import (COMMANDS, DIR, OUTPUT, PROFILER, cpu_s, keep_bpf_statistics, kill_group, recording, running, samply,
                        sampling_programs)
 
 QUICK = "--quick" in sys.argv
@@ -155,7 +155,7 @@ def pipeline(*commands, into, limit_s=None):
             source.close()
         processes.append(process)
         source = process.stdout
-    limit = threading.Timer(limit_s or 1e6, lambda: [process.kill() for process in processes])
+    limit = threading.Timer(limit_s or 1e6, lambda: [kill_group(process) for process in processes])
     limit.start()
     usages = [os.wait4(process.pid, 0)[2] for process in processes]
     finished = limit.is_alive()
