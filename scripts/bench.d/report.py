@@ -94,7 +94,7 @@ def recorder(runs):
         ["naming: CPU", spread([1000 * run["naming_cpu_s"] for run in runs], "{:.0f}") + " ms"],
         ["naming: peak memory", spread([run["naming_peak"] / 1e6 for run in runs], "{:.0f}") + " MB"]])
     return text, [
-        ["own CPU at 99 Hz: below 0.5 % of one CPU", f"{median(cpu):.2f} %", verdict(median(cpu) < 0.5)],
+        ["own CPU at 99 Hz: below 0.5 % of one CPU", f"{median(cpu):.2f} %", verdict(round(median(cpu), 2) < 0.5)],
         ["peak memory before naming: below 60 MB", f"{max(peak):.1f} MB", verdict(max(peak) < 60)],
         ["output at 99 Hz: at most 130 bytes a sample", f"{median(size):.0f}", verdict(median(size) <= 130)]]
 
