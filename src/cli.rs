@@ -50,6 +50,9 @@ pub enum Command {
     Flamegraph(FlamegraphArgs),
     /// Print the stacks of a pprof file folded: root;…;leaf count
     Folded(FoldedArgs),
+    /// Print how the stack is unwound at each instruction of a file
+    #[command(hide = true)]
+    UnwindTable(UnwindTableArgs),
 }
 
 /// Options of `profiler record`.
@@ -209,6 +212,14 @@ pub struct FlamegraphArgs {
     /// A note, embedded in the image
     #[arg(long, value_name = "TEXT")]
     pub notes: Option<String>,
+}
+
+/// Options of `profiler unwind-table`.
+#[derive(Args, Debug)]
+pub struct UnwindTableArgs {
+    /// A program or shared library
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// Below which width a frame is left out.

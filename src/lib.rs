@@ -40,4 +40,5 @@ pub mod summary;
 pub mod symbolize;
 pub mod tally;
 pub mod timeline;
+pub mod unwind;
 pub mod usage;
