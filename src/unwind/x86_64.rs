@@ -91,7 +91,7 @@ pub enum Cfa {
         addend: i16,
     },
     /// `rsp + 8`, and 8 more from byte `threshold` of each 16-byte PLT entry on, where the entry
-    /// has pushed its relocation's index: 11, or 10 with IBT.
+    /// has pushed its relocation's index: 11, or with IBT 9 or 10.
     Plt {
         /// The first byte after the push.
         threshold: u8,
@@ -402,7 +402,7 @@ mod tests {
         is(&[0x77, 0x10, 0x06, 0x38, 0x22], Some(Cfa::DerefRsp { offset: 16, addend: 8 }));
         is(&[0x77, 0x10, 0x06, 0x09, 0xf8, 0x22], Some(Cfa::DerefRsp { offset: 16, addend: -8 }));
         is(&[0x77, 0x10], Some(Cfa::Rsp(16)));
-        for threshold in [10, 11] {
+        for threshold in [9, 10, 11] {
             let plt = [0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x30 + threshold, 0x2a, 0x33, 0x24, 0x22];
             is(&plt, Some(Cfa::Plt { threshold }));
         }
