@@ -1,8 +1,7 @@
 //! Facts about an ELF file. The only user of the `object` crate.
 //!
 //! Files come from every process on the machine and are untrusted. They are read with `pread` and
-//! never mapped: a mapped file that someone truncates would kill us with SIGBUS. Nothing is read
-//! that does not lie within the file or is larger than a limit, whatever the headers claim.
+//! never mapped: a mapped file that someone truncates would kill us with SIGBUS.
 
 use std::fs::File;
 use std::io;
@@ -133,7 +132,8 @@ pub struct CallFrames {
     pub max_fdes: Option<u32>,
 }
 
-/// The headers of an ELF file for x86-64.
+/// The headers of an ELF file for x86-64. Nothing is read here that does not lie within the file or
+/// is larger than a limit, whatever the headers claim.
 #[derive(Debug)]
 pub struct Elf {
     /// What is loaded.

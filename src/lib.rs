@@ -14,6 +14,9 @@
 //! the end [`naming`] gives the frames names and writes the [`profile`]. Everything that looks at a
 //! profile starts from the file.
 //!
+//! [`unwind`] makes tables by which stacks are walked without frame pointers. It is a pure function
+//! of a file, and not part of the flow yet.
+//!
 //! # The words
 //!
 //! *tgid* and *tid* are the kernel's process and thread ids. *Addresses* belong to a process,

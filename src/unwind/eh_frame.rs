@@ -10,6 +10,10 @@
 //! section's size, and states to a few registers. The walk over the entries is ours too: gimli's
 //! ends at the first error and at the first terminator, but one bad entry should cost only itself,
 //! and linkers leave terminators in the middle.
+//!
+//! gimli is as strict as DWARF in one place where others are not: `DW_CFA_def_cfa_register` after an
+//! expression. GNU as writes it, and libgcc goes on with the offset before the expression. Only the
+//! last instructions of some functions in libgcrypt were seen to need it; they are not understood.
 
 use std::collections::HashMap;
 
