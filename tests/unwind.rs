@@ -166,6 +166,8 @@ fn directives_written_by_hand_have_their_rules() {
             "rsp+8 u c-8",
             "rsp+8 lost c-8",
             "rsp+8 *(rbp+0) c-8",
+            "rsp+8 *(rsp+16) c-8",
+            "rsp+8 *(rbp+0) c-8",
             "*(rbp-8)+0 *(rbp+0) c-8",
             "*(rsp+16)+8 *(rbp+0) c-8",
             "not-understood: CFA expression",

@@ -13,6 +13,7 @@
 //! SavedRbp::Same               caller's rbp = rbp
 //! SavedRbp::AtCfa(o)           caller's rbp = *(cfa + o)
 //! SavedRbp::AtRbp(o)           caller's rbp = *(rbp + o)
+//! SavedRbp::AtRsp(o)           caller's rbp = *(rsp + o)
 //! SavedRbp::Register(r)        caller's rbp = r                  leaf only
 //! SavedRbp::Lost               not known
 //!
@@ -114,6 +115,8 @@ pub enum SavedRbp {
     AtCfa(i16),
     /// `*(rbp + o)`: functions that align their stack.
     AtRbp(i16),
+    /// `*(rsp + o)`: hand-written code that aligns its stack without a frame pointer.
+    AtRsp(i16),
     /// In another register; leaf only.
     Register(Register),
     /// Nowhere, or where no rule here can say. The walk goes on until a frame needs it.
@@ -254,7 +257,8 @@ fn saved_rbp(rule: SavedRule) -> SavedRbp {
         SavedRule::Register(RBP) => Some(SavedRbp::Same),
         SavedRule::Register(register) => Register::new(register).map(SavedRbp::Register),
         SavedRule::Expression(bytes) => {
-            register_relative(bytes, RBP).and_then(|offset| i16::try_from(offset).ok()).map(SavedRbp::AtRbp)
+            let at = |register| i16::try_from(register_relative(bytes, register)?).ok();
+            at(RBP).map(SavedRbp::AtRbp).or_else(|| at(RSP).map(SavedRbp::AtRsp))
         }
         SavedRule::Undefined | SavedRule::ValueOffset(_) | SavedRule::Other => None,
     };
@@ -366,6 +370,7 @@ impl fmt::Display for SavedRbp {
             Self::Same => "u".to_owned(),
             Self::AtCfa(offset) => format!("c{offset:+}"),
             Self::AtRbp(offset) => format!("*(rbp{offset:+})"),
+            Self::AtRsp(offset) => format!("*(rsp{offset:+})"),
             Self::Register(register) => register.to_string(),
             Self::Lost => "lost".to_owned(),
         })
@@ -452,6 +457,7 @@ mod tests {
         assert_eq!(rbp(SavedRule::Same), SavedRbp::Same);
         assert_eq!(rbp(SavedRule::Offset(-16)), SavedRbp::AtCfa(-16));
         assert_eq!(rbp(SavedRule::Expression(&[0x76, 0x00])), SavedRbp::AtRbp(0));
+        assert_eq!(rbp(SavedRule::Expression(&[0x77, 0x10])), SavedRbp::AtRsp(16));
         assert_eq!(rbp(SavedRule::Register(9)), SavedRbp::Register(Register(9)));
         for lost in [
             SavedRule::Undefined,
@@ -459,7 +465,7 @@ mod tests {
             SavedRule::ValueOffset(-16),
             SavedRule::Offset(1 << 20),
             SavedRule::Register(20),
-            SavedRule::Expression(&[0x77, 0x00]),
+            SavedRule::Expression(&[0x73, 0x00]),
         ] {
             assert_eq!(rbp(lost), SavedRbp::Lost, "{lost:?}");
         }

@@ -34,6 +34,10 @@ odd:
 	nop
 	.cfi_escape 0x10, 6, 2, 0x76, 0	# DW_CFA_expression: *(rbp)
 	nop
+	.cfi_escape 0x10, 6, 2, 0x77, 16	# *(rsp + 16)
+	nop
+	.cfi_escape 0x10, 6, 2, 0x76, 0
+	nop
 	.cfi_escape 0x2e, 16		# DW_CFA_GNU_args_size: of no concern
 	nop
 	.cfi_escape 0x0f, 3, 0x76, 0x78, 0x06			# *(rbp - 8)
