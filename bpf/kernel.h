@@ -24,7 +24,7 @@ struct task_struct {
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long bp;
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
 	unsigned long ip;
 	unsigned long sp;
 };
@@ -43,6 +43,7 @@ struct pt_regs {
 enum bpf_func_id___probe {
 	BPF_FUNC_get_current_task_btf___probe = 158, /* Linux 5.11 */
 	BPF_FUNC_task_pt_regs___probe = 175,	     /* Linux 5.15 */
+	BPF_FUNC_loop___probe = 181,		     /* Linux 5.17 */
 };
 
 #pragma clang attribute pop

@@ -100,6 +100,12 @@ pub struct RecordArgs {
     #[arg(short = 'I', long)]
     pub include_idle: bool,
 
+    /// How user stacks are walked: fp by frame pointers; table by unwind tables made of each
+    /// binary's .eh_frame, with frame pointers where there is none (new: whole stacks of binaries
+    /// without frame pointers, at a higher cost); auto by tables where the kernel can
+    #[arg(long, value_name = "HOW", default_value = "fp", hide_possible_values = true)]
+    pub unwind: Unwind,
+
     /// Where to write; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "output.pb.gz")]
     pub output: PathBuf,
@@ -119,6 +125,17 @@ pub struct RecordArgs {
     /// Run this command and record it and its children; its exit status is returned
     #[arg(last = true, value_name = "CMD", group = "target", num_args = 1..)]
     pub command: Vec<OsString>,
+}
+
+/// How user stacks are walked.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwind {
+    /// By tables where the kernel can, else by frame pointers.
+    Auto,
+    /// By tables, or not at all.
+    Table,
+    /// By frame pointers alone.
+    Fp,
 }
 
 /// Which stacks and which value of a profile to show.

@@ -10,45 +10,48 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use object::elf::{self, ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID, ProgramHeader64, SectionHeader64};
-use object::read::ReadCache;
 use object::read::elf::NoteIterator;
-use object::{LittleEndian as LE, NativeEndian, Object as _, ObjectSection as _, Pod, pod};
+use object::{LittleEndian as LE, NativeEndian, Pod, pod};
 
 /// Call frame information of the largest browsers is 30 MB.
 const MAX_CALL_FRAMES_BYTES: u64 = 128 << 20;
+const MAX_NOTES_BYTES: u64 = 1 << 16;
 const MAX_HEADERS: u64 = 1 << 16;
 const MAX_NAMES_BYTES: u64 = 16 << 20;
 
 /// The GNU build id, if the file is an ELF file that has one.
 pub fn build_id(file: &File) -> Option<Vec<u8>> {
-    let cache = ReadCache::new(file);
-    let elf = object::File::parse(&cache).ok()?;
-    elf.build_id().ok()?.map(<[u8]>::to_vec)
+    let elf = Elf::read(file).ok()?;
+    elf.notes.iter().find_map(|note| {
+        let bytes = read(file, note.file_offset, note.file_bytes, MAX_NOTES_BYTES).ok()?;
+        build_id_in(&bytes)
+    })
 }
 
-/// File offsets of the procedure linkage table: stubs that jump to other objects, and that have no
-/// symbols of their own.
-pub fn plt(file: &File) -> Vec<Range<u64>> {
-    let cache = ReadCache::new(file);
-    let Ok(elf) = object::File::parse(&cache) else { return Vec::new() };
-    let is_plt = |name: &str| name == ".plt" || name.starts_with(".plt.");
-    elf.sections()
-        .filter(|section| section.name().is_ok_and(is_plt))
-        .filter_map(|section| section.file_range())
-        .map(|(offset, size)| offset..offset.saturating_add(size))
-        .collect()
-}
-
-/// The running kernel's build id. Its notes are published without an ELF file around them.
-pub fn kernel_build_id() -> Option<Vec<u8>> {
-    let notes = std::fs::read("/sys/kernel/notes").ok()?;
-    let mut notes = NoteIterator::<FileHeader64<NativeEndian>>::new(NativeEndian, 4, &notes).ok()?;
+fn build_id_in(notes: &[u8]) -> Option<Vec<u8>> {
+    let mut notes = NoteIterator::<FileHeader64<NativeEndian>>::new(NativeEndian, 4, notes).ok()?;
     while let Ok(Some(note)) = notes.next() {
         if note.name() == ELF_NOTE_GNU && note.n_type(NativeEndian) == NT_GNU_BUILD_ID {
             return Some(note.desc().to_vec());
         }
     }
     None
+}
+
+/// File offsets of the procedure linkage table: stubs that jump to other objects, and that have no
+/// symbols of their own.
+pub fn plt(file: &File) -> Vec<Range<u64>> {
+    let sections = Elf::read(file).map(|elf| elf.sections).unwrap_or_default();
+    sections
+        .into_iter()
+        .filter(|section| section.name == b".plt" || section.name.starts_with(b".plt."))
+        .map(|section| section.file_offset..section.file_offset.saturating_add(section.file_bytes))
+        .collect()
+}
+
+/// The running kernel's build id. Its notes are published without an ELF file around them.
+pub fn kernel_build_id() -> Option<Vec<u8>> {
+    build_id_in(&std::fs::read("/sys/kernel/notes").ok()?)
 }
 
 /// Where an ELF image is read from: a file, or memory in the case of the vDSO.
@@ -138,6 +141,7 @@ pub struct CallFrames {
 pub struct Elf {
     /// What is loaded.
     pub segments: Vec<Segment>,
+    notes: Vec<Segment>,
     eh_frame_header: Option<Segment>,
     sections: Vec<Section>,
 }
@@ -177,6 +181,7 @@ impl Elf {
         let of_type = |wanted| headers.iter().filter(move |header| header.p_type.get(LE) == wanted);
         Ok(Self {
             segments: of_type(elf::PT_LOAD).map(segment).collect(),
+            notes: of_type(elf::PT_NOTE).map(segment).collect(),
             eh_frame_header: of_type(elf::PT_GNU_EH_FRAME).map(segment).next(),
             // Programs run without section headers, and truncated files have lost them.
             sections: sections(file, &header).unwrap_or_default(),

@@ -44,4 +44,5 @@ pub mod symbolize;
 pub mod tally;
 pub mod timeline;
 pub mod unwind;
+pub mod unwinding;
 pub mod usage;
