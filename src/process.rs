@@ -58,7 +58,9 @@ struct Process {
     threads: HashMap<u32, Rc<str>>,
     comm: Rc<str>,
     regions: Rc<Regions>,
+    /// Where its paths start; its parent's as long as it is not known.
     root: Root,
+    root_is_known: bool,
     jit: Option<ObjectId>,
     exited_ns: Option<u64>,
 }
@@ -117,11 +119,9 @@ impl Processes {
                 }
                 process.threads.insert(tid, comm);
                 if exec {
-                    self.changed.insert(tgid);
                     // The new program may have changed its root since the fork.
-                    if let Some(root) = objects.root_of(tgid) {
-                        self.processes.entry(tgid).and_modify(|process| process.root = root);
-                    }
+                    process.root_is_known = false;
+                    self.changed.insert(tgid);
                 }
             }
             Event::Exit { tgid, tid } => {
@@ -138,6 +138,11 @@ impl Processes {
             }
             Event::Mmap(mmap) => {
                 let Some(process) = self.process(mmap.tgid, objects) else { return };
+                // Asking /proc takes longer than all the rest, and most files are known.
+                if !process.root_is_known && !objects.knows(&mmap) {
+                    process.root = objects.root_of(mmap.tgid).unwrap_or_else(|| process.root.clone());
+                    process.root_is_known = true;
+                }
                 let object = objects.of_mapping(&mmap, &process.root, &mut process.jit);
                 if process.map(&mmap, object) {
                     self.changed.insert(mmap.tgid);
@@ -152,7 +157,9 @@ impl Processes {
     fn process(&mut self, tgid: u32, objects: &mut Objects) -> Option<&mut Process> {
         if self.everything && !self.processes.contains_key(&tgid) {
             let mut process = Process::unknown();
-            process.root = objects.root_of(tgid).unwrap_or(Root::OURS);
+            if let Some(root) = objects.root_of(tgid) {
+                (process.root, process.root_is_known) = (root, true);
+            }
             self.processes.insert(tgid, process);
         }
         self.processes.get_mut(&tgid)
@@ -301,6 +308,7 @@ impl Process {
             comm: "[unknown]".into(),
             regions: Rc::default(),
             root: Root::OURS,
+            root_is_known: false,
             jit: None,
             exited_ns: None,
         }

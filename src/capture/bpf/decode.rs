@@ -1,6 +1,6 @@
 //! What the BPF program writes, as events.
 
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 use std::ptr;
 
 use super::skeleton::types as abi;
@@ -8,7 +8,7 @@ use crate::event::{CountKey, Dump, Event, Loss, Outcome, Stack, Timed, Truncatio
 
 /// Types of the ABI: integers only, so that any bytes make a value.
 pub(super) trait Plain: Default {}
-impl Plain for abi::stack_body {}
+impl Plain for abi::counts_key {}
 impl Plain for abi::cpu_state {}
 impl Plain for abi::stack_dump {}
 
@@ -32,17 +32,25 @@ pub(super) fn count_key(key: &abi::counts_key) -> CountKey {
     }
 }
 
+/// The frames of a key. Only what was sent is looked at: a body has room for far more frames.
 pub(super) fn stack(bytes: &[u8]) -> Option<Timed> {
-    let body: abi::stack_body = plain(bytes);
-    let (kernel, user) = (usize::from(body.kernel_frames), usize::from(body.user_frames));
-    let frames = body.frames.get(..kernel + user)?;
+    const FRAMES: usize = offset_of!(abi::stack_body, frames);
+    let head: &[u8; FRAMES] = bytes.first_chunk()?;
+    let kernel = usize::from(u16::from_ne_bytes(at(head, offset_of!(abi::stack_body, kernel_frames))?));
+    let user = usize::from(u16::from_ne_bytes(at(head, offset_of!(abi::stack_body, user_frames))?));
+    let mut frames = bytes[FRAMES..].chunks_exact(8).map(|frame| at(frame, 0).map_or(0, u64::from_ne_bytes));
     let stack = Stack {
-        key: count_key(&body.key),
-        truncation: truncation(body.outcome),
-        kernel: frames[..kernel].to_vec(),
-        user: frames[kernel..].to_vec(),
+        key: count_key(&plain(head)),
+        truncation: truncation(u32::from_ne_bytes(at(head, offset_of!(abi::stack_body, outcome))?)),
+        kernel: frames.by_ref().take(kernel).collect(),
+        user: frames.take(user).collect(),
     };
-    Some(Timed { time_ns: body.time_ns, event: Event::Stack(stack) })
+    let time_ns = u64::from_ne_bytes(at(head, offset_of!(abi::stack_body, time_ns))?);
+    Some(Timed { time_ns, event: Event::Stack(stack) })
+}
+
+fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
 }
 
 pub(super) fn dump(bytes: &[u8]) -> Option<Timed> {
