@@ -14,8 +14,8 @@
 //! the end [`naming`] gives the frames names and writes the [`profile`]. Everything that looks at a
 //! profile starts from the file.
 //!
-//! [`unwind`] makes tables by which stacks are walked without frame pointers. It is a pure function
-//! of a file, and not part of the flow yet.
+//! [`unwind`] makes tables by which stacks are walked without frame pointers, as a pure function of a
+//! file; [`unwinding`] keeps them in the kernel in step with the processes.
 //!
 //! # The words
 //!
