@@ -43,7 +43,6 @@ struct pt_regs {
 enum bpf_func_id___probe {
 	BPF_FUNC_get_current_task_btf___probe = 158, /* Linux 5.11 */
 	BPF_FUNC_task_pt_regs___probe = 175,	     /* Linux 5.15 */
-	BPF_FUNC_loop___probe = 181,		     /* Linux 5.17 */
 };
 
 #pragma clang attribute pop

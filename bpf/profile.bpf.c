@@ -25,8 +25,7 @@ const volatile bool user_stacks = true;
 const volatile bool kernel_stacks = true;
 const volatile bool include_idle = false;
 const volatile bool kernel_walks_user = false; /* where reading user memory is not safe */
-const volatile bool unwind_tables = false; /* user stacks by tables, not by frame pointers alone */
-const volatile __u64 period_ns = 0;	   /* time that one sample stands for */
+const volatile __u64 period_ns = 0;	       /* time that one sample stands for */
 
 struct counts {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -243,8 +242,9 @@ static __always_inline enum outcome walk_by_tables(struct cpu_state *cpu, __u32 
 	return walk->outcome;
 }
 
-static __always_inline enum outcome
-collect_user_stack(struct perf_event_context *ctx, struct task_struct *task, struct cpu_state *cpu)
+static __always_inline enum outcome collect_user_stack(struct perf_event_context *ctx,
+						       struct task_struct *task,
+						       struct cpu_state *cpu, bool by_tables)
 {
 	struct stack_body *body = &cpu->body;
 	struct unwind_registers regs;
@@ -253,18 +253,18 @@ collect_user_stack(struct perf_event_context *ctx, struct task_struct *task, str
 	if (kernel_walks_user || !HAS_HELPER(task_pt_regs))
 		return collect_user_stack_by_helper(ctx, body);
 	interrupted_registers(ctx, &regs);
-	if (unwind_tables)
+	if (by_tables)
 		interrupted_leaf(ctx, cpu->walk.leaf);
 	if (!in_user_mode(ctx)) {
 		saved_user_registers((struct pt_regs *)bpf_task_pt_regs(task), &regs);
-		if (unwind_tables)
+		if (by_tables)
 			saved_leaf((struct pt_regs *)bpf_task_pt_regs(task), cpu->walk.leaf);
 	}
 	/* A worker of io_uring has an address space, but was never in user mode. */
 	if (!regs.ip)
 		return OUTCOME_COMPLETE;
 	cpu->walk.regs = regs;
-	if (unwind_tables && HAS_HELPER(loop))
+	if (by_tables)
 		outcome = walk_by_tables(cpu, body->key.tgid, &regs);
 	else
 		outcome = walk_by_frame_pointers(cpu);
@@ -323,7 +323,8 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 	return body->outcome;
 }
 
-static __always_inline enum outcome sample(struct perf_event_context *ctx, struct cpu_state *cpu)
+static __always_inline enum outcome sample(struct perf_event_context *ctx, struct cpu_state *cpu,
+					   bool by_tables)
 {
 	struct task_struct *task = current_task();
 	__u64 id = bpf_get_current_pid_tgid();
@@ -350,7 +351,7 @@ static __always_inline enum outcome sample(struct perf_event_context *ctx, struc
 	if (user_stacks && !(READ(task, flags) & (PF_KTHREAD | PF_IDLE)) && READ(task, mm)) {
 		body->key.generation = address_space_generation(task);
 		body->outcome = outcome; /* goes with the stack, if that is sent whole */
-		user = collect_user_stack(ctx, task, cpu);
+		user = collect_user_stack(ctx, task, cpu, by_tables);
 		if (outcome == OUTCOME_COMPLETE || user == OUTCOME_USER_DUMPED)
 			outcome = user;
 	}
@@ -358,19 +359,31 @@ static __always_inline enum outcome sample(struct perf_event_context *ctx, struc
 	return count(cpu, body);
 }
 
-SEC("perf_event")
-int on_cpu(struct perf_event_context *ctx)
+static __always_inline int run(struct perf_event_context *ctx, bool by_tables)
 {
 	struct cpu_state *cpu = bpf_map_lookup_elem(&cpu_states, &zero);
 	__u64 outcome;
 
 	if (!cpu)
 		return 0; /* cannot be: a per-CPU array of one entry has entry 0 */
-	outcome = sample(ctx, cpu);
+	outcome = sample(ctx, cpu, by_tables);
 	barrier_var(outcome); /* so that what is checked is what is used */
 	if (outcome < OUTCOME_MAX)
 		cpu->outcomes[outcome]++;
 	return 0;
+}
+
+SEC("perf_event")
+int on_cpu(struct perf_event_context *ctx)
+{
+	return run(ctx, false);
+}
+
+/* A program of its own, for kernels before 5.17 refuse to load one that mentions bpf_loop. */
+SEC("perf_event")
+int on_cpu_by_tables(struct perf_event_context *ctx)
+{
+	return run(ctx, true);
 }
 
 /* A child belongs to the recording before it runs its first instruction. */

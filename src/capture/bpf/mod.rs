@@ -218,7 +218,6 @@ impl Sampler {
         knobs.kernel_walks_user = kernel::user_reads_may_freeze();
         knobs.period_ns = period_ns(config.frequency_hz);
         let tables = config.tables;
-        knobs.unwind_tables = tables.is_some();
         if let Some(lacks) = kernel::lacks_for_tables() {
             let walk = if knobs.kernel_walks_user { "by the kernel" } else { "by frame pointers alone" };
             missing.push(format!("{lacks}: user stacks are walked {walk}"));
@@ -226,6 +225,8 @@ impl Sampler {
         let follow = matches!(config.filter, Filter::Processes(_));
         open.progs.follow_child.set_autoload(follow);
         open.progs.forget_process.set_autoload(follow || tables.is_some());
+        open.progs.on_cpu.set_autoload(tables.is_none());
+        open.progs.on_cpu_by_tables.set_autoload(tables.is_some());
         open.progs.inherit_tables.set_autoload(tables.is_some());
         open.progs.forget_tables.set_autoload(tables.is_some());
         if tables.is_none() {
@@ -315,7 +316,8 @@ impl Sampler {
         }
         for clock in clocks {
             // libbpf closes the event with the link.
-            let link = progs.on_cpu.attach_perf_event(clock.into_raw_fd());
+            let sampler = if self.walks_by_tables { &progs.on_cpu_by_tables } else { &progs.on_cpu };
+            let link = sampler.attach_perf_event(clock.into_raw_fd());
             self.links.push(
                 link.map_err(|error| with_log(error, "failed to attach the sampler to a CPU's clock"))?,
             );
@@ -390,12 +392,14 @@ impl Sampler {
         let progs = &self.skeleton.progs;
         for program in [
             &progs.on_cpu,
+            &progs.on_cpu_by_tables,
             &progs.follow_child,
             &progs.inherit_tables,
             &progs.forget_tables,
             &progs.forget_process,
         ] {
-            let sampler = program.name() == progs.on_cpu.name();
+            let sampler =
+                program.name() == progs.on_cpu.name() || program.name() == progs.on_cpu_by_tables.name();
             if !program.autoload() {
                 continue;
             }
