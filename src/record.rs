@@ -27,9 +27,9 @@ use crate::timeline::Timeline;
 use crate::unwinding::Unwinding;
 use crate::usage::{self, CpuTime};
 
-/// How often the side-band is read while processes come and go: soon enough to find their files.
+/// How often the side-band is read while new files appear: soon enough to open them.
 const BUSY_TICK: Duration = Duration::from_millis(10);
-/// How often it is read while none do.
+/// How often it is read otherwise. A ring that fills up ends the wait.
 const QUIET_TICK: Duration = Duration::from_millis(100);
 
 /// Records, and returns the exit status: the command's, or 0.
@@ -222,17 +222,17 @@ impl Machine {
         Ok(Self { sideband, sampler, timeline, unwinding })
     }
 
-    /// Reads all rings and applies what happened; says whether processes came or went.
+    /// Reads all rings and applies what happened; says whether the next look should be soon: new
+    /// files are there to be opened, or new mappings to be walked by.
     fn read(&mut self) -> Result<bool> {
         let Self { sideband, sampler, timeline, unwinding } = self;
         let now_ns = proc::now_ns();
+        let known = timeline.objects.iter().len();
         sampler.read_stacks(timeline.inbox())?;
-        let stacks = timeline.inbox().len();
         sideband.read(timeline.inbox());
-        let active = timeline.inbox().len() > stacks;
         timeline.advance(now_ns, |dump, processes, objects| unwinding.unwind(dump, processes, objects));
-        unwinding.update(&mut timeline.processes, &timeline.objects);
-        Ok(active)
+        let published = unwinding.update(&mut timeline.processes, &timeline.objects);
+        Ok(published || timeline.objects.iter().len() > known)
     }
 
     /// Takes the counts of the interval that ends now.

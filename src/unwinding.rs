@@ -65,14 +65,16 @@ impl Unwinding {
         }
     }
 
-    /// Publishes what changed since the last call.
-    pub fn update(&mut self, processes: &mut Processes, objects: &Objects) {
+    /// Publishes what changed since the last call; says whether anything did.
+    pub fn update(&mut self, processes: &mut Processes, objects: &Objects) -> bool {
+        let changed = processes.take_changed();
         if self.tables.is_none() {
-            return;
+            return false;
         }
-        for tgid in processes.take_changed() {
+        for &tgid in &changed {
             self.update_process(tgid, processes, objects);
         }
+        !changed.is_empty()
     }
 
     /// To be called after each drain of counts, when every walk of before has ended.
