@@ -26,5 +26,7 @@ fn main() {
         ])
         .build_and_generate(out.join("profile.skel.rs"))
         .unwrap_or_else(|error| panic!("failed to build {SOURCE}: {error:#}"));
+    // The unwinder's step function once more, for stacks that are walked in user space.
+    cc::Build::new().file("bpf/unwind_native.c").opt_level(2).compile("unwind_native");
     println!("cargo:rerun-if-changed=bpf");
 }

@@ -51,6 +51,12 @@ struct {
 	__uint(max_entries, 4096); /* set by user space */
 } bodies SEC(".maps");
 
+/* Stacks of young processes: struct stack_dump. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096); /* set by user space */
+} dumps SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -69,6 +75,10 @@ struct {
 /* Pointers to the shared types, so that BTF, and so the generated Rust, has them in full. */
 const struct counts_key *abi_counts_key __attribute__((unused));
 const struct counts_value *abi_counts_value __attribute__((unused));
+const struct stack_dump *abi_stack_dump __attribute__((unused));
+const enum step *abi_step __attribute__((unused));
+const enum cfa *abi_cfa __attribute__((unused));
+const enum saved_fp *abi_saved_fp __attribute__((unused));
 const struct cpu_state *abi_cpu_state __attribute__((unused));
 const enum outcome *abi_outcome __attribute__((unused));
 const enum kind *abi_kind __attribute__((unused));
@@ -141,21 +151,125 @@ static __always_inline enum outcome collect_user_stack_by_helper(struct perf_eve
 	return OUTCOME_USER_UNKNOWN;
 }
 
+/* By frame pointers alone, for kernels without bpf_loop and for --unwind fp. */
+static __always_inline enum outcome walk_by_frame_pointers(struct cpu_state *cpu)
+{
+	struct unwind_registers regs = cpu->walk.regs;
+	struct stack_body *body = &cpu->body;
+	__u32 at = body->kernel_frames;
+	__u64 hash = hash_step(1, regs.ip);
+	enum outcome outcome = OUTCOME_USER_DEPTH;
+	__u32 n = 1;
+
+	body->frames[at & (FRAMES_CAPACITY - 1)] = regs.ip;
+	for (int i = 1; i < MAX_FP_FRAMES; i++) {
+		enum step step = step_by_frame_pointer(&regs, NULL);
+
+		if (step != STEP_CALLER) {
+			outcome = step == STEP_NO_ROW ? OUTCOME_USER_CHAIN : outcome_of(step);
+			break;
+		}
+		body->frames[(at + i) & (FRAMES_CAPACITY - 1)] = regs.ip;
+		hash = hash_step(hash, regs.ip);
+		n++;
+	}
+	body->user_frames = n;
+	cpu->walk.hash = hash;
+	return outcome;
+}
+
+/*
+ * The process has no tables yet: its registers and the top of its stack go to user space, which
+ * unwinds them when it knows the mappings. The stack's id is that of where it was seen.
+ */
+static __always_inline enum outcome dump_stack(struct cpu_state *cpu,
+					       struct unwind_process *process)
+{
+	struct stack_body *body = &cpu->body;
+	struct walk *walk = &cpu->walk;
+	struct stack_dump *dump;
+	__u64 page = walk->regs.sp & ~(STACK_DUMP_PAGE - 1ULL);
+	int i;
+
+	if (process && process->dumps >= STACK_DUMPS_PER_PROCESS)
+		return OUTCOME_USER_NO_TABLE;
+	dump = bpf_ringbuf_reserve(&dumps, sizeof(*dump), 0);
+	if (!dump)
+		return OUTCOME_USER_NO_TABLE;
+	walk->hash =
+	    hash_step(hash_step(hash_step(2, walk->regs.ip), walk->regs.sp), walk->regs.fp);
+	body->key.user_stack_id = hash_step(walk->hash, OUTCOME_USER_DUMPED);
+	dump->key = body->key;
+	dump->time_ns = bpf_ktime_get_ns();
+	dump->regs = walk->regs;
+	__builtin_memcpy(dump->leaf, walk->leaf, sizeof(dump->leaf));
+	dump->outcome = body->outcome;
+	dump->kernel_frames = body->kernel_frames;
+	bpf_probe_read_kernel(dump->kernel, sizeof(dump->kernel), body->frames);
+	for (i = 0; i < STACK_DUMP_PAGES; i++) {
+		if (bpf_probe_read_user(&dump->stack[i * STACK_DUMP_PAGE], STACK_DUMP_PAGE,
+					(void *)(page + i * STACK_DUMP_PAGE)))
+			break;
+	}
+	dump->pages = i;
+	bpf_ringbuf_submit(dump, BPF_RB_NO_WAKEUP);
+	if (process)
+		__sync_fetch_and_add(&process->dumps, 1);
+	return OUTCOME_USER_DUMPED;
+}
+
+static __always_inline enum outcome walk_by_tables(struct cpu_state *cpu, __u32 tgid,
+						   const struct unwind_registers *regs)
+{
+	struct unwind_process *process = bpf_map_lookup_elem(&unwind_processes, &tgid);
+	struct walk_context context = {.cpu = cpu};
+	struct walk *walk = &cpu->walk;
+
+	if (!process || !process->mappings)
+		return dump_stack(cpu, process);
+	walk->process = *process;
+	walk->mapping = process->first_mapping;
+	walk->is_return_address = 0;
+	walk->hash = 1;
+	walk->outcome = OUTCOME_USER_DEPTH;
+	bpf_loop(MAX_USER_FRAMES, walk_frame, &context, 0);
+	/* A library that has just been loaded, most likely. */
+	if (walk->outcome == OUTCOME_USER_NO_MAPPING) {
+		walk->regs = *regs;
+		if (dump_stack(cpu, process) == OUTCOME_USER_DUMPED)
+			return OUTCOME_USER_DUMPED;
+	}
+	return walk->outcome;
+}
+
 static __always_inline enum outcome collect_user_stack(struct perf_event_context *ctx,
 						       struct task_struct *task,
-						       struct stack_body *body)
+						       struct cpu_state *cpu, bool by_tables)
 {
-	struct registers regs;
+	struct stack_body *body = &cpu->body;
+	struct unwind_registers regs;
+	enum outcome outcome;
 
 	if (kernel_walks_user || !HAS_HELPER(task_pt_regs))
 		return collect_user_stack_by_helper(ctx, body);
 	interrupted_registers(ctx, &regs);
-	if (!in_user_mode(ctx))
+	if (by_tables)
+		interrupted_leaf(ctx, cpu->walk.leaf);
+	if (!in_user_mode(ctx)) {
 		saved_user_registers((struct pt_regs *)bpf_task_pt_regs(task), &regs);
+		if (by_tables)
+			saved_leaf((struct pt_regs *)bpf_task_pt_regs(task), cpu->walk.leaf);
+	}
 	/* A worker of io_uring has an address space, but was never in user mode. */
 	if (!regs.ip)
 		return OUTCOME_COMPLETE;
-	return walk_user(body, &regs);
+	cpu->walk.regs = regs;
+	if (by_tables)
+		outcome = walk_by_tables(cpu, body->key.tgid, &regs);
+	else
+		outcome = walk_by_frame_pointers(cpu);
+	body->key.user_stack_id = hash_step(cpu->walk.hash, outcome);
+	return outcome;
 }
 
 /* The frames are not sent to user space again while their key stays in the map. */
@@ -165,6 +279,9 @@ static __always_inline bool send_body(struct cpu_state *cpu, struct stack_body *
 	__u64 size = __builtin_offsetof(struct stack_body, frames) +
 		     (n & (FRAMES_CAPACITY - 1)) * sizeof(__u64);
 
+	/* User space has more than the frames of this one. */
+	if (body->outcome == OUTCOME_USER_DUMPED)
+		return true;
 	body->time_ns = bpf_ktime_get_ns();
 	/* User space looks at the ring by the clock; waking it here would cost more. */
 	if (!bpf_ringbuf_output(&bodies, body, size, BPF_RB_NO_WAKEUP))
@@ -206,7 +323,8 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 	return body->outcome;
 }
 
-static __always_inline enum outcome sample(struct perf_event_context *ctx, struct cpu_state *cpu)
+static __always_inline enum outcome sample(struct perf_event_context *ctx, struct cpu_state *cpu,
+					   bool by_tables)
 {
 	struct task_struct *task = current_task();
 	__u64 id = bpf_get_current_pid_tgid();
@@ -229,29 +347,43 @@ static __always_inline enum outcome sample(struct perf_event_context *ctx, struc
 
 	if (kernel_stacks && !in_user_mode(ctx))
 		outcome = collect_kernel_stack(ctx, body);
-	if (user_stacks && !(READ(task, flags) & (PF_KTHREAD | PF_IDLE))) {
+	/* An exiting process has given its memory back, and with it its user stack. */
+	if (user_stacks && !(READ(task, flags) & (PF_KTHREAD | PF_IDLE)) && READ(task, mm)) {
 		body->key.generation = address_space_generation(task);
-		user = collect_user_stack(ctx, task, body);
-		if (outcome == OUTCOME_COMPLETE)
+		body->outcome = outcome; /* goes with the stack, if that is sent whole */
+		user = collect_user_stack(ctx, task, cpu, by_tables);
+		if (outcome == OUTCOME_COMPLETE || user == OUTCOME_USER_DUMPED)
 			outcome = user;
 	}
 	body->outcome = outcome;
 	return count(cpu, body);
 }
 
-SEC("perf_event")
-int on_cpu(struct perf_event_context *ctx)
+static __always_inline int run(struct perf_event_context *ctx, bool by_tables)
 {
 	struct cpu_state *cpu = bpf_map_lookup_elem(&cpu_states, &zero);
 	__u64 outcome;
 
 	if (!cpu)
 		return 0; /* cannot be: a per-CPU array of one entry has entry 0 */
-	outcome = sample(ctx, cpu);
+	outcome = sample(ctx, cpu, by_tables);
 	barrier_var(outcome); /* so that what is checked is what is used */
 	if (outcome < OUTCOME_MAX)
 		cpu->outcomes[outcome]++;
 	return 0;
+}
+
+SEC("perf_event")
+int on_cpu(struct perf_event_context *ctx)
+{
+	return run(ctx, false);
+}
+
+/* A program of its own, for kernels before 5.17 refuse to load one that mentions bpf_loop. */
+SEC("perf_event")
+int on_cpu_by_tables(struct perf_event_context *ctx)
+{
+	return run(ctx, true);
 }
 
 /* A child belongs to the recording before it runs its first instruction. */
@@ -278,8 +410,40 @@ int BPF_PROG(forget_process, struct task_struct *task)
 {
 	__u32 tgid = task->tgid;
 
-	if (task->pid == tgid)
+	if (task->pid == tgid) {
 		bpf_map_delete_elem(&targets, &tgid);
+		bpf_map_delete_elem(&unwind_processes, &tgid);
+	}
+	return 0;
+}
+
+/* A forked process has its parent's mappings, and so its tables, until it executes. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(inherit_tables, struct task_struct *parent, struct task_struct *child)
+{
+	__u32 parent_tgid = parent->tgid, tgid = child->tgid;
+	struct unwind_process *known;
+	struct unwind_process inherited;
+
+	if (tgid == parent_tgid)
+		return 0;
+	known = bpf_map_lookup_elem(&unwind_processes, &parent_tgid);
+	if (!known)
+		return 0;
+	inherited = *known;
+	inherited.dumps = 0;
+	bpf_map_update_elem(&unwind_processes, &tgid, &inherited, BPF_ANY);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(forget_tables, struct task_struct *task)
+{
+	__u32 tgid = task->tgid;
+	struct unwind_process none = {};
+
+	/* Until user space has seen the new program, its stacks are sent whole. */
+	bpf_map_update_elem(&unwind_processes, &tgid, &none, BPF_ANY);
 	return 0;
 }
 

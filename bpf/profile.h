@@ -6,10 +6,10 @@
 #ifndef PROFILE_H
 #define PROFILE_H
 
-/* One less than a power of two, so that a masked index is in bounds. */
 #define MAX_KERNEL_FRAMES 127
-#define MAX_USER_FRAMES 127
-#define FRAMES_CAPACITY 256 /* a power of two >= both together */
+#define MAX_USER_FRAMES 512
+#define MAX_FP_FRAMES 127    /* by frame pointers alone */
+#define FRAMES_CAPACITY 1024 /* a power of two > both together */
 
 /*
  * How a run of the sampler ended. Every run increments exactly one of these, so that
@@ -29,6 +29,12 @@ enum outcome {
 	OUTCOME_USER_CHAIN,    /* frame-pointer chain broken: not ascending, unaligned */
 	OUTCOME_USER_FAULT,    /* frame pointer into memory that cannot be read now */
 	OUTCOME_USER_UNKNOWN,  /* walked by the kernel, which does not say where it stopped */
+	OUTCOME_USER_NO_ROW,   /* code that unwind tables do not cover, and no frame pointer */
+	OUTCOME_USER_NOT_UNDERSTOOD, /* an unwind rule that we do not know */
+	OUTCOME_USER_REGISTER,	     /* a rule for a leaf's register, met in a caller */
+	OUTCOME_USER_NO_MAPPING,     /* a return address outside code */
+	OUTCOME_USER_NO_TABLE, /* the process is too young, and there was no room for its stack */
+	OUTCOME_USER_DUMPED,   /* the stack went to user space to be unwound there */
 	/* Lost. */
 	OUTCOME_LOST_COUNTS_FULL, /* no room in the counts map */
 	OUTCOME_LOST_COUNTS_BUSY, /* the counts map refused for another reason */
@@ -77,12 +83,129 @@ struct stack_body {
 };
 _Static_assert(sizeof(struct stack_body) == 48 + 8 * FRAMES_CAPACITY, "stack_body has padding");
 
+/*
+ * Unwind tables. A process is a sorted array of its executable mappings. A mapping leads to the
+ * pages of its file, 64 KiB of file each; a page to its rows, sorted by the low 16 bits of the file
+ * offset; a row to a rule, of which all files together have a few thousand.
+ */
+#define ROWS_PER_CHUNK 16384 /* a page's rows never straddle two chunks */
+#define MAX_ROWS_PER_PAGE 8191
+#define MAX_MAPPINGS 1024 /* per process */
+
+struct unwind_row {
+	__u16 low; /* of the file offset from which on the rule holds */
+	__u16 rule;
+};
+
+struct unwind_chunk {
+	struct unwind_row rows[ROWS_PER_CHUNK];
+};
+
+struct unwind_page {
+	__u32 chunk;
+	__u16 first; /* row within the chunk; it begins at offset 0 of the page */
+	__u16 rows;
+};
+
+struct unwind_mapping {
+	__u64 start; /* addresses */
+	__u64 end;
+	__u64 to_file;	  /* address + to_file = file offset, modulo 2^64 */
+	__u32 first_page; /* index of the page of file offset 0, modulo 2^32 */
+	__u32 has_table;  /* 0: frame pointers only */
+};
+_Static_assert(sizeof(struct unwind_mapping) == 32, "unwind_mapping has padding");
+
+struct unwind_process {
+	__u32 first_mapping;
+	__u32 mappings; /* 0: not known yet */
+	__u32 dumps;	/* stacks sent so far */
+	__u32 padding;
+};
+
+/* Where a frame's CFA is: the value of rsp before the call that made the frame. */
+enum cfa {
+	CFA_UNCOVERED, /* no row: by frame pointer, if that works */
+	CFA_NOT_UNDERSTOOD,
+	CFA_END,      /* a thread's first function */
+	CFA_SP,	      /* sp + offset */
+	CFA_FP,	      /* fp + offset */
+	CFA_DEREF_SP, /* *(sp + low half of offset) + high half */
+	CFA_DEREF_FP, /* *(fp + low half of offset) + high half */
+	CFA_PLT,      /* sp + 8, and 8 more from the offset-th byte of a 16-byte entry on */
+	CFA_REGISTER, /* a register of the leaf's: see LEAF_RULE */
+	CFA_SIGNAL,   /* all registers are in the sigcontext */
+};
+
+/* Where the caller's frame pointer is. */
+enum saved_fp {
+	SAVED_FP_SAME,	    /* in its register */
+	SAVED_FP_AT_CFA,    /* *(CFA + fp_offset) */
+	SAVED_FP_AT_FP,	    /* *(fp + fp_offset) */
+	SAVED_FP_AT_SP,	    /* *(sp + fp_offset) */
+	SAVED_FP_UNDEFINED, /* lost */
+};
+
+/*
+ * CFA_REGISTER packs into `offset`, by DWARF numbers: the CFA's register in bits 0-3, the return
+ * address's in bits 4-8 (16: it is at CFA - 8), and what is added to the CFA's register above.
+ */
+#define LEAF_RULE_CFA(offset) ((offset)&15)
+#define LEAF_RULE_RETURN_ADDRESS(offset) (((offset) >> 4) & 31)
+#define LEAF_RULE_ADDED(offset) ((offset) >> 9)
+#define LEAF_REGISTERS 16
+
+struct unwind_rule {
+	__u8 cfa;      /* enum cfa */
+	__u8 saved_fp; /* enum saved_fp */
+	__s16 fp_offset;
+	__s32 offset;
+};
+_Static_assert(sizeof(struct unwind_rule) == 8, "unwind_rule has padding");
+
+/* Registers of one frame. */
+struct unwind_registers {
+	__u64 ip;
+	__u64 sp;
+	__u64 fp;
+};
+
+/* Stacks of processes whose tables are not ready: registers and the top of the stack. */
+#define STACK_DUMP_PAGE 4096
+#define STACK_DUMP_PAGES 4
+#define STACK_DUMPS_PER_PROCESS 64 /* before it has tables; later ones are not unwound */
+
+struct stack_dump {
+	struct counts_key key;
+	__u64 time_ns;
+	struct unwind_registers regs;
+	__u64 leaf[LEAF_REGISTERS];
+	__u32 outcome; /* of the kernel's stack */
+	__u16 kernel_frames;
+	__u16 pages; /* that were readable, from the one that sp points into */
+	__u64 kernel[MAX_KERNEL_FRAMES + 1];
+	__u8 stack[STACK_DUMP_PAGES * STACK_DUMP_PAGE];
+};
+
+/* A walk of a user stack, between two frames. */
+struct walk {
+	struct unwind_registers regs;
+	__u64 leaf[LEAF_REGISTERS]; /* by DWARF number */
+	__u64 hash;		    /* of the frames so far */
+	struct unwind_process process;
+	__u32 mapping;		 /* index of the last frame's */
+	__u32 is_return_address; /* 1 if regs.ip lies behind a call */
+	__u32 outcome;
+	__u32 at; /* of a search */
+};
+
 /* What each CPU has for itself. */
 struct cpu_state {
 	__u64 outcomes[OUTCOME_MAX];
-	__u64 bodies_delayed;	/* ring full: the body is sent with a later sample of its key */
-	__u64 follow_failed;	/* children that did not fit into `targets` */
-	struct stack_body body; /* scratch space of the sampler */
+	__u64 bodies_delayed; /* ring full: the body is sent with a later sample of its key */
+	__u64 follow_failed;  /* children that did not fit into `targets` */
+	struct walk walk;     /* scratch space of the sampler, as is `body` */
+	struct stack_body body;
 };
 
 #endif

@@ -3,23 +3,18 @@
 #ifndef REGISTERS_H
 #define REGISTERS_H
 
-struct registers {
-	__u64 ip;
-	__u64 sp;
-	__u64 fp;
-};
+/* The verifier refuses a context pointer that the compiler has added to: load here and now. */
+#define LOAD(into, field)                                                                          \
+	do {                                                                                       \
+		__u64 loaded = (field);                                                            \
+		asm volatile("" : "+r"(loaded));                                                   \
+		(into) = loaded;                                                                   \
+	} while (0)
 
 /*
  * The context of a perf_event program: the uapi registers, then period and address. The verifier
  * checks accesses by these offsets, so the layout is spelled out and not relocated.
  */
-/* The verifier refuses a context pointer that the compiler has added to: load here and now. */
-#define LOAD(into, field)                                                                          \
-	do {                                                                                       \
-		(into) = (field);                                                                  \
-		asm volatile("" : "+r"(into));                                                     \
-	} while (0)
-
 #if defined(__TARGET_ARCH_x86)
 
 struct perf_event_context {
@@ -34,18 +29,60 @@ static __always_inline bool in_user_mode(struct perf_event_context *ctx)
 }
 
 static __always_inline void interrupted_registers(struct perf_event_context *ctx,
-						  struct registers *regs)
+						  struct unwind_registers *regs)
 {
 	LOAD(regs->ip, ctx->rip);
 	LOAD(regs->sp, ctx->rsp);
 	LOAD(regs->fp, ctx->rbp);
 }
 
-static __always_inline void saved_user_registers(struct pt_regs *saved, struct registers *regs)
+static __always_inline void saved_user_registers(struct pt_regs *saved,
+						 struct unwind_registers *regs)
 {
 	regs->ip = saved->ip;
 	regs->sp = saved->sp;
 	regs->fp = saved->bp;
+}
+
+/* All general registers by their DWARF numbers (System V ABI, figure 3.36). */
+static __always_inline void interrupted_leaf(struct perf_event_context *ctx, __u64 *leaf)
+{
+	LOAD(leaf[0], ctx->rax);
+	LOAD(leaf[1], ctx->rdx);
+	LOAD(leaf[2], ctx->rcx);
+	LOAD(leaf[3], ctx->rbx);
+	LOAD(leaf[4], ctx->rsi);
+	LOAD(leaf[5], ctx->rdi);
+	LOAD(leaf[6], ctx->rbp);
+	LOAD(leaf[7], ctx->rsp);
+	LOAD(leaf[8], ctx->r8);
+	LOAD(leaf[9], ctx->r9);
+	LOAD(leaf[10], ctx->r10);
+	LOAD(leaf[11], ctx->r11);
+	LOAD(leaf[12], ctx->r12);
+	LOAD(leaf[13], ctx->r13);
+	LOAD(leaf[14], ctx->r14);
+	LOAD(leaf[15], ctx->r15);
+}
+
+static __always_inline void saved_leaf(struct pt_regs *saved, __u64 *leaf)
+{
+	leaf[0] = saved->ax;
+	leaf[1] = saved->dx;
+	leaf[2] = saved->cx;
+	leaf[3] = saved->bx;
+	leaf[4] = saved->si;
+	leaf[5] = saved->di;
+	leaf[6] = saved->bp;
+	leaf[7] = saved->sp;
+	leaf[8] = saved->r8;
+	leaf[9] = saved->r9;
+	leaf[10] = saved->r10;
+	leaf[11] = saved->r11;
+	leaf[12] = saved->r12;
+	leaf[13] = saved->r13;
+	leaf[14] = saved->r14;
+	leaf[15] = saved->r15;
 }
 
 #elif defined(__TARGET_ARCH_arm64)
@@ -62,18 +99,28 @@ static __always_inline bool in_user_mode(struct perf_event_context *ctx)
 }
 
 static __always_inline void interrupted_registers(struct perf_event_context *ctx,
-						  struct registers *regs)
+						  struct unwind_registers *regs)
 {
 	LOAD(regs->ip, ctx->pc);
 	LOAD(regs->sp, ctx->sp);
 	LOAD(regs->fp, ctx->regs[29]);
 }
 
-static __always_inline void saved_user_registers(struct pt_regs *saved, struct registers *regs)
+static __always_inline void saved_user_registers(struct pt_regs *saved,
+						 struct unwind_registers *regs)
 {
 	regs->ip = saved->user_regs.pc;
 	regs->sp = saved->user_regs.sp;
 	regs->fp = saved->user_regs.regs[29];
+}
+
+/* No rule for arm64 needs them yet. */
+static __always_inline void interrupted_leaf(struct perf_event_context *ctx, __u64 *leaf)
+{
+}
+
+static __always_inline void saved_leaf(struct pt_regs *saved, __u64 *leaf)
+{
 }
 
 #endif

@@ -1,17 +1,57 @@
 /* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
 /*
- * User stacks by frame pointers.
+ * User stacks, frame by frame: the mapping that holds the frame's code, the rule for the address,
+ * one step. The tables are arrays that user space fills by mapping them; a process whose mappings
+ * are not there yet is walked by frame pointers if that was asked for, and otherwise sends its
+ * stack.
  *
- * With frame pointers, each frame holds two words at fp: the caller's fp and the return address.
- * The ABI zeroes fp in a thread's first function, so fp == 0 is the one sign of a whole stack.
- * Code built without frame pointers uses the register for data; the walk then stops at the first
- * value that cannot be a frame above the last one, and says so.
+ * Consecutive frames mostly lie in one mapping, so the last one is tried first.
  */
 #ifndef WALK_H
 #define WALK_H
 
-#define HIGHEST_USER_ADDRESS 0x00ffffffffffffffULL
-#define LOWEST_USER_ADDRESS 0x1000ULL
+#define READ_STACK(memory, into, bytes, address)                                                   \
+	bpf_probe_read_user(into, bytes, (const void *)(address))
+#include "unwind.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* this and the next three: set by user space */
+	__type(key, __u32);
+	__type(value, struct unwind_chunk);
+} unwind_chunks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct unwind_page);
+} unwind_pages SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct unwind_mapping);
+} unwind_mappings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, struct unwind_rule);
+} unwind_rules SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct unwind_process);
+} unwind_processes SEC(".maps");
 
 /* One round of a multiplicative hash; the constant is 2^64 divided by the golden ratio. */
 static __always_inline __u64 hash_step(__u64 hash, __u64 word)
@@ -20,55 +60,112 @@ static __always_inline __u64 hash_step(__u64 hash, __u64 word)
 	return hash ^ (hash >> 29);
 }
 
-/*
- * Appends the frames of a user stack to body->frames behind the kernel's, sets user_frames and
- * user_stack_id, and says how it ended.
- */
-static __always_inline enum outcome walk_user(struct stack_body *body, const struct registers *regs)
+/* The mapping of the walk's process that holds `address`; the index of it in `walk->mapping`. */
+static __always_inline struct unwind_mapping *find_mapping(struct walk *walk, __u64 address)
 {
-	struct {
-		__u64 fp;
-		__u64 return_address;
-	} frame;
-	__u32 at = body->kernel_frames;
-	__u64 sp = regs->sp, fp = regs->fp;
-	__u64 hash = hash_step(1, regs->ip);
-	enum outcome outcome = OUTCOME_USER_DEPTH;
-	__u32 n = 1;
+	struct unwind_mapping *mapping = bpf_map_lookup_elem(&unwind_mappings, &walk->mapping);
+	volatile __u32 *at = &walk->at; /* in memory: see find_row */
+	__u32 index;
 
-	body->frames[at & (FRAMES_CAPACITY - 1)] = regs->ip;
-	for (int i = 1; i < MAX_USER_FRAMES; i++) {
-		if (!fp) {
-			outcome = OUTCOME_COMPLETE;
-			break;
-		}
-		/* At a function's first instructions fp may equal sp, never lie below it. */
-		if (fp < sp || (fp & 7)) {
-			outcome = OUTCOME_USER_CHAIN;
-			break;
-		}
-		if (bpf_probe_read_user(&frame, sizeof(frame), (void *)fp)) {
-			outcome = OUTCOME_USER_FAULT;
-			break;
-		}
-		if (!frame.return_address) {
-			outcome = frame.fp ? OUTCOME_USER_CHAIN : OUTCOME_COMPLETE;
-			break;
-		}
-		if (frame.return_address < LOWEST_USER_ADDRESS ||
-		    frame.return_address > HIGHEST_USER_ADDRESS) {
-			outcome = OUTCOME_USER_CHAIN;
-			break;
-		}
-		body->frames[(at + i) & (FRAMES_CAPACITY - 1)] = frame.return_address;
-		hash = hash_step(hash, frame.return_address);
-		n++;
-		sp = fp + sizeof(frame);
-		fp = frame.fp;
+	if (mapping && address >= mapping->start && address < mapping->end)
+		return mapping;
+	*at = 0;
+	for (__u32 step = MAX_MAPPINGS / 2; step; step /= 2) {
+		__u32 probe = *at + step;
+
+		if (probe >= walk->process.mappings)
+			continue;
+		index = walk->process.first_mapping + probe;
+		mapping = bpf_map_lookup_elem(&unwind_mappings, &index);
+		if (mapping && mapping->start <= address)
+			*at = probe;
 	}
-	body->user_frames = n;
-	body->key.user_stack_id = hash_step(hash, outcome);
-	return outcome;
+	index = walk->process.first_mapping + *at;
+	mapping = bpf_map_lookup_elem(&unwind_mappings, &index);
+	if (!mapping || address < mapping->start || address >= mapping->end)
+		return NULL;
+	walk->mapping = index;
+	return mapping;
+}
+
+/* The rule for an address; NULL where no table covers it. */
+static __always_inline struct unwind_rule *find_rule(const struct unwind_mapping *mapping,
+						     __u64 address, volatile __u32 *at)
+{
+	__u64 file_offset = address + mapping->to_file;
+	__u32 index = mapping->first_page + (__u32)(file_offset >> 16);
+	struct unwind_page *page = bpf_map_lookup_elem(&unwind_pages, &index);
+	struct unwind_chunk *chunk;
+
+	if (!page || !page->rows)
+		return NULL;
+	index = page->chunk;
+	chunk = bpf_map_lookup_elem(&unwind_chunks, &index);
+	if (!chunk)
+		return NULL;
+	index = find_row(chunk->rows, page->first, page->rows, file_offset, at);
+	index = chunk->rows[index & (ROWS_PER_CHUNK - 1)].rule;
+	return bpf_map_lookup_elem(&unwind_rules, &index);
+}
+
+static __always_inline enum outcome outcome_of(enum step step)
+{
+	switch (step) {
+	case STEP_END:
+		return OUTCOME_COMPLETE;
+	case STEP_FAULT:
+		return OUTCOME_USER_FAULT;
+	case STEP_REGISTER:
+		return OUTCOME_USER_REGISTER;
+	case STEP_NO_ROW:
+		return OUTCOME_USER_NO_ROW;
+	default:
+		return OUTCOME_USER_NOT_UNDERSTOOD;
+	}
+}
+
+struct walk_context {
+	struct cpu_state *cpu;
+};
+
+/* One frame; 1 ends the walk. */
+static long walk_frame(__u32 i, void *data)
+{
+	struct cpu_state *cpu = ((struct walk_context *)data)->cpu;
+	struct walk *walk = &cpu->walk;
+	struct stack_body *body = &cpu->body;
+	const struct unwind_rule *rule = NULL;
+	struct unwind_registers regs = walk->regs;
+	struct unwind_mapping *mapping;
+	/* A return address may lie behind its function's last instruction. */
+	__u64 address = regs.ip - walk->is_return_address;
+	enum step step;
+
+	mapping = find_mapping(walk, address);
+	if (!mapping && i) {
+		walk->outcome = OUTCOME_USER_NO_MAPPING;
+		return 1;
+	}
+	body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = regs.ip;
+	body->user_frames = i + 1;
+	walk->hash = hash_step(walk->hash, regs.ip);
+	if (mapping && mapping->has_table)
+		rule = find_rule(mapping, address, &walk->at);
+	step = rule ? unwind_step(&regs, rule, i ? NULL : walk->leaf, NULL)
+		    : step_by_frame_pointer(&regs, NULL);
+	if (step > STEP_INTERRUPTED) {
+		walk->outcome = outcome_of(step);
+		return 1;
+	}
+	/* A caller's frame lies above; only a signal may have been taken on another stack, and only
+	 * a leaf may have nothing on its own. */
+	if (step == STEP_CALLER && regs.sp < walk->regs.sp + (i != 0)) {
+		walk->outcome = OUTCOME_USER_CHAIN;
+		return 1;
+	}
+	walk->regs = regs;
+	walk->is_return_address = step == STEP_CALLER;
+	return 0;
 }
 
 #endif

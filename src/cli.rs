@@ -50,6 +50,9 @@ pub enum Command {
     Flamegraph(FlamegraphArgs),
     /// Print the stacks of a pprof file folded: root;…;leaf count
     Folded(FoldedArgs),
+    /// Print how the stack is unwound at each instruction of a file
+    #[command(hide = true)]
+    UnwindTable(UnwindTableArgs),
 }
 
 /// Options of `profiler record`.
@@ -97,6 +100,12 @@ pub struct RecordArgs {
     #[arg(short = 'I', long)]
     pub include_idle: bool,
 
+    /// How user stacks are walked: fp by frame pointers; table by unwind tables made of each
+    /// binary's .eh_frame, with frame pointers where there is none (new: whole stacks of binaries
+    /// without frame pointers, at a higher cost); auto by tables where the kernel can
+    #[arg(long, value_name = "HOW", default_value = "fp", hide_possible_values = true)]
+    pub unwind: Unwind,
+
     /// Where to write; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "output.pb.gz")]
     pub output: PathBuf,
@@ -116,6 +125,17 @@ pub struct RecordArgs {
     /// Run this command and record it and its children; its exit status is returned
     #[arg(last = true, value_name = "CMD", group = "target", num_args = 1..)]
     pub command: Vec<OsString>,
+}
+
+/// How user stacks are walked.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwind {
+    /// By tables where the kernel can, else by frame pointers.
+    Auto,
+    /// By tables, or not at all.
+    Table,
+    /// By frame pointers alone.
+    Fp,
 }
 
 /// Which stacks and which value of a profile to show.
@@ -209,6 +229,14 @@ pub struct FlamegraphArgs {
     /// A note, embedded in the image
     #[arg(long, value_name = "TEXT")]
     pub notes: Option<String>,
+}
+
+/// Options of `profiler unwind-table`.
+#[derive(Args, Debug)]
+pub struct UnwindTableArgs {
+    /// A program or shared library
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// Below which width a frame is left out.

@@ -4,43 +4,322 @@
 //! never mapped: a mapped file that someone truncates would kill us with SIGBUS.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
-use object::elf::{ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID};
-use object::read::ReadCache;
+use anyhow::{Context as _, Result, bail, ensure};
+use object::elf::{self, ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID, ProgramHeader64, SectionHeader64};
 use object::read::elf::NoteIterator;
-use object::{NativeEndian, Object as _, ObjectSection as _};
+use object::{LittleEndian as LE, NativeEndian, Pod, pod};
+
+/// Call frame information of the largest browsers is 30 MB.
+const MAX_CALL_FRAMES_BYTES: u64 = 128 << 20;
+const MAX_NOTES_BYTES: u64 = 1 << 16;
+const MAX_HEADERS: u64 = 1 << 16;
+const MAX_NAMES_BYTES: u64 = 16 << 20;
 
 /// The GNU build id, if the file is an ELF file that has one.
 pub fn build_id(file: &File) -> Option<Vec<u8>> {
-    let cache = ReadCache::new(file);
-    let elf = object::File::parse(&cache).ok()?;
-    elf.build_id().ok()?.map(<[u8]>::to_vec)
+    let elf = Elf::read(file).ok()?;
+    elf.notes.iter().find_map(|note| {
+        let bytes = read(file, note.file_offset, note.file_bytes, MAX_NOTES_BYTES).ok()?;
+        build_id_in(&bytes)
+    })
 }
 
-/// File offsets of the procedure linkage table: stubs that jump to other objects, and that have no
-/// symbols of their own.
-pub fn plt(file: &File) -> Vec<Range<u64>> {
-    let cache = ReadCache::new(file);
-    let Ok(elf) = object::File::parse(&cache) else { return Vec::new() };
-    let is_plt = |name: &str| name == ".plt" || name.starts_with(".plt.");
-    elf.sections()
-        .filter(|section| section.name().is_ok_and(is_plt))
-        .filter_map(|section| section.file_range())
-        .map(|(offset, size)| offset..offset.saturating_add(size))
-        .collect()
-}
-
-/// The running kernel's build id. Its notes are published without an ELF file around them.
-pub fn kernel_build_id() -> Option<Vec<u8>> {
-    let notes = std::fs::read("/sys/kernel/notes").ok()?;
-    let mut notes = NoteIterator::<FileHeader64<NativeEndian>>::new(NativeEndian, 4, &notes).ok()?;
+fn build_id_in(notes: &[u8]) -> Option<Vec<u8>> {
+    let mut notes = NoteIterator::<FileHeader64<NativeEndian>>::new(NativeEndian, 4, notes).ok()?;
     while let Ok(Some(note)) = notes.next() {
         if note.name() == ELF_NOTE_GNU && note.n_type(NativeEndian) == NT_GNU_BUILD_ID {
             return Some(note.desc().to_vec());
         }
     }
     None
+}
+
+/// File offsets of the procedure linkage table: stubs that jump to other objects, and that have no
+/// symbols of their own.
+pub fn plt(file: &File) -> Vec<Range<u64>> {
+    let sections = Elf::read(file).map(|elf| elf.sections).unwrap_or_default();
+    sections
+        .into_iter()
+        .filter(|section| section.name == b".plt" || section.name.starts_with(b".plt."))
+        .map(|section| section.file_offset..section.file_offset.saturating_add(section.file_bytes))
+        .collect()
+}
+
+/// The running kernel's build id. Its notes are published without an ELF file around them.
+pub fn kernel_build_id() -> Option<Vec<u8>> {
+    build_id_in(&std::fs::read("/sys/kernel/notes").ok()?)
+}
+
+/// Where an ELF image is read from: a file, or memory in the case of the vDSO.
+pub trait Source {
+    /// Bytes in all.
+    fn size(&self) -> io::Result<u64>;
+    /// Fills `bytes` with those at `offset`.
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl Source for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, bytes, offset)
+    }
+}
+
+impl Source for Vec<u8> {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).ok();
+        let source = start.and_then(|start| self.get(start..start.checked_add(bytes.len())?));
+        bytes.copy_from_slice(source.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
+/// A part of the file that is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Address in the ELF image.
+    pub vaddr: u64,
+    /// Where its bytes are in the file.
+    pub file_offset: u64,
+    /// How many of them there are.
+    pub file_bytes: u64,
+    /// Whether it holds code.
+    pub executable: bool,
+}
+
+impl Segment {
+    /// The offset in the file of an address, and how many bytes of the segment follow it.
+    pub fn locate(&self, vaddr: u64) -> Option<(u64, u64)> {
+        let within = vaddr.checked_sub(self.vaddr).filter(|within| *within < self.file_bytes)?;
+        Some((self.file_offset.checked_add(within)?, self.file_bytes - within))
+    }
+
+    /// The address of an offset in the file.
+    pub fn vaddr(&self, file_offset: u64) -> Option<u64> {
+        let within = file_offset.checked_sub(self.file_offset)?;
+        // An end of code is an address too, so the segment's end counts.
+        if within <= self.file_bytes { self.vaddr.checked_add(within) } else { None }
+    }
+}
+
+/// In which dialect call frame information is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `.eh_frame`: Linux Standard Base, section 10.6.
+    EhFrame,
+    /// `.debug_frame`: DWARF, section 6.4.
+    DebugFrame,
+}
+
+/// Call frame information.
+#[derive(Debug)]
+pub struct CallFrames {
+    /// How to read it.
+    pub dialect: Dialect,
+    /// Address of the first byte.
+    pub vaddr: u64,
+    /// The section, or more: it may be known only where it begins.
+    pub bytes: Vec<u8>,
+    /// How many functions it describes at most, if that is known.
+    pub max_fdes: Option<u32>,
+}
+
+/// The headers of an ELF file for x86-64. Nothing is read here that does not lie within the file or
+/// is larger than a limit, whatever the headers claim.
+#[derive(Debug)]
+pub struct Elf {
+    /// What is loaded.
+    pub segments: Vec<Segment>,
+    notes: Vec<Segment>,
+    eh_frame_header: Option<Segment>,
+    sections: Vec<Section>,
+}
+
+#[derive(Debug)]
+struct Section {
+    name: Vec<u8>,
+    vaddr: u64,
+    file_offset: u64,
+    file_bytes: u64,
+}
+
+impl Elf {
+    /// Reads the headers.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not an ELF program or library for x86-64.
+    pub fn read(file: &dyn Source) -> Result<Self> {
+        let header: FileHeader64<LE> = one(&read(file, 0, 64, 64).context("failed to read the ELF header")?)?;
+        let ident = &header.e_ident;
+        ensure!(ident.magic == elf::ELFMAG, "failed to find the ELF magic number: not an ELF file");
+        ensure!(
+            ident.class == elf::ELFCLASS64
+                && ident.data == elf::ELFDATA2LSB
+                && header.e_machine.get(LE) == elf::EM_X86_64,
+            "failed to find code for x86-64: the ELF file is for machine {}",
+            header.e_machine.get(LE)
+        );
+        let kind = header.e_type.get(LE);
+        ensure!(
+            matches!(kind, elf::ET_EXEC | elf::ET_DYN),
+            "failed to find a program or library: the ELF file is of type {kind}"
+        );
+        let count = header.e_phnum.get(LE).into();
+        let headers: Vec<ProgramHeader64<LE>> =
+            array(file, header.e_phoff.get(LE), count).context("failed to read the program headers")?;
+        let of_type = |wanted| headers.iter().filter(move |header| header.p_type.get(LE) == wanted);
+        Ok(Self {
+            segments: of_type(elf::PT_LOAD).map(segment).collect(),
+            notes: of_type(elf::PT_NOTE).map(segment).collect(),
+            eh_frame_header: of_type(elf::PT_GNU_EH_FRAME).map(segment).next(),
+            // Programs run without section headers, and truncated files have lost them.
+            sections: sections(file, &header).unwrap_or_default(),
+        })
+    }
+
+    /// Reads the call frame information: `.eh_frame`, by its name or, where sections are stripped,
+    /// by the program header of the exception tables; else `.debug_frame`.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read, or it is too large.
+    pub fn call_frames(&self, file: &dyn Source) -> Result<CallFrames> {
+        if let Some(frames) = self.section(file, Dialect::EhFrame)? {
+            return Ok(frames);
+        }
+        if let Some(header) = &self.eh_frame_header {
+            return self
+                .behind_eh_frame_header(file, header)
+                .context("failed to find .eh_frame by PT_GNU_EH_FRAME");
+        }
+        match self.section(file, Dialect::DebugFrame)? {
+            Some(frames) => Ok(frames),
+            None => bail!("failed to find call frame information: no .eh_frame or .debug_frame"),
+        }
+    }
+
+    fn section(&self, file: &dyn Source, dialect: Dialect) -> Result<Option<CallFrames>> {
+        let name = match dialect {
+            Dialect::EhFrame => ".eh_frame",
+            Dialect::DebugFrame => ".debug_frame",
+        };
+        let Some(section) = self.sections.iter().find(|section| section.name == name.as_bytes()) else {
+            return Ok(None);
+        };
+        let bytes = read(file, section.file_offset, section.file_bytes, MAX_CALL_FRAMES_BYTES)
+            .with_context(|| format!("failed to read {name}"))?;
+        Ok(Some(CallFrames { dialect, vaddr: section.vaddr, bytes, max_fdes: None }))
+    }
+
+    /// `.eh_frame_hdr` begins with a version, three encodings, the address of `.eh_frame` and the
+    /// number of functions (Linux Standard Base, section 10.6.2). All linkers encode these two in
+    /// the same way.
+    fn behind_eh_frame_header(&self, file: &dyn Source, header: &Segment) -> Result<CallFrames> {
+        const VERSION: u8 = 1;
+        const PC_RELATIVE_I32: u8 = 0x1b;
+        const U32: u8 = 0x03;
+        const OMITTED: u8 = 0xff;
+        let bytes = read(file, header.file_offset, 12, 12)?;
+        let [VERSION, PC_RELATIVE_I32, count_encoding, _, a, b, c, d, ref count @ ..] = *bytes.as_slice()
+        else {
+            bail!("unknown encoding {:x?}", bytes.get(..4).unwrap_or_default());
+        };
+        let max_fdes = match (count_encoding, count.try_into()) {
+            (U32, Ok(count)) => Some(u32::from_le_bytes(count)),
+            (OMITTED, _) => None,
+            _ => bail!("unknown encoding {count_encoding:#x} of the number of functions"),
+        };
+        let distance = i64::from(i32::from_le_bytes([a, b, c, d]));
+        let vaddr = header.vaddr.wrapping_add(4).wrapping_add_signed(distance);
+        let place = self.segments.iter().find_map(|segment| segment.locate(vaddr));
+        let (offset, size) = place.with_context(|| format!("no segment holds address {vaddr:#x}"))?;
+        // Its size is not known: it ends with a terminator, somewhere in its segment.
+        let limit = MAX_CALL_FRAMES_BYTES;
+        let bytes = read(file, offset, size.min(limit), limit)?;
+        Ok(CallFrames { dialect: Dialect::EhFrame, vaddr, bytes, max_fdes })
+    }
+}
+
+fn segment(header: &ProgramHeader64<LE>) -> Segment {
+    Segment {
+        vaddr: header.p_vaddr.get(LE),
+        file_offset: header.p_offset.get(LE),
+        file_bytes: header.p_filesz.get(LE),
+        executable: header.p_flags.get(LE) & elf::PF_X != 0,
+    }
+}
+
+/// The sections that have bytes in the file and need no decompression.
+fn sections(file: &dyn Source, header: &FileHeader64<LE>) -> Result<Vec<Section>> {
+    let offset = header.e_shoff.get(LE);
+    if offset == 0 {
+        return Ok(Vec::new());
+    }
+    // Counts that do not fit into the ELF header are in section 0.
+    let zero: Vec<SectionHeader64<LE>> = array(file, offset, 1)?;
+    let count = match (header.e_shnum.get(LE), zero.as_slice()) {
+        (0, [zero]) => zero.sh_size.get(LE),
+        (count, _) => count.into(),
+    };
+    let names = match (header.e_shstrndx.get(LE), zero.as_slice()) {
+        (elf::SHN_XINDEX, [zero]) => zero.sh_link.get(LE) as usize,
+        (index, _) => index.into(),
+    };
+    let headers: Vec<SectionHeader64<LE>> = array(file, offset, count)?;
+    let names = headers.get(names).context("no section names")?;
+    let names = read(file, names.sh_offset.get(LE), names.sh_size.get(LE), MAX_NAMES_BYTES)?;
+    let sections = headers.iter().filter_map(|header| {
+        let absent = matches!(header.sh_type.get(LE), elf::SHT_NOBITS | elf::SHT_NULL)
+            || header.sh_flags.get(LE) & u64::from(elf::SHF_COMPRESSED) != 0;
+        let name = names.get(header.sh_name.get(LE) as usize..)?;
+        // Longer names are not those looked for, and many may share their ends.
+        let name = name.iter().take(16).take_while(|byte| **byte != 0).copied().collect();
+        (!absent).then(|| Section {
+            name,
+            vaddr: header.sh_addr.get(LE),
+            file_offset: header.sh_offset.get(LE),
+            file_bytes: header.sh_size.get(LE),
+        })
+    });
+    Ok(sections.collect())
+}
+
+/// Reads part of the file. Nothing is allocated before its size is known to be sound.
+fn read(file: &dyn Source, offset: u64, size: u64, limit: u64) -> Result<Vec<u8>> {
+    ensure!(size <= limit, "{size} bytes are more than the limit of {limit}");
+    let file_size = file.size().context("failed to get the file's size")?;
+    ensure!(
+        offset.checked_add(size).is_some_and(|end| end <= file_size),
+        "{size} bytes at offset {offset} are beyond the file's end at {file_size}"
+    );
+    let mut bytes = vec![0; usize::try_from(size)?];
+    file.read_exact_at(&mut bytes, offset).with_context(|| format!("failed to read at offset {offset}"))?;
+    Ok(bytes)
+}
+
+fn array<T: Pod>(file: &dyn Source, offset: u64, count: u64) -> Result<Vec<T>> {
+    ensure!(count <= MAX_HEADERS, "{count} headers are more than the limit of {MAX_HEADERS}");
+    let size = count * size_of::<T>() as u64;
+    let bytes = read(file, offset, size, size)?;
+    let (values, _) = pod::slice_from_bytes(&bytes, usize::try_from(count)?)
+        .ok()
+        .context("failed to lay out the headers")?;
+    Ok(values.to_vec())
+}
+
+fn one<T: Pod>(bytes: &[u8]) -> Result<T> {
+    let (value, _) = pod::from_bytes(bytes).ok().context("failed to lay out the header")?;
+    Ok(*value)
 }
 
 #[cfg(test)]
@@ -51,5 +330,24 @@ mod tests {
     fn a_file_that_is_no_elf_has_no_build_id() {
         assert_eq!(build_id(&File::open("Cargo.toml").unwrap()), None);
         assert_eq!(build_id(&File::open("/dev/null").unwrap()), None);
+    }
+
+    #[test]
+    fn a_file_that_is_no_elf_is_refused() {
+        for path in ["Cargo.toml", "/dev/null", "/proc/self/maps"] {
+            let error = Elf::read(&File::open(path).unwrap()).unwrap_err();
+            assert!(format!("{error:#}").starts_with("failed to "), "{path}: {error:#}");
+        }
+    }
+
+    #[test]
+    fn segments_translate_both_ways() {
+        let segment = Segment { vaddr: 0x5000, file_offset: 0x4000, file_bytes: 0x100, executable: true };
+        assert_eq!(segment.locate(0x5010), Some((0x4010, 0xf0)));
+        assert_eq!(segment.locate(0x4fff), None);
+        assert_eq!(segment.locate(0x5100), None);
+        assert_eq!(segment.vaddr(0x4010), Some(0x5010));
+        assert_eq!(segment.vaddr(0x4100), Some(0x5100));
+        assert_eq!(segment.vaddr(0x4101), None);
     }
 }

@@ -56,6 +56,8 @@ pub enum Event {
     Ksymbol(Ksymbol),
     /// A stack was seen for the first time since counts were last drained.
     Stack(Stack),
+    /// The stack of a process whose mappings were not known yet.
+    Dump(Dump),
 }
 
 /// A file, as the kernel names it in a mapping.
@@ -115,6 +117,14 @@ pub enum Truncation {
     FramePointer,
     /// A frame pointer into memory that cannot be read now.
     UnreadableStack,
+    /// Code that no unwind table covers, without frame pointers.
+    NoRow,
+    /// An unwind rule that is not known.
+    NotUnderstood,
+    /// A rule that needs a register which only the leaf has.
+    CallerRegister,
+    /// The process was too young to have tables, and its stack could not be sent.
+    NoTable,
     /// The kernel walked, and does not say where it stopped.
     KernelWalk,
     /// A return address outside executable memory: code without frame pointers.
@@ -137,6 +147,10 @@ impl Truncation {
             Self::UserDepth => "user stack too deep",
             Self::FramePointer => "no frame pointer",
             Self::UnreadableStack => "stack not readable",
+            Self::NoRow => "no unwind row",
+            Self::NotUnderstood => "unknown unwind rule",
+            Self::CallerRegister => "unwind rule needs a register",
+            Self::NoTable => "no unwind table yet",
             Self::KernelWalk => "walked by the kernel",
             Self::ReturnAddress => "no frame pointer: return address is not code",
             Self::NoFrames => "ring buffer full",
@@ -172,6 +186,8 @@ pub enum Outcome {
     Filtered,
     /// Counted with whole stacks.
     Complete,
+    /// Counted with a stack that is walked in user space: whole or not is known then.
+    Dumped,
     /// Counted with a stack that is not whole.
     Incomplete(Truncation),
     /// Not counted.
@@ -206,6 +222,25 @@ pub struct Stack {
     pub kernel: Vec<u64>,
     /// Addresses in user space.
     pub user: Vec<u64>,
+}
+
+/// A stack that has yet to be walked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dump {
+    /// The key it is counted under.
+    pub key: CountKey,
+    /// Whether the kernel's part is whole.
+    pub truncation: Option<Truncation>,
+    /// Addresses in the kernel.
+    pub kernel: Vec<u64>,
+    /// Instruction pointer, stack pointer and frame pointer in user mode.
+    pub registers: [u64; 3],
+    /// All general registers in user mode, by DWARF number.
+    pub leaf: [u64; 16],
+    /// Address of the first byte of `memory`.
+    pub start: u64,
+    /// The stack from there on.
+    pub memory: Vec<u8>,
 }
 
 /// What was counted under a key since the last drain.

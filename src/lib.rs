@@ -14,6 +14,9 @@
 //! the end [`naming`] gives the frames names and writes the [`profile`]. Everything that looks at a
 //! profile starts from the file.
 //!
+//! [`unwind`] makes tables by which stacks are walked without frame pointers, as a pure function of a
+//! file; [`unwinding`] keeps them in the kernel in step with the processes.
+//!
 //! # The words
 //!
 //! *tgid* and *tid* are the kernel's process and thread ids. *Addresses* belong to a process,
@@ -40,4 +43,6 @@ pub mod summary;
 pub mod symbolize;
 pub mod tally;
 pub mod timeline;
+pub mod unwind;
+pub mod unwinding;
 pub mod usage;

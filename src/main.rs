@@ -6,12 +6,14 @@ use clap::Parser;
 use profiler::cli::{Cli, Command};
 use profiler::output::{flamegraph, folded};
 use profiler::record;
+use profiler::unwind::show;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Record(args) => record::run(&args),
         Command::Flamegraph(args) => flamegraph::run(&args).map(|()| 0),
         Command::Folded(args) => folded::run(&args).map(|()| 0),
+        Command::UnwindTable(args) => show::run(&args).map(|()| 0),
     };
     match result {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),

@@ -145,7 +145,23 @@ impl Objects {
         }
     }
 
+    /// Whether a mapping's file has been opened, so that nothing has to be looked for.
+    pub fn knows(&self, mmap: &Mmap) -> bool {
+        let known = match &mmap.file {
+            FileId::Anonymous => return true,
+            FileId::BuildId(build_id) => self.by_build_id.get(build_id),
+            FileId::Inode { .. } => self.by_file.get(&(mmap.file.clone(), mmap.path.clone())),
+        };
+        known.is_some_and(|&id| !matches!(self.get(id).source, Source::File(None)))
+    }
+
     fn of_file(&mut self, id: &FileId, mmap: &Mmap, root: &Root) -> ObjectId {
+        if let FileId::BuildId(build_id) = id
+            && let Some(&known) = self.by_build_id.get(build_id)
+            && !matches!(self.get(known).source, Source::File(None))
+        {
+            return known;
+        }
         // An inode says nothing without its path: device numbers differ between what the kernel
         // and what stat(2) reports for stacked file systems.
         let key = (id.clone(), mmap.path.clone());

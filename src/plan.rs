@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::capture::bpf::{Config, Filter};
-use crate::capture::{cgroup, perf, proc};
-use crate::cli::RecordArgs;
+use crate::capture::{cgroup, kernel, perf, proc};
+use crate::cli::{RecordArgs, Unwind};
 
 /// A request that can be carried out, as far as can be told beforehand.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Plan {
     pub cpus: Vec<u32>,
     /// CPUs that are online, all of which the side-band watches.
     pub online: Vec<u32>,
+    /// Walk user stacks by unwind tables, not by frame pointers alone.
+    pub walk_by_tables: bool,
     /// Processes that are asked for by name, whose use of CPU explains an empty recording.
     pub watched: Vec<u32>,
 }
@@ -68,8 +70,19 @@ impl Plan {
             kernel_stacks: !args.user_stacks_only,
             include_idle: args.include_idle,
             counts_entries: args.counts_entries,
+            tables: None,
         };
-        Ok(Self { config, cpus, online, watched })
+        let walk_by_tables = match args.unwind {
+            Unwind::Fp => false,
+            Unwind::Auto => kernel::lacks_for_tables().is_none(),
+            Unwind::Table => match kernel::lacks_for_tables() {
+                None => true,
+                Some(lacks) => {
+                    bail!("this kernel cannot walk by tables, it lacks {lacks}; use --unwind auto")
+                }
+            },
+        };
+        Ok(Self { config, cpus, online, walk_by_tables, watched })
     }
 }
 

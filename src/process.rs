@@ -7,7 +7,7 @@
 //! A process's mappings are shared with its parent from fork until one of them changes, so that
 //! memory grows with the programs that run and not with the processes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -39,19 +39,28 @@ pub struct Resolved {
     pub thread_comm: Rc<str>,
 }
 
+/// A range of executable memory; its start is the key in [`Regions`].
 #[derive(Clone, Debug)]
-struct Region {
-    end: u64,
-    file_offset: u64,
-    object: ObjectId,
+pub struct Region {
+    /// First address behind it.
+    pub end: u64,
+    /// Offset of its start in the object's file.
+    pub file_offset: u64,
+    /// What is mapped.
+    pub object: ObjectId,
 }
+
+/// The executable memory of a process, by address.
+pub type Regions = BTreeMap<u64, Region>;
 
 #[derive(Clone, Debug)]
 struct Process {
     threads: HashMap<u32, Rc<str>>,
     comm: Rc<str>,
-    regions: Rc<BTreeMap<u64, Region>>,
+    regions: Rc<Regions>,
+    /// Where its paths start; its parent's as long as it is not known.
     root: Root,
+    root_is_known: bool,
     jit: Option<ObjectId>,
     exited_ns: Option<u64>,
 }
@@ -66,12 +75,21 @@ pub struct Processes {
     /// False: only processes that were announced by [`Self::follow`] or forked by one of them.
     everything: bool,
     peak: usize,
+    /// Processes whose executable memory is not what it was when [`Self::take_changed`] was called.
+    changed: HashSet<u32>,
 }
 
 impl Processes {
     /// An empty machine. With `everything` false, only followed processes are modelled.
     pub fn new(everything: bool) -> Self {
-        Self { processes: HashMap::new(), bpf: BTreeMap::new(), exited: Vec::new(), everything, peak: 0 }
+        Self {
+            processes: HashMap::new(),
+            bpf: BTreeMap::new(),
+            exited: Vec::new(),
+            everything,
+            peak: 0,
+            changed: HashSet::new(),
+        }
     }
 
     /// Models this process and its children although not everything is modelled.
@@ -102,9 +120,8 @@ impl Processes {
                 process.threads.insert(tid, comm);
                 if exec {
                     // The new program may have changed its root since the fork.
-                    if let Some(root) = objects.root_of(tgid) {
-                        self.processes.entry(tgid).and_modify(|process| process.root = root);
-                    }
+                    process.root_is_known = false;
+                    self.changed.insert(tgid);
                 }
             }
             Event::Exit { tgid, tid } => {
@@ -116,15 +133,23 @@ impl Processes {
                 } else if !others {
                     process.exited_ns = Some(time_ns);
                     self.exited.push((tgid, time_ns));
+                    self.changed.insert(tgid);
                 }
             }
             Event::Mmap(mmap) => {
                 let Some(process) = self.process(mmap.tgid, objects) else { return };
+                // Asking /proc takes longer than all the rest, and most files are known.
+                if !process.root_is_known && !objects.knows(&mmap) {
+                    process.root = objects.root_of(mmap.tgid).unwrap_or_else(|| process.root.clone());
+                    process.root_is_known = true;
+                }
                 let object = objects.of_mapping(&mmap, &process.root, &mut process.jit);
-                process.map(&mmap, object);
+                if process.map(&mmap, object) {
+                    self.changed.insert(mmap.tgid);
+                }
             }
             Event::Ksymbol(symbol) => self.ksymbol(&symbol, objects),
-            Event::Stack(_) => debug_assert!(false, "stacks are resolved, not applied"),
+            Event::Stack(_) | Event::Dump(_) => debug_assert!(false, "stacks are resolved, not applied"),
         }
         self.peak = self.peak.max(self.processes.len());
     }
@@ -132,7 +157,9 @@ impl Processes {
     fn process(&mut self, tgid: u32, objects: &mut Objects) -> Option<&mut Process> {
         if self.everything && !self.processes.contains_key(&tgid) {
             let mut process = Process::unknown();
-            process.root = objects.root_of(tgid).unwrap_or(Root::OURS);
+            if let Some(root) = objects.root_of(tgid) {
+                (process.root, process.root_is_known) = (root, true);
+            }
             self.processes.insert(tgid, process);
         }
         self.processes.get_mut(&tgid)
@@ -155,7 +182,7 @@ impl Processes {
             None if self.everything => Process::unknown(),
             None => return,
         };
-        // Not over the synthetic record of a process that was read from /proc meanwhile.
+        self.changed.insert(tgid);
         self.processes.insert(tgid, child);
     }
 
@@ -168,9 +195,37 @@ impl Processes {
         }
     }
 
+    /// Processes whose executable memory has changed since the last call.
+    pub fn take_changed(&mut self) -> HashSet<u32> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Executable memory of a process.
+    pub fn regions(&self, tgid: u32) -> Option<&Rc<Regions>> {
+        self.processes
+            .get(&tgid)
+            .filter(|process| process.exited_ns.is_none())
+            .map(|process| &process.regions)
+    }
+
+    /// Processes that are modelled.
+    pub fn tgids(&self) -> impl Iterator<Item = u32> {
+        self.processes.keys().copied()
+    }
+
+    /// Objects that some process has mapped; more than once where several have.
+    pub fn mapped_objects(&self) -> impl Iterator<Item = ObjectId> {
+        self.processes.values().flat_map(|process| process.regions.values().map(|region| region.object))
+    }
+
     /// Name of a process, as far as it is known.
     pub fn comm(&self, tgid: u32) -> String {
         self.processes.get(&tgid).map_or_else(|| "[unknown]".to_owned(), |process| process.comm.to_string())
+    }
+
+    /// Whether a process is modelled and has not exited.
+    pub fn lives(&self, tgid: u32) -> bool {
+        self.processes.get(&tgid).is_some_and(|process| process.exited_ns.is_none())
     }
 
     /// Number of modelled processes that have not exited.
@@ -253,15 +308,17 @@ impl Process {
             comm: "[unknown]".into(),
             regions: Rc::default(),
             root: Root::OURS,
+            root_is_known: false,
             jit: None,
             exited_ns: None,
         }
     }
 
-    fn map(&mut self, mmap: &Mmap, object: ObjectId) {
+    /// Maps; says whether that changed anything.
+    fn map(&mut self, mmap: &Mmap, object: ObjectId) -> bool {
         let Range { start, end } = mmap.range;
         if start >= end {
-            return;
+            return false;
         }
         let known = self.regions.range(..=start).next_back();
         if known.is_some_and(|(&at, region)| {
@@ -270,7 +327,7 @@ impl Process {
                 && region.file_offset == mmap.file_offset
                 && region.object == object
         }) {
-            return;
+            return false;
         }
         let regions = Rc::make_mut(&mut self.regions);
         // What the new mapping covers is gone; what sticks out on either side stays.
@@ -289,6 +346,7 @@ impl Process {
             }
         }
         regions.insert(start, Region { end, file_offset: mmap.file_offset, object });
+        true
     }
 
     fn location(&self, addr: u64) -> Option<Location> {

@@ -13,6 +13,7 @@ use crate::capture::child::Child;
 use crate::capture::perf::{self, Sideband};
 use crate::capture::proc;
 use crate::cli::RecordArgs;
+use crate::event::Timed;
 use crate::naming;
 use crate::output::file::Pending;
 use crate::plan::Plan;
@@ -23,11 +24,12 @@ use crate::signals::Signals;
 use crate::summary::Summary;
 use crate::tally::Tally;
 use crate::timeline::Timeline;
+use crate::unwinding::Unwinding;
 use crate::usage::{self, CpuTime};
 
-/// How often the side-band is read while processes come and go: soon enough to find their files.
+/// How often the side-band is read while new files appear: soon enough to open them.
 const BUSY_TICK: Duration = Duration::from_millis(10);
-/// How often it is read while none do.
+/// How often it is read otherwise. A ring that fills up ends the wait.
 const QUIET_TICK: Duration = Duration::from_millis(100);
 
 /// Records, and returns the exit status: the command's, or 0.
@@ -50,13 +52,10 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     // After the fork: the command keeps the limit that it was given.
     usage::raise_file_limit();
 
-    let mut sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
-    let mut timeline = Timeline::new(processes(&plan), Tally::new(empty_profile(args)));
-    snapshot(&plan, &mut timeline);
-    let mut sampler = Sampler::load(&plan.config)?;
+    let mut machine = Machine::listen(args, &mut plan)?;
     let clocks = plan.cpus.iter().map(|&cpu| perf::open_clock(cpu, args.frequency, args.include_idle));
-    sampler.attach(clocks.collect::<Result<_>>()?)?;
-    for missing in sideband.missing.iter().chain(&sampler.missing) {
+    machine.sampler.attach(clocks.collect::<Result<_>>()?)?;
+    for missing in machine.sideband.missing.iter().chain(&machine.sampler.missing) {
         eprintln!("profiler: this kernel lacks {missing}");
     }
 
@@ -67,15 +66,16 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     if let Some(child) = &mut child {
         child.release()?;
     }
-    let reason = follow(args, &plan, &mut signals, &mut child, &mut sideband, &mut sampler, &mut timeline)?;
-    sampler.detach();
+    let reason = follow(args, &plan, &mut signals, &mut child, &mut machine)?;
+    machine.sampler.detach();
     let duration = started.elapsed();
     let target_ns = target_cpu_ns(&plan).saturating_sub(target_before);
     // Twice: what was counted into one map while the other was drained.
     for _ in 0..2 {
-        drain(&mut sampler, &mut sideband, &mut timeline)?;
+        machine.drain()?;
     }
 
+    let Machine { sideband, sampler, timeline, unwinding } = machine;
     let mut summary = Summary {
         duration_s: duration.as_secs_f64(),
         cpus: plan.cpus.len(),
@@ -86,7 +86,8 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         cost: sampler.cost(),
         own_cpu_s: usage::own_cpu_s() - own_before,
         own_peak_bytes: usage::own_peak_bytes(),
-        kernel_bytes: sampler.map_bytes() + sideband.ring_bytes(),
+        kernel_bytes: sampler.map_bytes() + sideband.ring_bytes() + unwinding.bytes(),
+        tables: unwinding.figures(),
         ..Summary::default()
     };
     drop((sampler, sideband));
@@ -129,9 +130,7 @@ fn follow(
     plan: &Plan,
     signals: &mut Signals,
     child: &mut Option<Child>,
-    sideband: &mut Sideband,
-    sampler: &mut Sampler,
-    timeline: &mut Timeline,
+    machine: &mut Machine,
 ) -> Result<End> {
     let progress = Progress::new();
     let started = Instant::now();
@@ -140,7 +139,7 @@ fn follow(
     let mut lost = 0;
     loop {
         let left = args.duration.map(|duration| duration.saturating_sub(started.elapsed()));
-        wait(signals, sideband, left.map_or(tick, |left| left.min(tick)))?;
+        wait(signals, &machine.sideband, left.map_or(tick, |left| left.min(tick)))?;
         while let Some(received) = signals.receive() {
             if let Some(child) = child.as_ref().filter(|_| received.to_us_alone) {
                 child.signal(received.signal);
@@ -152,22 +151,22 @@ fn follow(
         if signals.interrupts > 0 {
             return Ok(End::Signal);
         }
-        if left == Some(Duration::ZERO) || (child.is_none() && targets_are_gone(plan, timeline)) {
+        if left == Some(Duration::ZERO) || (child.is_none() && targets_are_gone(plan, &machine.timeline)) {
             return Ok(End::Time);
         }
-        if sideband.lost > lost {
+        if machine.sideband.lost > lost {
             // What was not told can be seen, as far as it still lives.
-            lost = sideband.lost;
-            snapshot(plan, timeline);
+            lost = machine.sideband.lost;
+            machine.timeline.inbox().extend(snapshot(plan));
         }
-        if drained.elapsed() >= sampler.sizes.interval {
-            drain(sampler, sideband, timeline)?;
+        if drained.elapsed() >= machine.sampler.sizes.interval {
+            machine.drain()?;
             drained = Instant::now();
         } else {
-            tick = if read(sampler, sideband, timeline)? { BUSY_TICK } else { (tick * 2).min(QUIET_TICK) };
+            tick = if machine.read()? { BUSY_TICK } else { (tick * 2).min(QUIET_TICK) };
         }
         if progress.is_visible() {
-            let outcomes = Summary { outcomes: sampler.outcomes()?, ..Summary::default() };
+            let outcomes = Summary { outcomes: machine.sampler.outcomes()?, ..Summary::default() };
             let lost = outcomes.lost().values().sum();
             progress.recording(started.elapsed(), args.duration, outcomes.taken(), lost);
         }
@@ -195,24 +194,56 @@ fn wait(signals: &Signals, sideband: &Sideband, timeout: Duration) -> Result<()>
     }
 }
 
-/// Reads all rings and applies what happened; says whether processes came or went.
-fn read(sampler: &mut Sampler, sideband: &mut Sideband, timeline: &mut Timeline) -> Result<bool> {
-    let now_ns = proc::now_ns();
-    sampler.read_stacks(timeline.inbox())?;
-    let stacks = timeline.inbox().len();
-    sideband.read(timeline.inbox());
-    let active = timeline.inbox().len() > stacks;
-    timeline.advance(now_ns);
-    Ok(active)
+/// Everything that listens to the machine, and the model of it that comes of that.
+struct Machine {
+    sideband: Sideband,
+    sampler: Sampler,
+    timeline: Timeline,
+    unwinding: Unwinding,
 }
 
-/// Takes the counts of the interval that ends now.
-fn drain(sampler: &mut Sampler, sideband: &mut Sideband, timeline: &mut Timeline) -> Result<()> {
-    let end_ns = proc::now_ns();
-    let counts = sampler.drain()?;
-    read(sampler, sideband, timeline)?;
-    timeline.count(&counts, end_ns);
-    Ok(())
+impl Machine {
+    /// Opens the side-band, reads what runs already, makes its unwind tables, loads the sampler.
+    fn listen(args: &RecordArgs, plan: &mut Plan) -> Result<Self> {
+        let sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
+        let mut timeline = Timeline::new(processes(plan), Tally::new(empty_profile(args)));
+        let mut unwinding = Unwinding::default();
+        timeline.inbox().extend(snapshot(plan));
+        timeline
+            .advance(proc::now_ns(), |dump, processes, objects| unwinding.unwind(dump, processes, objects));
+        if plan.walk_by_tables {
+            unwinding.prepare(&timeline.processes, &timeline.objects);
+            plan.config.tables = Some(unwinding.capacity());
+        }
+        let sampler = Sampler::load(&plan.config)?;
+        if let Some(tables) = sampler.tables()? {
+            unwinding.publish(tables, &mut timeline.processes, &timeline.objects);
+        }
+        Ok(Self { sideband, sampler, timeline, unwinding })
+    }
+
+    /// Reads all rings and applies what happened; says whether the next look should be soon: new
+    /// files are there to be opened, or new mappings to be walked by.
+    fn read(&mut self) -> Result<bool> {
+        let Self { sideband, sampler, timeline, unwinding } = self;
+        let now_ns = proc::now_ns();
+        let known = timeline.objects.iter().len();
+        sampler.read_stacks(timeline.inbox())?;
+        sideband.read(timeline.inbox());
+        timeline.advance(now_ns, |dump, processes, objects| unwinding.unwind(dump, processes, objects));
+        let published = unwinding.update(&mut timeline.processes, &timeline.objects);
+        Ok(published || timeline.objects.iter().len() > known)
+    }
+
+    /// Takes the counts of the interval that ends now.
+    fn drain(&mut self) -> Result<()> {
+        let end_ns = proc::now_ns();
+        let counts = self.sampler.drain()?;
+        self.unwinding.settle();
+        self.read()?;
+        self.timeline.count(&counts, end_ns);
+        Ok(())
+    }
 }
 
 fn processes(plan: &Plan) -> Processes {
@@ -225,18 +256,19 @@ fn processes(plan: &Plan) -> Processes {
     processes
 }
 
-/// Brings in what runs already.
-fn snapshot(plan: &Plan, timeline: &mut Timeline) {
+/// What runs already, as the events that led to it.
+fn snapshot(plan: &Plan) -> Vec<Timed> {
     let processes = match &plan.config.filter {
         Filter::Everything => proc::processes(),
         Filter::Processes(ids) => ids.clone(),
         Filter::Threads(_) => plan.watched.clone(),
     };
-    proc::snapshot_bpf(timeline.inbox());
+    let mut events = Vec::new();
+    proc::snapshot_bpf(&mut events);
     for tgid in processes {
-        proc::snapshot(tgid, timeline.inbox());
+        proc::snapshot(tgid, &mut events);
     }
-    timeline.advance(proc::now_ns());
+    events
 }
 
 /// Rings take 512 KiB per CPU: 5,000 records, of which a short process leaves ten. Large machines

@@ -8,6 +8,19 @@ use crate::event::{Loss, Outcome, Truncation};
 use crate::profile::Profile;
 use crate::usage::CpuTime;
 
+/// What the unwind tables came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TableFigures {
+    /// Files with a table.
+    pub files: usize,
+    /// Rows of all of them.
+    pub rows: usize,
+    /// Seconds spent on building them.
+    pub build_s: f64,
+    /// Files and processes for which there was no room: walked by frame pointers.
+    pub refused: u64,
+}
+
 /// The figures of a recording.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
@@ -35,6 +48,8 @@ pub struct Summary {
     pub own_peak_bytes: u64,
     /// Memory in the kernel for maps and rings, in bytes.
     pub kernel_bytes: u64,
+    /// Unwind tables, if stacks were walked by them.
+    pub tables: Option<TableFigures>,
 }
 
 impl Summary {
@@ -125,6 +140,19 @@ impl Summary {
         for (at, (name, samples)) in hottest.iter().enumerate() {
             let label = if at == 0 { "hottest" } else { "" };
             let _ = writeln!(text, "  {label:7} {:5.1}%  {name}", share(*samples as f64, taken as f64));
+        }
+        if let Some(tables) = self.tables {
+            let _ = write!(
+                text,
+                "  tables  {} unwind rows of {} files, built in {:.0} ms",
+                thousands(tables.rows as u64),
+                tables.files,
+                tables.build_s * 1e3
+            );
+            if tables.refused > 0 {
+                let _ = write!(text, "; no room for {} more: walked by frame pointers", tables.refused);
+            }
+            text.push('\n');
         }
         let _ = write!(text, "  cost    ");
         if let Some(cost) = self.cost {

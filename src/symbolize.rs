@@ -291,7 +291,7 @@ fn short_bpf_name(symbol: &str) -> &str {
 }
 
 /// All processes have the same vDSO: ours, from our own memory.
-fn vdso() -> Option<File> {
+pub fn vdso() -> Option<File> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let range = maps.lines().find(|line| line.ends_with("[vdso]"))?.split(' ').next()?;
     let (start, end) = range.split_once('-')?;

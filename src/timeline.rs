@@ -4,7 +4,7 @@
 //! is released when nothing earlier can still arrive: every ring has been read at a moment after
 //! it. Until then it waits here.
 
-use crate::event::{Count, Event, Timed};
+use crate::event::{Count, Dump, Event, Stack, Timed};
 use crate::objects::Objects;
 use crate::process::Processes;
 use crate::tally::{Finished, Tally};
@@ -32,12 +32,17 @@ impl Timeline {
         &mut self.waiting
     }
 
-    /// Applies what happened up to `until_ns`; all rings must have been read since.
-    pub fn advance(&mut self, until_ns: u64) {
+    /// Applies what happened up to `until_ns`; all rings must have been read since. `unwind` walks
+    /// stacks that came as memory.
+    pub fn advance(&mut self, until_ns: u64, mut unwind: impl FnMut(&Dump, &Processes, &Objects) -> Stack) {
         // Stable: one CPU's events of one instant keep their order.
         self.waiting.sort_by_key(|event| event.time_ns);
         let ready = self.waiting.partition_point(|event| event.time_ns <= until_ns);
         for Timed { time_ns, event } in self.waiting.drain(..ready) {
+            let event = match event {
+                Event::Dump(dump) => Event::Stack(unwind(&dump, &self.processes, &self.objects)),
+                event => event,
+            };
             match event {
                 Event::Stack(stack) => {
                     let resolved = self.processes.resolve(&stack, &mut self.objects);

@@ -2,6 +2,9 @@
 
 use std::fs;
 
+/// The fix without which [`user_reads_may_freeze`].
+const READS_FIX: &str = "a fix for reads of user memory in interrupts (6.1.36, 6.3.10 or 6.4)";
+
 /// Whether reading user memory from an interrupt can freeze this kernel.
 ///
 /// In Linux 5.19 to 6.3, `copy_from_user_nofault` checks the kernel's side of the copy and takes a
@@ -11,6 +14,17 @@ pub fn user_reads_may_freeze() -> bool {
     let signature = fs::read_to_string("/proc/version_signature").unwrap_or_default();
     let version = fs::read_to_string("/proc/version").unwrap_or_default();
     upstream(&signature, &version).is_some_and(may_freeze)
+}
+
+/// What this kernel lacks for walks by unwind tables, in words.
+pub fn lacks_for_tables() -> Option<&'static str> {
+    if user_reads_may_freeze() {
+        return Some(READS_FIX);
+    }
+    let signature = fs::read_to_string("/proc/version_signature").unwrap_or_default();
+    let version = fs::read_to_string("/proc/version").unwrap_or_default();
+    let has_bpf_loop = upstream(&signature, &version).is_none_or(|version| version >= [5, 17, 0]);
+    (!has_bpf_loop).then_some("bpf_loop (Linux 5.17)")
 }
 
 fn may_freeze(version: [u32; 3]) -> bool {

@@ -92,7 +92,7 @@ pub struct Sideband {
     /// Records that the kernel had no room for.
     pub lost: u64,
     /// What this kernel does not report, in words.
-    pub missing: Vec<&'static str>,
+    pub missing: Vec<String>,
 }
 
 impl Sideband {
@@ -121,13 +121,11 @@ impl Sideband {
         // A kernel refuses bits it does not know. Leave out the newest first.
         if open(&mut attr, first).is_err_and(|error| error.raw_os_error() == Some(nix::libc::EINVAL)) {
             attr.set_build_id(0);
-            missing.push(
-                "build ids in mapping records (Linux 5.12): binaries of exited processes are told by inode",
-            );
+            missing.push("build ids in mapping records (Linux 5.12): binaries are told by inode".to_owned());
         }
         if open(&mut attr, first).is_err_and(|error| error.raw_os_error() == Some(nix::libc::EINVAL)) {
             attr.set_ksymbol(0);
-            missing.push("symbol records of BPF programs (Linux 5.1)");
+            missing.push("symbol records of BPF programs (Linux 5.1)".to_owned());
         }
         let rings = cpus
             .iter()

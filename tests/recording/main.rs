@@ -11,3 +11,4 @@ mod processes;
 mod refusals;
 mod shares;
 mod viewers;
+mod whole;

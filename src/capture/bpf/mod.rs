@@ -25,13 +25,17 @@ use libbpf_rs::{
 };
 
 use crate::capture::kernel;
-use crate::event::{Count, CountKey, Event, Loss, Outcome, Stack, Timed, Truncation};
+use crate::event::{Count, Outcome, Timed};
 
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/profile.skel.rs"));
 }
+use decode::{count_key, dump, outcome, plain, stack};
 use skeleton::types as abi;
+
+mod decode;
+pub mod tables;
 
 /// What the sampler is asked for.
 #[derive(Clone, Debug)]
@@ -52,6 +56,8 @@ pub struct Config {
     pub include_idle: bool,
     /// Capacity of the counts map, in place of the computed one.
     pub counts_entries: Option<u32>,
+    /// Walk user stacks by unwind tables of this size; without it, by frame pointers.
+    pub tables: Option<tables::Capacity>,
 }
 
 /// Whose samples are taken.
@@ -78,6 +84,10 @@ pub struct Sizes {
 
 /// Largest counts map; reached by 33 CPUs at 999 Hz and one drain per second.
 const MOST_COUNTS: u64 = 1 << 16;
+/// A stack of 256 frames, kernel and user together. Deeper ones are few.
+const DEEP_BODY_BYTES: u64 = 48 + 8 * 256;
+/// Ring for the stacks of young processes: 240 of them.
+const DUMPS_BYTES: u32 = 1 << 22;
 /// Processes or threads that can be followed at once.
 const MOST_TARGETS: u32 = 1 << 16;
 
@@ -89,8 +99,7 @@ impl Sizes {
         let interval = Duration::from_millis((counts_entries * 500 / per_second).clamp(100, 1000));
         // Bodies are read about ten times in an interval; room is left for five of those.
         let bodies = per_second * interval.as_millis() as u64 / 2000 + 1;
-        let ring_bytes =
-            (bodies * size_of::<abi::stack_body>() as u64).next_power_of_two().clamp(1 << 18, 1 << 26);
+        let ring_bytes = (bodies * DEEP_BODY_BYTES).next_power_of_two().clamp(1 << 18, 1 << 26);
         Self { counts_entries: counts_entries as u32, ring_bytes: ring_bytes as u32, interval }
     }
 }
@@ -127,10 +136,11 @@ pub struct Sampler {
     received: Rc<RefCell<Vec<Timed>>>,
     counts: [MapHandle; 2],
     current: usize,
+    walks_by_tables: bool,
     /// Sizes in force.
     pub sizes: Sizes,
     /// What this kernel lacks, in words.
-    pub missing: Vec<&'static str>,
+    pub missing: Vec<String>,
 }
 
 /// What libbpf said, to be shown if a step fails.
@@ -207,12 +217,28 @@ impl Sampler {
         knobs.include_idle = config.include_idle;
         knobs.kernel_walks_user = kernel::user_reads_may_freeze();
         knobs.period_ns = period_ns(config.frequency_hz);
-        if knobs.kernel_walks_user {
-            missing.push("a fix for reads of user memory (6.1.36, 6.3.10 or 6.4): user stacks are walked by the kernel");
+        let tables = config.tables;
+        if let Some(lacks) = kernel::lacks_for_tables() {
+            let walk = if knobs.kernel_walks_user { "by the kernel" } else { "by frame pointers alone" };
+            missing.push(format!("{lacks}: user stacks are walked {walk}"));
         }
         let follow = matches!(config.filter, Filter::Processes(_));
         open.progs.follow_child.set_autoload(follow);
-        open.progs.forget_process.set_autoload(follow);
+        open.progs.forget_process.set_autoload(follow || tables.is_some());
+        open.progs.on_cpu.set_autoload(tables.is_none());
+        open.progs.on_cpu_by_tables.set_autoload(tables.is_some());
+        open.progs.inherit_tables.set_autoload(tables.is_some());
+        open.progs.forget_tables.set_autoload(tables.is_some());
+        if tables.is_none() {
+            open.maps.unwind_rules.set_max_entries(1)?;
+        }
+        if let Some(capacity) = tables {
+            open.maps.unwind_chunks.set_max_entries(capacity.chunks)?;
+            open.maps.unwind_pages.set_max_entries(capacity.pages)?;
+            open.maps.unwind_mappings.set_max_entries(capacity.mappings)?;
+            open.maps.unwind_processes.set_max_entries(capacity.processes)?;
+            open.maps.dumps.set_max_entries(DUMPS_BYTES)?;
+        }
         open.maps.counts_a.set_max_entries(sizes.counts_entries)?;
         open.maps.counts_b.set_max_entries(sizes.counts_entries)?;
         open.maps.bodies.set_max_entries(sizes.ring_bytes)?;
@@ -228,8 +254,13 @@ impl Sampler {
         let received = Rc::new(RefCell::new(Vec::new()));
         let sink = Rc::clone(&received);
         let mut builder = RingBufferBuilder::new();
+        let dumped = Rc::clone(&received);
         builder.add(&skeleton.maps.bodies, move |bytes| {
             sink.borrow_mut().extend(stack(bytes));
+            0
+        })?;
+        builder.add(&skeleton.maps.dumps, move |bytes| {
+            dumped.borrow_mut().extend(dump(bytes));
             0
         })?;
         let bodies = builder.build().map_err(|error| with_log(error, "failed to map the BPF ring buffer"))?;
@@ -246,11 +277,14 @@ impl Sampler {
             received,
             counts,
             current: 0,
+            walks_by_tables: tables.is_some(),
             sizes,
             missing,
         };
         if sampler._statistics.is_none() {
-            sampler.missing.push("BPF run-time statistics (Linux 5.8): the sampler's own cost is not known");
+            sampler
+                .missing
+                .push("BPF run-time statistics (Linux 5.8): the sampler's own cost is not known".to_owned());
         }
         for id in targets {
             sampler.target(*id)?;
@@ -267,9 +301,12 @@ impl Sampler {
     /// Starts sampling on `clocks`, one event per CPU, and following children.
     pub fn attach(&mut self, clocks: Vec<OwnedFd>) -> Result<()> {
         let progs = &self.skeleton.progs;
-        for (program, name) in
-            [(&progs.follow_child, "sched_process_fork"), (&progs.forget_process, "sched_process_free")]
-        {
+        for (program, name) in [
+            (&progs.follow_child, "sched_process_fork"),
+            (&progs.inherit_tables, "sched_process_fork"),
+            (&progs.forget_tables, "sched_process_exec"),
+            (&progs.forget_process, "sched_process_free"),
+        ] {
             if program.autoload() {
                 let link = program
                     .attach()
@@ -279,12 +316,30 @@ impl Sampler {
         }
         for clock in clocks {
             // libbpf closes the event with the link.
-            let link = progs.on_cpu.attach_perf_event(clock.into_raw_fd());
+            let sampler = if self.walks_by_tables { &progs.on_cpu_by_tables } else { &progs.on_cpu };
+            let link = sampler.attach_perf_event(clock.into_raw_fd());
             self.links.push(
                 link.map_err(|error| with_log(error, "failed to attach the sampler to a CPU's clock"))?,
             );
         }
         Ok(())
+    }
+
+    /// The arrays of unwind tables, if stacks are walked by them.
+    pub fn tables(&self) -> Result<Option<tables::Tables>> {
+        if !self.walks_by_tables {
+            return Ok(None);
+        }
+        let maps = &self.skeleton.maps;
+        let processes = MapHandle::try_from(&maps.unwind_processes)?;
+        tables::Tables::new(
+            &maps.unwind_chunks,
+            &maps.unwind_pages,
+            &maps.unwind_mappings,
+            &maps.unwind_rules,
+            processes,
+        )
+        .map(Some)
     }
 
     /// Stops sampling.
@@ -335,8 +390,16 @@ impl Sampler {
         self._statistics.as_ref()?;
         let mut cost = Cost::default();
         let progs = &self.skeleton.progs;
-        for program in [&progs.on_cpu, &progs.follow_child, &progs.forget_process] {
-            let sampler = program.name() == progs.on_cpu.name();
+        for program in [
+            &progs.on_cpu,
+            &progs.on_cpu_by_tables,
+            &progs.follow_child,
+            &progs.inherit_tables,
+            &progs.forget_tables,
+            &progs.forget_process,
+        ] {
+            let sampler =
+                program.name() == progs.on_cpu.name() || program.name() == progs.on_cpu_by_tables.name();
             if !program.autoload() {
                 continue;
             }
@@ -424,67 +487,6 @@ fn drain_map(map: &MapHandle) -> Result<Vec<Count>> {
     }
 }
 
-/// Types of the ABI: integers only, so that any bytes make a value.
-trait Plain: Default {}
-impl Plain for abi::stack_body {}
-impl Plain for abi::cpu_state {}
-
-/// A value from the start of `bytes`; what they do not cover stays zero.
-fn plain<T: Plain>(bytes: &[u8]) -> T {
-    let mut value = T::default();
-    let n = bytes.len().min(size_of::<T>());
-    // SAFETY: both are valid for `n` bytes and do not overlap; every bit pattern is a valid `T`.
-    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut value).cast(), n) };
-    value
-}
-
-fn count_key(key: &abi::counts_key) -> CountKey {
-    CountKey {
-        tgid: key.tgid,
-        tid: key.tid,
-        kind: key.kind,
-        generation: key.generation,
-        kernel_stack_id: key.kernel_stack_id,
-        user_stack_id: key.user_stack_id,
-    }
-}
-
-fn stack(bytes: &[u8]) -> Option<Timed> {
-    let body: abi::stack_body = plain(bytes);
-    let (kernel, user) = (usize::from(body.kernel_frames), usize::from(body.user_frames));
-    let frames = body.frames.get(..kernel + user)?;
-    let truncation = match outcome(body.outcome) {
-        Outcome::Incomplete(truncation) => Some(truncation),
-        _ => None,
-    };
-    let stack = Stack {
-        key: count_key(&body.key),
-        truncation,
-        kernel: frames[..kernel].to_vec(),
-        user: frames[kernel..].to_vec(),
-    };
-    Some(Timed { time_ns: body.time_ns, event: Event::Stack(stack) })
-}
-
-/// What the numbers of `enum outcome` mean. One that is not listed would be a new one that this
-/// function was not taught: it counts as lost rather than as nothing.
-fn outcome(number: u32) -> Outcome {
-    use Outcome::{Complete, Filtered, Idle, Incomplete, Lost};
-    match abi::outcome(number) {
-        abi::outcome::OUTCOME_IDLE => Idle,
-        abi::outcome::OUTCOME_FILTERED => Filtered,
-        abi::outcome::OUTCOME_COMPLETE => Complete,
-        abi::outcome::OUTCOME_KERNEL_DEPTH => Incomplete(Truncation::KernelDepth),
-        abi::outcome::OUTCOME_KERNEL_FAILED => Incomplete(Truncation::KernelFailed),
-        abi::outcome::OUTCOME_USER_DEPTH => Incomplete(Truncation::UserDepth),
-        abi::outcome::OUTCOME_USER_CHAIN => Incomplete(Truncation::FramePointer),
-        abi::outcome::OUTCOME_USER_FAULT => Incomplete(Truncation::UnreadableStack),
-        abi::outcome::OUTCOME_USER_UNKNOWN => Incomplete(Truncation::KernelWalk),
-        abi::outcome::OUTCOME_LOST_COUNTS_FULL => Lost(Loss::CountsFull),
-        _ => Lost(Loss::CountsBusy),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -501,13 +503,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn every_outcome_has_a_meaning_of_its_own() {
-        let mut seen: Vec<Outcome> = (0..abi::outcome::OUTCOME_MAX.0).map(outcome).collect();
-        seen.sort();
-        seen.dedup();
-        assert_eq!(seen.len(), abi::outcome::OUTCOME_MAX.0 as usize);
     }
 }

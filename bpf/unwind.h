@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
+/*
+ * One step of a walk: from a frame's registers to its caller's. Compiled for BPF and, for tests and
+ * for stacks that are unwound in user space, natively; memory is read through READ_STACK, which the
+ * includer defines: READ_STACK(memory, into, bytes, address), 0 if it could be read.
+ *
+ * On x86-64, with the row's rule giving CFA:
+ *
+ *	caller's ip = *(CFA - 8)
+ *	caller's sp = CFA
+ *	caller's fp = as saved_fp says
+ */
+#ifndef UNWIND_H
+#define UNWIND_H
+
+#define LOWEST_USER_ADDRESS 0x1000ULL
+#define HIGHEST_USER_ADDRESS 0x00ffffffffffffffULL
+
+/* Offsets of saved registers from sp at the first instruction of a signal trampoline: the
+ * sigcontext within struct rt_sigframe (arch/x86/include/asm/sigframe.h), less the popped return
+ * address. */
+#define SIGNAL_FP 120
+#define SIGNAL_SP 160
+#define SIGNAL_IP 168
+
+enum step {
+	STEP_CALLER,	  /* regs are the caller's; ip is a return address */
+	STEP_INTERRUPTED, /* regs are those of the code that a signal interrupted */
+	STEP_END,	  /* this was the first function */
+	STEP_FAULT,	  /* the stack could not be read */
+	STEP_NOT_UNDERSTOOD,
+	STEP_REGISTER,
+	STEP_NO_ROW, /* no rule, and fp is no frame pointer */
+};
+
+/* By frame pointer: *(fp) is the caller's, *(fp + 8) the return address. A thread's first function
+ * has 0. Anything that cannot be a frame above this one is data. */
+static __always_inline enum step step_by_frame_pointer(struct unwind_registers *regs, void *memory)
+{
+	struct {
+		__u64 fp;
+		__u64 ip;
+	} frame;
+
+	if (!regs->fp)
+		return STEP_END;
+	if (regs->fp < regs->sp || (regs->fp & 7))
+		return STEP_NO_ROW;
+	if (READ_STACK(memory, &frame, sizeof(frame), regs->fp))
+		return STEP_FAULT;
+	if (!frame.ip)
+		return frame.fp ? STEP_NO_ROW : STEP_END;
+	if (frame.ip < LOWEST_USER_ADDRESS || frame.ip > HIGHEST_USER_ADDRESS)
+		return STEP_NO_ROW;
+	regs->ip = frame.ip;
+	regs->sp = regs->fp + sizeof(frame);
+	regs->fp = frame.fp;
+	return STEP_CALLER;
+}
+
+static __always_inline enum step step_out_of_signal(struct unwind_registers *regs, void *memory)
+{
+	__u64 sp = regs->sp;
+
+	if (READ_STACK(memory, &regs->ip, 8, sp + SIGNAL_IP) ||
+	    READ_STACK(memory, &regs->fp, 8, sp + SIGNAL_FP) ||
+	    READ_STACK(memory, &regs->sp, 8, sp + SIGNAL_SP))
+		return STEP_FAULT;
+	return STEP_INTERRUPTED;
+}
+
+/* `leaf` are all registers of the leaf, or NULL for a caller, which has lost them. */
+static __always_inline enum step unwind_step(struct unwind_registers *regs,
+					     const struct unwind_rule *rule, const __u64 *leaf,
+					     void *memory)
+{
+	struct {
+		__u64 fp;
+		__u64 ip;
+	} frame;
+	__u32 return_register = LEAF_REGISTERS;
+	__u64 cfa;
+
+	switch (rule->cfa) {
+	case CFA_UNCOVERED:
+		return step_by_frame_pointer(regs, memory);
+	case CFA_END:
+		return STEP_END;
+	case CFA_SIGNAL:
+		return step_out_of_signal(regs, memory);
+	case CFA_SP:
+		cfa = regs->sp + rule->offset;
+		break;
+	case CFA_FP:
+		cfa = regs->fp + rule->offset;
+		break;
+	case CFA_DEREF_SP:
+	case CFA_DEREF_FP:
+		cfa = (rule->cfa == CFA_DEREF_SP ? regs->sp : regs->fp) + (__s16)rule->offset;
+		if (READ_STACK(memory, &cfa, 8, cfa))
+			return STEP_FAULT;
+		cfa += rule->offset >> 16;
+		break;
+	case CFA_PLT:
+		cfa = regs->sp + 8 + ((__s32)(regs->ip & 15) >= rule->offset ? 8 : 0);
+		break;
+	case CFA_REGISTER:
+		if (!leaf)
+			return STEP_REGISTER;
+		cfa = leaf[LEAF_RULE_CFA(rule->offset)] + LEAF_RULE_ADDED(rule->offset);
+		return_register = LEAF_RULE_RETURN_ADDRESS(rule->offset);
+		break;
+	default:
+		return STEP_NOT_UNDERSTOOD;
+	}
+	if (rule->saved_fp == SAVED_FP_AT_CFA && rule->fp_offset == -16 &&
+	    return_register == LEAF_REGISTERS) {
+		/* The usual frame: both words lie side by side. */
+		if (READ_STACK(memory, &frame, sizeof(frame), cfa - 16))
+			return STEP_FAULT;
+	} else {
+		frame.fp = regs->fp;
+		if (leaf && return_register < LEAF_REGISTERS)
+			frame.ip = leaf[return_register & (LEAF_REGISTERS - 1)];
+		else if (READ_STACK(memory, &frame.ip, 8, cfa - 8))
+			return STEP_FAULT;
+		if (rule->saved_fp != SAVED_FP_SAME && rule->saved_fp != SAVED_FP_UNDEFINED) {
+			__u64 at = cfa;
+
+			if (rule->saved_fp == SAVED_FP_AT_FP)
+				at = regs->fp;
+			else if (rule->saved_fp == SAVED_FP_AT_SP)
+				at = regs->sp;
+			if (READ_STACK(memory, &frame.fp, 8, at + rule->fp_offset))
+				return STEP_FAULT;
+		}
+	}
+	if (!frame.ip)
+		return STEP_END;
+	regs->ip = frame.ip;
+	regs->sp = cfa;
+	regs->fp = frame.fp;
+	return STEP_CALLER;
+}
+
+/*
+ * The last row at or before `low` among `n` sorted ones, of which the first begins at 0. `at` is
+ * memory of the caller's: what is kept there the verifier does not know, so that it need not follow
+ * each of the 2^13 ways through the search.
+ */
+static __always_inline __u32 find_row(const struct unwind_row *rows, __u32 first, __u32 n,
+				      __u16 low, volatile __u32 *at)
+{
+	*at = 0;
+	for (__u32 step = (MAX_ROWS_PER_PAGE + 1) / 2; step; step /= 2) {
+		__u32 probe = *at + step;
+
+		if (probe < n && rows[(first + probe) & (ROWS_PER_CHUNK - 1)].low <= low)
+			*at = probe;
+	}
+	return (first + *at) & (ROWS_PER_CHUNK - 1);
+}
+
+#endif

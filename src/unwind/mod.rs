@@ -1,0 +1,94 @@
+//! Call frame information into a table that a kernel program can walk.
+//!
+//! Compilers describe in `.eh_frame`, for C++ exceptions and debuggers, how to get from any
+//! instruction to its function's caller: the *canonical frame address* (CFA), which is the stack
+//! pointer after the return, and where the caller's registers are. The description is a program of
+//! small instructions for each function (*FDE*), which starts from a shared prologue (*CIE*). To
+//! interpret it at every sample is too slow, and in the kernel impossible. So it is interpreted once
+//! for a file, ahead:
+//!
+//! ```text
+//! elf ─▶ sections, segments ─▶ eh_frame ─▶ rows of rules ─▶ table ─▶ pages of 4-byte rows
+//!                                 └ x86_64: what a row of DWARF means on this machine
+//! ```
+//!
+//! Only what a walk needs is kept: CFA, frame pointer and return address. A whole libc comes to some
+//! hundred different [`Rule`]s, so a row is an offset and the rule's index.
+//!
+//! What keeps the walk honest:
+//!
+//! - A row that is not understood has a rule which says so. It never extends its predecessor: a walk
+//!   that goes on by the wrong rule yields plausible nonsense.
+//! - The end of a function is a row too, [`Rule::Uncovered`], unless another function starts there.
+//! - Where several FDEs cover an instruction (identical code folding, broken linkers), the one that
+//!   starts last below it is right, as it is for C++ exceptions: they search a list of starts.
+//! - Rules belong to offsets in the *file*, not to addresses: a process may map any part anywhere,
+//!   and each segment has a distance of its own between the two.
+//! - Files come from every process on the machine and are untrusted. All sizes are bounded, by the
+//!   file's and by constants; work is linear in the section's size.
+
+pub mod eh_frame;
+pub mod show;
+pub mod table;
+pub mod x86_64;
+
+use anyhow::Result;
+
+use crate::elf::{Elf, Source};
+use table::Table;
+
+/// How to get from an instruction to its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// An ordinary frame.
+    Frame(x86_64::Frame),
+    /// The kernel has interrupted the caller, to deliver a signal.
+    SignalFrame,
+    /// There is no caller: the thread starts here.
+    EndOfStack,
+    /// No function is described here: follow the frame pointer, if at all.
+    Uncovered,
+    /// Described, but in a way that has no rule here.
+    NotUnderstood(Reason),
+}
+
+/// Why a row is not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The CFA is the result of an unknown expression, or is too far from its register.
+    Cfa,
+    /// The return address is neither in its place nor in a register.
+    ReturnAddress,
+    /// The caller's stack pointer is not the CFA.
+    StackPointer,
+    /// Marked as a signal frame, which it does not look like.
+    SignalFrame,
+    /// The instructions are malformed or of an unknown kind.
+    Instructions,
+    /// The file has more different rules than a table can hold.
+    TooManyRules,
+}
+
+impl Reason {
+    /// A few words for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Cfa => "CFA expression",
+            Self::ReturnAddress => "return address",
+            Self::StackPointer => "stack pointer",
+            Self::SignalFrame => "signal frame",
+            Self::Instructions => "instructions",
+            Self::TooManyRules => "too many rules",
+        }
+    }
+}
+
+/// The table of a file.
+///
+/// # Errors
+/// If the file cannot be read, is not for this machine, has no call frame information, or more of it
+/// than is reasonable.
+pub fn build(file: &dyn Source) -> Result<Table> {
+    let elf = Elf::read(file)?;
+    eh_frame::convert(&elf.call_frames(file)?, &elf.segments)
+}

@@ -1,0 +1,71 @@
+//! `profiler unwind-table`: the rows of a file, for people and for tests.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use super::Rule;
+use super::table::Table;
+use crate::cli::UnwindTableArgs;
+use crate::elf::Segment;
+
+/// Prints a file's rows to standard output, and what there is to know about them to standard error.
+/// Columns are named and written as by `readelf --debug-dump=frames-interp`.
+///
+/// # Errors
+/// If the file has no table, or standard output cannot be written.
+pub fn run(args: &UnwindTableArgs) -> Result<()> {
+    let name = args.file.display();
+    let file = File::open(&args.file).with_context(|| format!("failed to open {name}"))?;
+    let start = Instant::now();
+    let elf = crate::elf::Elf::read(&file).with_context(|| format!("failed to read {name}"))?;
+    let table = super::build(&file).with_context(|| format!("failed to build the table of {name}"))?;
+    let elapsed = start.elapsed();
+    match write(&table, &elf.segments, BufWriter::new(io::stdout().lock())) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written.context("failed to write rows to standard output")?,
+    }
+    let stats = &table.stats;
+    eprintln!(
+        "{} functions, {} rows, {} rules; {} pages, {} bytes; {:.1} ms",
+        stats.fdes,
+        table.rows().count(),
+        table.rules().len(),
+        table.pages().count(),
+        table.rows_bytes(),
+        elapsed.as_secs_f64() * 1e3,
+    );
+    for (count, what) in [
+        (stats.duplicate_fdes, "entries for code that has one already"),
+        (stats.ignored_fdes, "entries for no code of this file"),
+        (stats.broken_entries, "entries that cannot be read"),
+    ] {
+        if count > 0 {
+            eprintln!("{count} {what}");
+        }
+    }
+    for (reason, rows) in &stats.not_understood {
+        eprintln!("{rows} rows not understood: {}", reason.words());
+    }
+    Ok(())
+}
+
+fn write(table: &Table, segments: &[Segment], mut out: impl Write) -> io::Result<()> {
+    writeln!(out, "{:<16} {:<8} {:<14} {:<10} ra", "vaddr", "offset", "CFA", "rbp")?;
+    for row in table.rows() {
+        let offset = row.file_offset;
+        let code = segments.iter().filter(|segment| segment.executable);
+        let vaddr = code.filter_map(|segment| segment.vaddr(offset)).next().unwrap_or_default();
+        write!(out, "{vaddr:016x} {offset:08x} ")?;
+        match table.rule(row.rule) {
+            Rule::Frame(frame) => writeln!(out, "{:<14} {:<10} {}", frame.cfa, frame.rbp, frame.ra)?,
+            Rule::SignalFrame => writeln!(out, "signal-frame")?,
+            Rule::EndOfStack => writeln!(out, "end-of-stack")?,
+            Rule::Uncovered => writeln!(out, "uncovered")?,
+            Rule::NotUnderstood(reason) => writeln!(out, "not-understood: {}", reason.words())?,
+        }
+    }
+    out.flush()
+}

@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+# A judge for the tests: what binutils' readelf says about unwinding, against `profiler unwind-table`.
+"""ehrows.py PROFILER ELF…: for every row of either, prints where the rules differ, at most 20 a file.
+Exit 0 if none does. Expressions, which readelf's table does not spell out, are taken from its dump
+of the instructions; one that has no rule is printed, and may be not understood."""
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from sys import intern
+
+ROW = re.compile(r'([0-9a-f]{16})\s+(.*)')
+HEAD = re.compile(r'([0-9a-f]+) [0-9a-f]+ [0-9a-f]+ (?:(CIE) "(.*?)"|FDE cie=([0-9a-f]+) pc=([0-9a-f]+)\.\.([0-9a-f]+))')
+CELL = re.compile(r'r\d+ \((\w+)\)|(\S+)')
+
+
+def readelf(option, elf):
+    """Lines of the section that counts: .eh_frame if there is one, else .debug_frame."""
+    child = subprocess.Popen(['readelf', '-W', option, elf], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    section = wanted = None
+    for line in child.stdout:
+        if line.startswith('Contents of the '):
+            section = line.split()[3]
+            if wanted is None or section == '.eh_frame':
+                wanted = section
+        elif section == wanted:
+            yield line.rstrip()
+    child.wait()
+
+
+def translate(expression):
+    """A DWARF expression in readelf's words, in ours."""
+    m = re.fullmatch(r'DW_OP_breg\d+ \((\w+)\): (-?\d+); DW_OP_deref(?:; DW_OP_plus_uconst: (\d+))?', expression)
+    if m:
+        return '*(%s%+d)%+d' % (m[1], int(m[2]), int(m[3] or 0))
+    m = re.fullmatch(r'DW_OP_breg7 \(rsp\): 8; DW_OP_breg16 \(rip\): 0; DW_OP_lit15; DW_OP_and; '
+                     r'DW_OP_lit(\d+); DW_OP_ge; DW_OP_lit3; DW_OP_shl; DW_OP_plus', expression)
+    if m:
+        return 'plt(%s)' % m[1]
+    m = re.fullmatch(r'DW_OP_breg\d+ \((\w+)\): (-?\d+)', expression)
+    return '*(%s%+d)' % (m[1], int(m[2])) if m else '?' + expression
+
+
+def expressions(elf):
+    """By FDE: its CFA's and rbp's expressions."""
+    found, entry = {}, None
+    for line in readelf('-wfN', elf):
+        m = HEAD.match(line)
+        if m:
+            entry = m[1]
+            continue
+        m = re.match(r'\s+DW_CFA_(def_cfa_expression|expression: r6 \(rbp\)) \((.*)\)$', line)
+        if m:
+            kind = 'cfa' if m[1].startswith('def') else 'rbp'
+            found.setdefault((entry, kind), []).append(translate(m[2]))
+    return found
+
+
+def expected(cells, names, signal):
+    """Our words for a row of readelf's; 'exp' stands for an expression."""
+    row = dict(zip(names, (intern(m[1] or m[2]) for m in CELL.finditer(cells))))
+    ra = row.get('ra', 'u')
+    if signal:
+        return 'signal-frame'
+    if ra == 'u':
+        return 'end-of-stack'
+    if ra != 'c-8' and not re.fullmatch(r'r\w+', ra):
+        return 'not-understood: return address'
+    if row.get('rsp', 'u') != 'u':
+        return 'not-understood: stack pointer'
+    rbp = row.get('rbp', 'u')
+    if rbp == 's':
+        rbp = 'u'
+    elif rbp.startswith('v'):
+        rbp = 'lost'
+    return intern('%s %s %s' % (row['CFA'], rbp, ra))
+
+
+def theirs(elf):
+    """[(start, end, entry, [(pc, rule)])] by start, the first FDE for each start only."""
+    cies, fdes, rows, names, signal = {}, {}, None, [], False
+    for line in readelf('-wNF', elf):
+        m = HEAD.match(line)
+        if m and m[2]:
+            rows, names = [], []
+            signal = 'S' in m[3]
+            cies[m[1]] = (rows, signal)
+        elif m:
+            start, end = int(m[5], 16), int(m[6], 16)
+            initial, signal = cies[m[4]]
+            rows, names = [], []
+            if start and end > start and start not in fdes:
+                fdes[start] = (end, m[1], rows, initial)
+        elif line.lstrip().startswith('LOC'):
+            names = line.split()[1:]
+        else:
+            m = ROW.match(line)
+            if m:
+                rows.append((int(m[1], 16), expected(m[2], names, signal)))
+    return [(start, end, entry, rows or [(start, initial[0][1])])
+            for start, (end, entry, rows, initial) in sorted(fdes.items())]
+
+
+def flatten(fdes):
+    """[(pc, rule, entry)]: each FDE up to its end or the next one's start, gaps uncovered."""
+    flat = []
+    for i, (start, end, entry, rows) in enumerate(fdes):
+        if i + 1 < len(fdes):
+            end = min(end, fdes[i + 1][0])
+        flat += [(pc, rule, entry) for pc, rule in rows if pc < end]
+        flat.append((end, 'uncovered', entry))
+    return flat
+
+
+def ours(profiler, elf):
+    child = subprocess.Popen([profiler, 'unwind-table', elf], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    next(child.stdout, None)
+    for line in child.stdout:
+        words = line.split()
+        yield int(words[0], 16), intern(' '.join(words[2:]))
+    if child.wait() != 0:
+        sys.exit('%s unwind-table %s failed' % (profiler, elf))
+
+
+def same(rule, found, entry, spelled):
+    """Whether our rule is theirs, or is one that their expressions spell."""
+    if rule == found or 'exp' not in rule:
+        return rule == found
+    if found == 'not-understood: CFA expression':
+        return rule.startswith('exp ') and any(e.startswith('?') for e in spelled().get((entry, 'cfa'), []))
+    want, have = rule.split(), found.split()
+    if len(want) != len(have):
+        return False
+    for kind, a, b in zip(('cfa', 'rbp', 'ra'), want, have):
+        texts = spelled().get((entry, kind), []) if a == 'exp' else []
+        if a != b and b not in texts and not (b == 'lost' and any(e.startswith('?') for e in texts)):
+            return False
+    return True
+
+
+def judge(profiler, elf):
+    right, left = flatten(theirs(elf)), list(ours(profiler, elf))
+    cache = []
+
+    def spelled():
+        if not cache:
+            cache.append(expressions(elf))
+        return cache[0]
+
+    i, j, wrong, spelled_rows = 0, 0, [], 0
+    want, entry, have = 'uncovered', '', 'uncovered'
+    while i < len(right) or j < len(left):
+        pc = min(right[i][0] if i < len(right) else 1 << 64, left[j][0] if j < len(left) else 1 << 64)
+        while i < len(right) and right[i][0] == pc:
+            want, entry = right[i][1:]
+            i += 1
+        while j < len(left) and left[j][0] == pc:
+            have = left[j][1]
+            j += 1
+        spelled_rows += 'exp' in want.split()
+        if not same(want, have, entry, spelled):
+            wrong.append((pc, want, have))
+    print('%s: readelf %d rows, ours %d, %d with expressions, %d differ'
+          % (os.path.basename(elf), len(right), len(left), spelled_rows, len(wrong)))
+    kinds = Counter((re.sub(r'\d+', 'N', want), re.sub(r'\d+', 'N', have)) for _, want, have in wrong)
+    for (want, have), count in kinds.most_common(20):
+        print('  %d times: readelf %s, ours %s' % (count, want, have))
+    for (entry, kind), texts in sorted(cache[0].items() if cache else []):
+        for text in texts:
+            if text.startswith('?'):
+                print('  no rule for %s: %s' % (kind, text[1:]))
+    for pc, want, have in wrong[:20]:
+        print('  %#x: readelf %s, ours %s' % (pc, want, have))
+    return not wrong and bool(right)
+
+
+if __name__ == '__main__':
+    results = [judge(sys.argv[1], elf) for elf in sys.argv[2:]]
+    sys.exit(0 if results and all(results) else 1)

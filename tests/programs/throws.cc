@@ -1,0 +1,31 @@
+// Exceptions thrown through twenty frames: libgcc's own unwinder is what takes the time.
+#include <chrono>
+#include <string>
+
+static volatile int sink;
+
+struct Guard {
+	int depth;
+	~Guard() { sink = sink + depth; }
+};
+
+__attribute__((noinline)) void thrower(int depth)
+{
+	Guard guard{depth};
+	if (depth == 0)
+		throw std::string("thrown");
+	thrower(depth - 1);
+	sink = sink + 1;
+}
+
+int main()
+{
+	auto end = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+	while (std::chrono::steady_clock::now() < end) {
+		try {
+			thrower(20);
+		} catch (const std::string &text) {
+			sink = sink + text.size();
+		}
+	}
+}
