@@ -63,9 +63,7 @@ pub enum Event {
 /// A file, as the kernel names it in a mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FileId {
-    /// By the GNU build id: equal on every path and in every container.
-    BuildId(Vec<u8>),
-    /// By device and inode, for files without a build id.
+    /// By device and inode.
     Inode {
         /// Device number, as `makedev` composes it.
         device: u64,

@@ -2,8 +2,9 @@
 //!
 //! A process may be gone in 3 ms, its binary deleted, its container stopped: names must be found
 //! after that. So an object's file is opened when a mapping of it is first seen, and the
-//! descriptor kept until the end. Objects are shared by all processes and known by build id, or
-//! by device and inode; every candidate path is checked against that before it is believed.
+//! descriptor kept until the end. The kernel tells a mapping's file by device and inode; every
+//! candidate path is checked against that before it is believed. Objects are shared by all
+//! processes, and files of one build id are one object.
 //!
 //! Where a file is looked for, best first: the kernel's own link to the mapped file
 //! (`map_files`, right even for deleted files), the path below the root of the living process,
@@ -15,6 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
@@ -85,6 +87,8 @@ pub struct Objects {
     /// Roots are few (one per container), so each is opened once: (device, inode, namespace).
     roots: HashMap<(u64, u64, u64), Rc<OwnedFd>>,
     vdso: Option<ObjectId>,
+    /// When the recording began, in seconds since 1970.
+    began_s: i64,
 }
 
 impl Default for Objects {
@@ -100,6 +104,7 @@ impl Default for Objects {
             by_build_id: HashMap::new(),
             roots: HashMap::new(),
             vdso: None,
+            began_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64),
         }
     }
 }
@@ -149,44 +154,27 @@ impl Objects {
     pub fn knows(&self, mmap: &Mmap) -> bool {
         let known = match &mmap.file {
             FileId::Anonymous => return true,
-            FileId::BuildId(build_id) => self.by_build_id.get(build_id),
             FileId::Inode { .. } => self.by_file.get(&(mmap.file.clone(), mmap.path.clone())),
         };
         known.is_some_and(|&id| !matches!(self.get(id).source, Source::File(None)))
     }
 
     fn of_file(&mut self, id: &FileId, mmap: &Mmap, root: &Root) -> ObjectId {
-        if let FileId::BuildId(build_id) = id
-            && let Some(&known) = self.by_build_id.get(build_id)
-            && !matches!(self.get(known).source, Source::File(None))
-        {
-            return known;
-        }
         // An inode says nothing without its path: device numbers differ between what the kernel
         // and what stat(2) reports for stacked file systems.
         let key = (id.clone(), mmap.path.clone());
-        let known = match id {
-            FileId::BuildId(build_id) => self.by_build_id.get(build_id),
-            _ => self.by_file.get(&key),
-        };
-        if let Some(&known) = known {
+        if let Some(&known) = self.by_file.get(&key) {
             // Another process may lead to a file that the first one did not live to show.
             if let Source::File(file @ None) = &mut self.objects[known.index()].source {
-                *file = find_file(id, mmap, root).map(|(file, _)| file);
+                *file = find_file(id, mmap, root, self.began_s).map(|(file, _)| file);
             }
             return known;
         }
-        let (file, build_id) = match find_file(id, mmap, root) {
+        let (file, build_id) = match find_file(id, mmap, root, self.began_s) {
             Some((file, build_id)) => (Some(file), build_id),
-            None => (
-                None,
-                match id {
-                    FileId::BuildId(build_id) => build_id.clone(),
-                    _ => Vec::new(),
-                },
-            ),
+            None => (None, Vec::new()),
         };
-        // Kernels before 5.12 report inodes only: the file tells what it is.
+        // One file can have several paths and inodes: containers, package caches.
         let known = self.by_build_id.get(&build_id).copied().filter(|_| !build_id.is_empty());
         let object = known.unwrap_or_else(|| self.add(&mmap.path, build_id.clone(), Source::File(file)));
         if !build_id.is_empty() {
@@ -244,7 +232,7 @@ fn open_regular(path: &Path) -> Option<File> {
 }
 
 /// The mapped file and its build id (maybe empty), if it can still be reached.
-fn find_file(id: &FileId, mmap: &Mmap, root: &Root) -> Option<(File, Vec<u8>)> {
+fn find_file(id: &FileId, mmap: &Mmap, root: &Root, began_s: i64) -> Option<(File, Vec<u8>)> {
     // Unpadded hex, unlike /proc/PID/maps.
     let link = format!("/proc/{}/map_files/{:x}-{:x}", mmap.tgid, mmap.range.start, mmap.range.end);
     let direct = open_regular(Path::new(&link)).map(|file| (file, true));
@@ -252,14 +240,14 @@ fn find_file(id: &FileId, mmap: &Mmap, root: &Root) -> Option<(File, Vec<u8>)> {
     for (file, direct) in candidates {
         let build_id = elf::build_id(&file).unwrap_or_default();
         let same = match id {
-            // The kernel pads short build ids to 20 bytes and cuts long ones.
-            FileId::BuildId(wanted) => {
-                !build_id.is_empty() && (build_id.starts_with(wanted) || wanted.starts_with(&build_id))
-            }
             // A link of the kernel's is right unless the process has executed another program.
+            FileId::Inode { device, inode, .. } if !direct => file.metadata().is_ok_and(|meta| {
+                // Stacked file systems (overlayfs, btrfs) show other numbers than the kernel does:
+                // there, a path leads to the same file if that has not changed since we began.
+                meta.ino() == *inode || (meta.dev() != *device && meta.ctime() < began_s)
+            }),
             FileId::Inode { inode, .. } => {
-                file.metadata().is_ok_and(|meta| meta.ino() == *inode)
-                    || (direct && same_path(&file, &mmap.path))
+                file.metadata().is_ok_and(|meta| meta.ino() == *inode) || same_path(&file, &mmap.path)
             }
             FileId::Anonymous => false,
         };

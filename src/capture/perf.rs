@@ -116,13 +116,11 @@ impl Sideband {
         attr.set_mmap(1);
         attr.set_mmap2(1);
         attr.set_ksymbol(1);
-        attr.set_build_id(1);
+        // Not build_id: a kernel that writes one mapping's record to several listeners leaves the bit
+        // that marks a build id set for those that asked for none, who then take an inode for one.
+        // Other profilers crash of it (seen on Linux 6.18, perf_event_mmap_output).
         let first = *cpus.first().context("no CPU is online")?;
-        // A kernel refuses bits it does not know. Leave out the newest first.
-        if open(&mut attr, first).is_err_and(|error| error.raw_os_error() == Some(nix::libc::EINVAL)) {
-            attr.set_build_id(0);
-            missing.push("build ids in mapping records (Linux 5.12): binaries are told by inode".to_owned());
-        }
+        // A kernel refuses bits it does not know.
         if open(&mut attr, first).is_err_and(|error| error.raw_os_error() == Some(nix::libc::EINVAL)) {
             attr.set_ksymbol(0);
             missing.push("symbol records of BPF programs (Linux 5.1)".to_owned());
@@ -287,11 +285,7 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<Timed> {
                 tgid: body.u32(),
                 range: start..start.checked_add(body.skip(16).u64())?,
                 file_offset: body.skip(24).u64(),
-                file: file_id(
-                    u32::from(misc) & abi::PERF_RECORD_MISC_MMAP_BUILD_ID != 0,
-                    body.skip(32),
-                    &path,
-                ),
+                file: file_id(body.skip(32), &path),
                 path,
             })
         }
@@ -308,13 +302,9 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<Timed> {
     Some(Timed { time_ns, event })
 }
 
-/// `identity` is the union of MMAP2: `{ u8 size, pad[3], id[20] }` or `{ u32 major, minor; u64
-/// inode, generation }`.
-fn file_id(is_build_id: bool, identity: Fields<'_>, path: &str) -> FileId {
-    if is_build_id {
-        let size = usize::from(identity.array::<1>()[0]).min(20);
-        return FileId::BuildId(identity.skip(4).array::<20>()[..size].to_vec());
-    }
+/// `identity` is `{ u32 major, minor; u64 inode, generation }`. Records can also hold a build id in
+/// its place, but not ours: see [`Sideband::open`].
+fn file_id(identity: Fields<'_>, path: &str) -> FileId {
     let (major, minor) = (identity.u32(), identity.skip(4).u32());
     let inode = identity.skip(8).u64();
     // The kernel marks memory without a file by a name of its own and by inode 0.
