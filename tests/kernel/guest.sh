@@ -17,7 +17,7 @@ section() {
 section kernel uname -r
 section help profiler record --help
 # Two CPUs, two spinning processes: one with frame pointers, one without.
-section record profiler record -F 99 -o /tmp/o.pb.gz -- sh -c '/shares-fp 4 & /shares-nofp 4; wait'
+section record profiler record -F 499 -o /tmp/o.pb.gz -- sh -c '/shares-fp 4 & /shares-nofp 4; wait'
 section folded profiler folded /tmp/o.pb.gz
 section pprof base64 /tmp/o.pb.gz
 section dmesg sh -c 'dmesg | tail -20'
