@@ -163,7 +163,7 @@ static __always_inline enum outcome walk_by_frame_pointers(struct cpu_state *cpu
 
 	body->frames[at & (FRAMES_CAPACITY - 1)] = regs.ip;
 	for (int i = 1; i < MAX_FP_FRAMES; i++) {
-		enum step step = step_by_frame_pointer(&regs, NULL);
+		enum step step = step_by_frame_pointer(&regs, &cpu->walk);
 
 		if (step != STEP_CALLER) {
 			outcome = step == STEP_NO_ROW ? OUTCOME_USER_CHAIN : outcome_of(step);
@@ -264,6 +264,7 @@ static __always_inline enum outcome collect_user_stack(struct perf_event_context
 	if (!regs.ip)
 		return OUTCOME_COMPLETE;
 	cpu->walk.regs = regs;
+	cpu->walk.window_start = 0;
 	if (by_tables)
 		outcome = walk_by_tables(cpu, body->key.tgid, &regs);
 	else

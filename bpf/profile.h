@@ -187,6 +187,12 @@ struct stack_dump {
 	__u8 stack[STACK_DUMP_PAGES * STACK_DUMP_PAGE];
 };
 
+/*
+ * Frames lie close together, and reading many bytes of user memory costs hardly more than reading
+ * few: the stack is read in windows, which begin where a frame was not in the one before.
+ */
+#define STACK_WINDOW 512
+
 /* A walk of a user stack, between two frames. */
 struct walk {
 	struct unwind_registers regs;
@@ -197,6 +203,8 @@ struct walk {
 	__u32 is_return_address; /* 1 if regs.ip lies behind a call */
 	__u32 outcome;
 	__u32 at; /* of a search */
+	__u64 window_start;
+	__u8 window[STACK_WINDOW + 16];
 };
 
 /* What each CPU has for itself. */

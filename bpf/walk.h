@@ -10,8 +10,33 @@
 #ifndef WALK_H
 #define WALK_H
 
-#define READ_STACK(memory, into, bytes, address)                                                   \
-	bpf_probe_read_user(into, bytes, (const void *)(address))
+/* Makes the window begin at `address`. Where one would leave the stack's mapping it is not moved.
+ */
+static __noinline long move_window(struct walk *walk, __u64 address)
+{
+	if (!walk)
+		return -1;
+	walk->window_start = address;
+	if (!bpf_probe_read_user(walk->window, STACK_WINDOW, (const void *)address))
+		return 0;
+	walk->window_start = 0; /* where no stack is */
+	return -1;
+}
+
+static __always_inline long read_stack(struct walk *walk, void *into, __u32 bytes, __u64 address)
+{
+	__u64 at = address - walk->window_start;
+
+	if (at > STACK_WINDOW - bytes) {
+		if (move_window(walk, address))
+			return bpf_probe_read_user(into, bytes, (const void *)address);
+		at = 0;
+	}
+	__builtin_memcpy(into, &walk->window[at & (STACK_WINDOW - 1)], bytes);
+	return 0;
+}
+
+#define READ_STACK(memory, into, bytes, address) read_stack(memory, into, bytes, address)
 #include "unwind.h"
 
 struct {
@@ -151,8 +176,8 @@ static long walk_frame(__u32 i, void *data)
 	walk->hash = hash_step(walk->hash, regs.ip);
 	if (mapping && mapping->has_table)
 		rule = find_rule(mapping, address, &walk->at);
-	step = rule ? unwind_step(&regs, rule, i ? NULL : walk->leaf, NULL)
-		    : step_by_frame_pointer(&regs, NULL);
+	step = rule ? unwind_step(&regs, rule, i ? NULL : walk->leaf, walk)
+		    : step_by_frame_pointer(&regs, walk);
 	if (step > STEP_INTERRUPTED) {
 		walk->outcome = outcome_of(step);
 		return 1;
