@@ -113,11 +113,27 @@ static __always_inline struct unwind_mapping *find_mapping(struct walk *walk, __
 	return mapping;
 }
 
-/* The rule for an address; NULL where no table covers it. */
-static __always_inline struct unwind_rule *find_rule(const struct unwind_mapping *mapping,
-						     __u64 address, volatile __u32 *at)
+/* Whether the instruction before `ip` is a call, as far as its bytes tell and can be read. */
+static __always_inline bool is_behind_call(__u64 ip)
 {
-	__u64 file_offset = address + mapping->to_file;
+	__u8 code[8];
+
+	if (bpf_probe_read_user(code, sizeof(code), (const void *)(ip - sizeof(code))))
+		return true;
+	if (code[3] == 0xe8)
+		return true;
+	for (int i = 1; i < 7; i++) {
+		if (i != 3 && code[i] == 0xff && (code[i + 1] & 0x38) == 0x10)
+			return true;
+	}
+	return false;
+}
+
+/* The rule for the last frame's code; NULL where no table covers it. */
+static __always_inline struct unwind_rule *find_rule(const struct unwind_mapping *mapping,
+						     struct walk *walk)
+{
+	__u64 file_offset = walk->regs.ip - walk->is_return_address + mapping->to_file;
 	__u32 index = mapping->first_page + (__u32)(file_offset >> 16);
 	struct unwind_page *page = bpf_map_lookup_elem(&unwind_pages, &index);
 	struct unwind_chunk *chunk;
@@ -128,7 +144,15 @@ static __always_inline struct unwind_rule *find_rule(const struct unwind_mapping
 	chunk = bpf_map_lookup_elem(&unwind_chunks, &index);
 	if (!chunk)
 		return NULL;
-	index = find_row(chunk->rows, page->first, page->rows, file_offset, at);
+	index = find_row(chunk->rows, page->first, page->rows, file_offset, &walk->at);
+	/* Where an exception is about to land is no return address, though it lies where one was:
+	 * another rule begins there, and no call goes before it. */
+	if (walk->is_return_address && index + 1 < page->first + page->rows &&
+	    chunk->rows[(index + 1) & (ROWS_PER_CHUNK - 1)].low == (__u16)(file_offset + 1) &&
+	    !is_behind_call(walk->regs.ip)) {
+		walk->is_return_address = 0;
+		index++;
+	}
 	index = chunk->rows[index & (ROWS_PER_CHUNK - 1)].rule;
 	return bpf_map_lookup_elem(&unwind_rules, &index);
 }
@@ -162,20 +186,22 @@ static long walk_frame(__u32 i, void *data)
 	const struct unwind_rule *rule = NULL;
 	struct unwind_registers regs = walk->regs;
 	struct unwind_mapping *mapping;
-	/* A return address may lie behind its function's last instruction. */
-	__u64 address = regs.ip - walk->is_return_address;
 	enum step step;
+	__u64 frame;
 
-	mapping = find_mapping(walk, address);
+	/* A return address may lie behind its function's last instruction. */
+	mapping = find_mapping(walk, regs.ip - walk->is_return_address);
 	if (!mapping && i) {
 		walk->outcome = OUTCOME_USER_NO_MAPPING;
 		return 1;
 	}
-	body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = regs.ip;
-	body->user_frames = i + 1;
-	walk->hash = hash_step(walk->hash, regs.ip);
 	if (mapping && mapping->has_table)
-		rule = find_rule(mapping, address, &walk->at);
+		rule = find_rule(mapping, walk);
+	/* User space takes one byte off all but the leaf's. */
+	frame = regs.ip + (i && !walk->is_return_address);
+	body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = frame;
+	body->user_frames = i + 1;
+	walk->hash = hash_step(walk->hash, frame);
 	step = rule ? unwind_step(&regs, rule, i ? NULL : walk->leaf, walk)
 		    : step_by_frame_pointer(&regs, walk);
 	if (step > STEP_INTERRUPTED) {

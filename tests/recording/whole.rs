@@ -87,6 +87,12 @@ fn exceptions() {
             && names.contains(&"main")
     });
     assert!(unwinding > 200, "{unwinding}");
+    // Its last instructions have the place where the exception lands for a return address.
+    let landing = recording.total(|sample| {
+        let names = recording.names(sample);
+        names.contains(&"_Unwind_Resume") && names.iter().any(|name| name.starts_with("[truncated"))
+    });
+    assert_eq!(landing, 0, "{}", recording.told);
 }
 
 #[test]

@@ -305,7 +305,8 @@ impl Tables {
             if found.is_none() && depth > 0 {
                 return Some(Truncation::ReturnAddress);
             }
-            frames.push(registers.ip);
+            // All but the leaf's are taken for return addresses.
+            frames.push(registers.ip.wrapping_add(u64::from(depth > 0) & !is_return_address));
             let rule = found.and_then(|(table, offset)| self.lookup(table?, offset)).unwrap_or_default();
             let below = registers.sp;
             let leaf = if depth == 0 { dump.leaf.as_ptr() } else { ptr::null() };
