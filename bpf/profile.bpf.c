@@ -73,6 +73,7 @@ struct {
 } targets SEC(".maps");
 
 /* Pointers to the shared types, so that BTF, and so the generated Rust, has them in full. */
+const enum limits *abi_limits __attribute__((unused));
 const struct counts_key *abi_counts_key __attribute__((unused));
 const struct counts_value *abi_counts_value __attribute__((unused));
 const struct stack_dump *abi_stack_dump __attribute__((unused));

@@ -6,10 +6,25 @@
 #ifndef PROFILE_H
 #define PROFILE_H
 
-#define MAX_KERNEL_FRAMES 127
-#define MAX_USER_FRAMES 512
-#define MAX_FP_FRAMES 127    /* by frame pointers alone */
-#define FRAMES_CAPACITY 1024 /* a power of two > both together */
+/* An enumeration, and not macros, since BTF has the one and not the other. */
+enum limits {
+	MAX_KERNEL_FRAMES = 127,
+	MAX_USER_FRAMES = 512,
+	MAX_FP_FRAMES = 127,	/* by frame pointers alone */
+	FRAMES_CAPACITY = 1024, /* a power of two > both together */
+	/* Unwind tables. */
+	ROWS_PER_CHUNK = 16384, /* a page's rows never straddle two chunks */
+	MAX_ROWS_PER_PAGE = 8191,
+	MAX_MAPPINGS = 1024, /* per process */
+	MAX_RULES = 65536,
+	LEAF_REGISTERS = 16,
+	LEAF_RULE_RETURN_ADDRESS_SHIFT = 4, /* see LEAF_RULE_CFA */
+	LEAF_RULE_ADDED_SHIFT = 9,
+	/* Stacks of processes whose tables are not ready: registers and the top of the stack. */
+	STACK_DUMP_PAGE = 4096,
+	STACK_DUMP_PAGES = 4,
+	STACK_DUMPS_PER_PROCESS = 64, /* before it has tables; later ones are not unwound */
+};
 
 /*
  * How a run of the sampler ended. Every run increments exactly one of these, so that
@@ -88,10 +103,6 @@ _Static_assert(sizeof(struct stack_body) == 48 + 8 * FRAMES_CAPACITY, "stack_bod
  * pages of its file, 64 KiB of file each; a page to its rows, sorted by the low 16 bits of the file
  * offset; a row to a rule, of which all files together have a few thousand.
  */
-#define ROWS_PER_CHUNK 16384 /* a page's rows never straddle two chunks */
-#define MAX_ROWS_PER_PAGE 8191
-#define MAX_MAPPINGS 1024 /* per process */
-
 struct unwind_row {
 	__u16 low; /* of the file offset from which on the rule holds */
 	__u16 rule;
@@ -148,12 +159,13 @@ enum saved_fp {
 
 /*
  * CFA_REGISTER packs into `offset`, by DWARF numbers: the CFA's register in bits 0-3, the return
- * address's in bits 4-8 (16: it is at CFA - 8), and what is added to the CFA's register above.
+ * address's in bits 4-8 (LEAF_REGISTERS: it is at CFA - 8), and what is added to the CFA's register
+ * above.
  */
-#define LEAF_RULE_CFA(offset) ((offset)&15)
-#define LEAF_RULE_RETURN_ADDRESS(offset) (((offset) >> 4) & 31)
-#define LEAF_RULE_ADDED(offset) ((offset) >> 9)
-#define LEAF_REGISTERS 16
+#define LEAF_RULE_CFA(offset) ((offset) & (LEAF_REGISTERS - 1))
+#define LEAF_RULE_RETURN_ADDRESS(offset)                                                           \
+	(((offset) >> LEAF_RULE_RETURN_ADDRESS_SHIFT) & (2 * LEAF_REGISTERS - 1))
+#define LEAF_RULE_ADDED(offset) ((offset) >> LEAF_RULE_ADDED_SHIFT)
 
 struct unwind_rule {
 	__u8 cfa;      /* enum cfa */
@@ -169,11 +181,6 @@ struct unwind_registers {
 	__u64 sp;
 	__u64 fp;
 };
-
-/* Stacks of processes whose tables are not ready: registers and the top of the stack. */
-#define STACK_DUMP_PAGE 4096
-#define STACK_DUMP_PAGES 4
-#define STACK_DUMPS_PER_PROCESS 64 /* before it has tables; later ones are not unwound */
 
 struct stack_dump {
 	struct counts_key key;

@@ -55,7 +55,7 @@ fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
 
 pub(super) fn dump(bytes: &[u8]) -> Option<Timed> {
     let body: abi::stack_dump = plain(bytes);
-    let page = body.stack.len() / 4;
+    let page = abi::limits::STACK_DUMP_PAGE.0 as usize;
     let start = body.regs.sp & !(page as u64 - 1);
     let event = Event::Dump(Dump {
         key: count_key(&body.key),

@@ -10,7 +10,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::mem::{MaybeUninit, size_of};
+use std::mem::{MaybeUninit, offset_of, size_of};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
 use std::rc::Rc;
@@ -85,7 +85,7 @@ pub struct Sizes {
 /// Largest counts map; reached by 33 CPUs at 999 Hz and one drain per second.
 const MOST_COUNTS: u64 = 1 << 16;
 /// A stack of 256 frames, kernel and user together. Deeper ones are few.
-const DEEP_BODY_BYTES: u64 = 48 + 8 * 256;
+const DEEP_BODY_BYTES: u64 = (offset_of!(abi::stack_body, frames) + 8 * 256) as u64;
 /// Ring for the stacks of young processes: 240 of them.
 const DUMPS_BYTES: u32 = 1 << 22;
 /// Processes or threads that can be followed at once.

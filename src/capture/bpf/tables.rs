@@ -23,7 +23,7 @@ use crate::unwind::x86_64::{Cfa, Frame, RBP, RSP, ReturnAddress, SavedRbp};
 /// How large the arrays are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Chunks of 16,384 rows, 64 KiB each.
+    /// Chunks of rows, 64 KiB each.
     pub chunks: u32,
     /// Pages of 64 KiB of file.
     pub pages: u32,
@@ -46,9 +46,9 @@ impl Capacity {
     }
 }
 
-const ROWS_PER_CHUNK: u16 = 16_384;
-/// Most mappings of one process.
-const MOST_MAPPINGS: usize = 1024;
+const ROWS_PER_CHUNK: u16 = abi::limits::ROWS_PER_CHUNK.0 as u16;
+/// Stands for a register in a rule that needs none.
+const NO_REGISTER: i32 = abi::limits::LEAF_REGISTERS.0 as i32;
 
 /// A mapping of a process, as the walk needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +189,8 @@ impl Tables {
         let gap = page.rows.first().is_none_or(|row| row.pc_low != 0).then_some((0, Rule::Uncovered));
         let rows = gap.into_iter().chain(page.rows.iter().map(|row| (row.pc_low, table.rule(row.rule))));
         // A search takes 13 steps. More rows would be more than one every 8 bytes.
-        let n = u16::try_from(page.rows.len() + usize::from(gap.is_some())).ok().filter(|&n| n <= 8191)?;
+        let n = u16::try_from(page.rows.len() + usize::from(gap.is_some())).ok();
+        let n = n.filter(|&n| u32::from(n) <= abi::limits::MAX_ROWS_PER_PAGE.0)?;
         if self.rows_in_chunk + n > ROWS_PER_CHUNK {
             if self.chunks.used == self.chunks.len {
                 self.refused += 1;
@@ -222,7 +223,7 @@ impl Tables {
         let known = self.free.iter().position(|block| block.len == room);
         let block = match known {
             Some(at) => self.free.swap_remove(at),
-            None if mappings.len() <= MOST_MAPPINGS && self.mappings.used + room <= self.mappings.len => {
+            None if len <= abi::limits::MAX_MAPPINGS.0 && self.mappings.used + room <= self.mappings.len => {
                 let first = self.mappings.used;
                 self.mappings.used += room;
                 Block { first, len: room }
@@ -300,7 +301,7 @@ impl Tables {
         let memory =
             CopiedStack { bytes: dump.memory.as_ptr(), start: dump.start, length: dump.memory.len() as u64 };
         let mut is_return_address = 0;
-        for depth in 0..abi_limit() {
+        for depth in 0..abi::limits::MAX_USER_FRAMES.0 {
             let found = find(registers.ip.wrapping_sub(is_return_address));
             if found.is_none() && depth > 0 {
                 return Some(Truncation::ReturnAddress);
@@ -352,11 +353,6 @@ impl Tables {
     }
 }
 
-/// As deep as the kernel walks: its frames and the user's share one array.
-fn abi_limit() -> usize {
-    abi::stack_body::default().frames.len() / 2
-}
-
 fn encode(rule: Rule) -> abi::unwind_rule {
     let plain = |cfa: abi::cfa| abi::unwind_rule { cfa: cfa.0 as u8, ..Default::default() };
     let frame @ Frame { cfa, rbp, ra } = match rule {
@@ -384,20 +380,22 @@ fn encode(rule: Rule) -> abi::unwind_rule {
     };
     // A register that only the leaf has: see LEAF_RULE_CFA in profile.h.
     let return_register = match ra {
-        ReturnAddress::AtCfa => 16,
+        ReturnAddress::AtCfa => NO_REGISTER,
         ReturnAddress::Register(register) => i32::from(register.number()),
     };
     let cfa_register = match frame.cfa {
         Cfa::Rsp(_) => i32::from(RSP),
         Cfa::Rbp(_) => i32::from(RBP),
         Cfa::Register { register, .. } => i32::from(register.number()),
-        _ => 16,
+        _ => NO_REGISTER,
     };
-    if return_register < 16 || cfa == abi::cfa::CFA_REGISTER {
-        if cfa_register == 16 || !(-(1 << 22)..1 << 22).contains(&offset) {
+    if return_register != NO_REGISTER || cfa == abi::cfa::CFA_REGISTER {
+        let added = offset << abi::limits::LEAF_RULE_ADDED_SHIFT.0;
+        if cfa_register == NO_REGISTER || added >> abi::limits::LEAF_RULE_ADDED_SHIFT.0 != offset {
             return plain(abi::cfa::CFA_NOT_UNDERSTOOD);
         }
-        let offset = (offset << 9) | (return_register << 4) | cfa_register;
+        let offset =
+            added | (return_register << abi::limits::LEAF_RULE_RETURN_ADDRESS_SHIFT.0) | cfa_register;
         let cfa = abi::cfa::CFA_REGISTER.0 as u8;
         return abi::unwind_rule { cfa, saved_fp: saved_fp.0 as u8, fp_offset, offset };
     }
