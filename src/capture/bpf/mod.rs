@@ -9,10 +9,8 @@
 //! arrive through a ring sized for half an interval of deepest stacks.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::mem::{MaybeUninit, offset_of, size_of};
+use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::ptr;
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -25,17 +23,20 @@ use libbpf_rs::{
 };
 
 use crate::capture::kernel;
-use crate::event::{Count, Outcome, Timed};
+use crate::event::{Count, Timed};
 
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/profile.skel.rs"));
 }
-use decode::{count_key, dump, outcome, plain, stack};
+use decode::{dump, stack};
 use skeleton::types as abi;
 
 mod decode;
+mod figures;
 pub mod tables;
+
+pub use figures::{Cost, Outcomes};
 
 /// What the sampler is asked for.
 #[derive(Clone, Debug)]
@@ -102,28 +103,6 @@ impl Sizes {
         let ring_bytes = (bodies * DEEP_BODY_BYTES).next_power_of_two().clamp(1 << 18, 1 << 26);
         Self { counts_entries: counts_entries as u32, ring_bytes: ring_bytes as u32, interval }
     }
-}
-
-/// What the sampler itself cost, from the kernel's statistics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// Runs of our programs.
-    pub runs: u64,
-    /// Time they took.
-    pub run_time_ns: u64,
-    /// Runs of the sampling program alone.
-    pub sampler_runs: u64,
-    /// Time of the sampling program alone.
-    pub sampler_time_ns: u64,
-}
-
-/// How every run of the sampler ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcomes {
-    /// Runs by outcome.
-    pub by_outcome: HashMap<Outcome, u64>,
-    /// Children that were not followed because the set of targets was full.
-    pub follow_failed: u64,
 }
 
 /// The loaded program and its maps.
@@ -367,124 +346,13 @@ impl Sampler {
         let old = self.current;
         self.publish_counts(1 - old)?;
         self.current = 1 - old;
-        drain_map(&self.counts[old])
-    }
-
-    /// Ends of all runs so far.
-    pub fn outcomes(&self) -> Result<Outcomes> {
-        let mut outcomes = Outcomes::default();
-        let states = self.skeleton.maps.cpu_states.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY)?;
-        for bytes in states.unwrap_or_default() {
-            let state: abi::cpu_state = plain(&bytes);
-            for (index, runs) in state.outcomes.iter().enumerate() {
-                *outcomes.by_outcome.entry(outcome(index as u32)).or_default() += runs;
-            }
-            outcomes.follow_failed += state.follow_failed;
-        }
-        outcomes.by_outcome.retain(|_, runs| *runs > 0);
-        Ok(outcomes)
-    }
-
-    /// What the programs have cost so far; `None` if the kernel keeps no statistics.
-    pub fn cost(&self) -> Option<Cost> {
-        self._statistics.as_ref()?;
-        let mut cost = Cost::default();
-        let progs = &self.skeleton.progs;
-        for program in [
-            &progs.on_cpu,
-            &progs.on_cpu_by_tables,
-            &progs.follow_child,
-            &progs.inherit_tables,
-            &progs.forget_tables,
-            &progs.forget_process,
-        ] {
-            let sampler =
-                program.name() == progs.on_cpu.name() || program.name() == progs.on_cpu_by_tables.name();
-            if !program.autoload() {
-                continue;
-            }
-            let mut info = libbpf_sys::bpf_prog_info::default();
-            let mut length = size_of::<libbpf_sys::bpf_prog_info>() as u32;
-            // SAFETY: `info` is a zeroed structure of `length` bytes, which asks for no arrays.
-            let err = unsafe {
-                libbpf_sys::bpf_prog_get_info_by_fd(
-                    program.as_fd().as_raw_fd(),
-                    &raw mut info,
-                    &raw mut length,
-                )
-            };
-            if err != 0 {
-                return None;
-            }
-            cost.runs += info.run_cnt;
-            cost.run_time_ns += info.run_time_ns;
-            if sampler {
-                cost.sampler_runs = info.run_cnt;
-                cost.sampler_time_ns = info.run_time_ns;
-            }
-        }
-        Some(cost)
-    }
-
-    /// Bytes that the maps take in the kernel, as their sizes imply.
-    pub fn map_bytes(&self) -> u64 {
-        // 48 bytes of bookkeeping per hash element, 16 per bucket (a power of two of them).
-        let entry = (size_of::<abi::counts_key>() + size_of::<abi::counts_value>() + 48) as u64;
-        let entries = u64::from(self.sizes.counts_entries);
-        2 * (entries * entry + entries.next_power_of_two() * 16) + u64::from(self.sizes.ring_bytes)
+        figures::drain(&self.counts[old])
     }
 }
 
 /// Nanoseconds between two samples at a frequency, rounded down as the kernel does.
 pub fn period_ns(frequency_hz: u32) -> u64 {
     1_000_000_000 / u64::from(frequency_hz.max(1))
-}
-
-/// Reads and empties a map that no program uses.
-fn drain_map(map: &MapHandle) -> Result<Vec<Count>> {
-    let capacity = map.max_entries() as usize;
-    let mut keys = vec![abi::counts_key::default(); capacity];
-    let mut values = vec![abi::counts_value::default(); capacity];
-    let mut counts = Vec::new();
-    let mut position = 0u32;
-    let mut first = true;
-    loop {
-        let mut n = capacity as u32;
-        let mut next = 0u32;
-        let options = libbpf_sys::bpf_map_batch_opts {
-            sz: size_of::<libbpf_sys::bpf_map_batch_opts>() as _,
-            ..Default::default()
-        };
-        // SAFETY: `keys` and `values` hold `n` elements of exactly the map's key and value size,
-        // which were taken from the same types when the map was made.
-        let err = unsafe {
-            libbpf_sys::bpf_map_lookup_and_delete_batch(
-                map.as_fd().as_raw_fd(),
-                if first { ptr::null_mut() } else { (&raw mut position).cast() },
-                (&raw mut next).cast(),
-                keys.as_mut_ptr().cast(),
-                values.as_mut_ptr().cast(),
-                &raw mut n,
-                &raw const options,
-            )
-        };
-        let error = std::io::Error::from_raw_os_error(-err);
-        let end = err == -nix::libc::ENOENT;
-        if err < 0 && !end && error.kind() != std::io::ErrorKind::Interrupted {
-            return Err(error).context("failed to read the map of counts");
-        }
-        if err == 0 || end {
-            counts.extend(keys.iter().zip(&values).take(n as usize).map(|(key, value)| Count {
-                key: count_key(key),
-                samples: value.samples,
-                time_ns: value.time_ns,
-            }));
-            (position, first) = (next, false);
-        }
-        if end {
-            return Ok(counts);
-        }
-    }
 }
 
 #[cfg(test)]
