@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::frames::FrameKind;
+use super::names::FrameKind;
 
 /// Red, green, blue.
 pub(super) type Rgb = [u8; 3];

@@ -7,7 +7,8 @@ use inferno::flamegraph::{Direction, Options, TextTruncateDirection, from_lines}
 
 use super::file::Pending;
 use super::folded::annotation;
-use super::frames::{self, Folded, FrameKind};
+use super::frames::{self, Folded};
+use super::names::FrameKind;
 use super::{colors, open};
 use crate::cli::{FlamegraphArgs, MinWidth};
 use crate::profile::{Profile, ValueType};

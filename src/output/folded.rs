@@ -5,7 +5,8 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, Result};
 
-use super::frames::{self, Folded, FrameKind};
+use super::frames::{self, Folded};
+use super::names::FrameKind;
 use crate::cli::FoldedArgs;
 
 /// Prints the stacks of a profile to standard output, in the order of the lines' bytes. A reader

@@ -5,6 +5,7 @@ pub mod file;
 pub mod flamegraph;
 pub mod folded;
 pub mod frames;
+pub mod names;
 pub mod pprof;
 
 use anyhow::{Result, bail};
