@@ -23,8 +23,10 @@ use gimli::{
     UnwindContextStorage, UnwindExpression, UnwindOffset, UnwindSection, UnwindTableRow,
 };
 
+use super::dwarf::{self, RowRules, SavedRule};
+use super::entries::{Entry, entries};
 use super::table::{Builder, END_OF_TABLE, Stats, Table};
-use super::x86_64::{self, RBP, RIP, RSP, RowRules, SavedRule};
+use super::x86_64::{self, REGISTERS};
 use super::{Reason, Rule};
 use crate::elf::{CallFrames, Dialect, Segment};
 
@@ -172,7 +174,7 @@ where
         builder: &mut Builder,
     ) -> Result<()> {
         let failed = Rule::NotUnderstood(Reason::Instructions);
-        if fde.cie().return_address_register().0 != RIP {
+        if fde.cie().return_address_register().0 != REGISTERS.ra {
             return builder.push(code.start, Rule::NotUnderstood(Reason::ReturnAddress));
         }
         let Ok(mut table) = fde.rows(&self.section, self.bases, context) else {
@@ -201,13 +203,13 @@ where
         x86_64::rule(&RowRules {
             cfa: match row.cfa() {
                 CfaRule::RegisterAndOffset { register, offset } => {
-                    x86_64::CfaRule::Register(register.0, *offset)
+                    dwarf::CfaRule::Register(register.0, *offset)
                 }
-                CfaRule::Expression(expression) => x86_64::CfaRule::Expression(self.expression(expression)),
+                CfaRule::Expression(expression) => dwarf::CfaRule::Expression(self.expression(expression)),
             },
-            rsp: self.saved(row.register(Register(RSP))),
-            rbp: self.saved(row.register(Register(RBP))),
-            ra: self.saved(row.register(Register(RIP))),
+            sp: self.saved(row.register(Register(REGISTERS.sp))),
+            fp: self.saved(row.register(Register(REGISTERS.fp))),
+            ra: self.saved(row.register(Register(REGISTERS.ra))),
             is_signal_frame: fde.is_signal_trampoline(),
         })
     }
@@ -241,53 +243,9 @@ fn located(fde: &Fde, offset: usize, segments: &[Segment]) -> Option<Code> {
     (start < end).then_some(Code { start, end, fde: offset })
 }
 
-enum Entry {
-    Cie(usize),
-    Fde(usize),
-    Terminator,
-    /// The rest of the section cannot be read.
-    Broken,
-}
-
-/// Splits the section into entries: a 32-bit length, or 0xffffffff and a 64-bit length; then what
-/// tells a CIE from an FDE, as wide as the length but for 32 bits in `.eh_frame` always.
-fn entries(frames: &CallFrames) -> impl Iterator<Item = Entry> {
-    let mut offset = 0;
-    std::iter::from_fn(move || {
-        let start = offset;
-        let rest = frames.bytes.get(start..).filter(|rest| !rest.is_empty())?;
-        // Whatever comes next, this is the last entry unless it is found to be sound.
-        offset = usize::MAX;
-        Some(entry(rest, frames.dialect, start).map_or(Entry::Broken, |(entry, size)| {
-            offset = start.saturating_add(size);
-            entry
-        }))
-    })
-}
-
-/// The entry at the start of `bytes`, and its size.
-fn entry(bytes: &[u8], dialect: Dialect, offset: usize) -> Option<(Entry, usize)> {
-    let (length, bytes) = bytes.split_first_chunk()?;
-    let (length, bytes, header, wide) = match u32::from_le_bytes(*length) {
-        0 => return Some((Entry::Terminator, 4)),
-        0xffff_ffff => {
-            let (length, bytes) = bytes.split_first_chunk()?;
-            (usize::try_from(u64::from_le_bytes(*length)).ok()?, bytes, 12, true)
-        }
-        length => (usize::try_from(length).ok()?, bytes, 4, false),
-    };
-    let body = bytes.get(..length)?;
-    let is_cie = match (dialect, wide) {
-        (Dialect::EhFrame, _) => body.first_chunk() == Some(&[0; 4]),
-        (Dialect::DebugFrame, false) => body.first_chunk() == Some(&[0xff; 4]),
-        (Dialect::DebugFrame, true) => body.first_chunk() == Some(&[0xff; 8]),
-    };
-    Some((if is_cie { Entry::Cie(offset) } else { Entry::Fde(offset) }, header + length))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::x86_64::{Cfa, Frame, ReturnAddress, SavedRbp};
+    use super::super::frame::{Cfa, Frame, ReturnAddress, SavedFp};
     use super::*;
 
     /// Address of the section; all code lies below it and at the same offset in the file.
@@ -337,7 +295,7 @@ mod tests {
     }
 
     fn rsp(offset: i32) -> Rule {
-        Rule::Frame(Frame { cfa: Cfa::Rsp(offset), rbp: SavedRbp::Same, ra: ReturnAddress::AtCfa })
+        Rule::Frame(Frame { cfa: Cfa::Sp(offset), fp: SavedFp::Same, ra: ReturnAddress::AtCfa(-8) })
     }
 
     fn rows(table: &Table) -> Vec<(u64, Rule)> {

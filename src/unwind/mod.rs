@@ -9,7 +9,9 @@
 //!
 //! ```text
 //! elf ─▶ sections, segments ─▶ eh_frame ─▶ rows of rules ─▶ table ─▶ pages of 4-byte rows
-//!                                 └ x86_64: what a row of DWARF means on this machine
+//!                                 ├ entries, dwarf: what the file says
+//!                                 ├ x86_64: what a row means on this machine
+//!                                 └ frame: the rules that there are
 //! ```
 //!
 //! Only what a walk needs is kept: CFA, frame pointer and return address. A whole libc comes to some
@@ -27,7 +29,10 @@
 //! - Files come from every process on the machine and are untrusted. All sizes are bounded, by the
 //!   file's and by constants; work is linear in the section's size.
 
+pub mod dwarf;
 pub mod eh_frame;
+mod entries;
+pub mod frame;
 pub mod show;
 pub mod table;
 pub mod x86_64;
@@ -41,7 +46,7 @@ use table::Table;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
     /// An ordinary frame.
-    Frame(x86_64::Frame),
+    Frame(frame::Frame),
     /// The kernel has interrupted the caller, to deliver a signal.
     SignalFrame,
     /// There is no caller: the thread starts here.

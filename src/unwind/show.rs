@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::Rule;
 use super::table::Table;
+use super::x86_64::REGISTERS;
 use crate::cli::UnwindTableArgs;
 use crate::elf::Segment;
 
@@ -60,7 +61,10 @@ fn write(table: &Table, segments: &[Segment], mut out: impl Write) -> io::Result
         let vaddr = code.filter_map(|segment| segment.vaddr(offset)).next().unwrap_or_default();
         write!(out, "{vaddr:016x} {offset:08x} ")?;
         match table.rule(row.rule) {
-            Rule::Frame(frame) => writeln!(out, "{:<14} {:<10} {}", frame.cfa, frame.rbp, frame.ra)?,
+            Rule::Frame(frame) => {
+                let [cfa, fp, ra] = REGISTERS.words(&frame);
+                writeln!(out, "{cfa:<14} {fp:<10} {ra}")?;
+            }
             Rule::SignalFrame => writeln!(out, "signal-frame")?,
             Rule::EndOfStack => writeln!(out, "end-of-stack")?,
             Rule::Uncovered => writeln!(out, "uncovered")?,

@@ -242,11 +242,11 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::x86_64::{Cfa, Frame, ReturnAddress, SavedRbp};
+    use super::super::frame::{Cfa, Frame, ReturnAddress, SavedFp};
     use super::*;
 
     fn rsp(offset: i32) -> Rule {
-        Rule::Frame(Frame { cfa: Cfa::Rsp(offset), rbp: SavedRbp::Same, ra: ReturnAddress::AtCfa })
+        Rule::Frame(Frame { cfa: Cfa::Sp(offset), fp: SavedFp::Same, ra: ReturnAddress::AtCfa(-8) })
     }
 
     fn table(rows: &[(u64, Rule)]) -> Table {

@@ -17,8 +17,9 @@ use memmap2::{MmapOptions, MmapRaw};
 use super::skeleton::types as abi;
 use crate::event::{Dump, Truncation};
 use crate::unwind::Rule;
+use crate::unwind::frame::{Cfa, Frame, ReturnAddress, SavedFp};
 use crate::unwind::table::{Page, Table};
-use crate::unwind::x86_64::{Cfa, Frame, RBP, RSP, ReturnAddress, SavedRbp};
+use crate::unwind::x86_64::REGISTERS;
 
 /// How large the arrays are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,7 +356,7 @@ impl Tables {
 
 fn encode(rule: Rule) -> abi::unwind_rule {
     let plain = |cfa: abi::cfa| abi::unwind_rule { cfa: cfa.0 as u8, ..Default::default() };
-    let frame @ Frame { cfa, rbp, ra } = match rule {
+    let frame @ Frame { cfa, fp, ra } = match rule {
         Rule::Frame(frame) => frame,
         Rule::SignalFrame => return plain(abi::cfa::CFA_SIGNAL),
         Rule::EndOfStack => return plain(abi::cfa::CFA_END),
@@ -364,28 +365,28 @@ fn encode(rule: Rule) -> abi::unwind_rule {
     };
     let halves = |offset: i16, addend: i16| (i32::from(addend) << 16) | i32::from(offset.cast_unsigned());
     let (cfa, offset) = match cfa {
-        Cfa::Rsp(offset) => (abi::cfa::CFA_SP, offset),
-        Cfa::Rbp(offset) => (abi::cfa::CFA_FP, offset),
-        Cfa::DerefRsp { offset, addend } => (abi::cfa::CFA_DEREF_SP, halves(offset, addend)),
-        Cfa::DerefRbp { offset, addend } => (abi::cfa::CFA_DEREF_FP, halves(offset, addend)),
+        Cfa::Sp(offset) => (abi::cfa::CFA_SP, offset),
+        Cfa::Fp(offset) => (abi::cfa::CFA_FP, offset),
+        Cfa::DerefSp { offset, addend } => (abi::cfa::CFA_DEREF_SP, halves(offset, addend)),
+        Cfa::DerefFp { offset, addend } => (abi::cfa::CFA_DEREF_FP, halves(offset, addend)),
         Cfa::Plt { threshold } => (abi::cfa::CFA_PLT, threshold.into()),
         Cfa::Register { offset, .. } => (abi::cfa::CFA_REGISTER, offset),
     };
-    let (saved_fp, fp_offset) = match rbp {
-        SavedRbp::Same => (abi::saved_fp::SAVED_FP_SAME, 0),
-        SavedRbp::AtCfa(offset) => (abi::saved_fp::SAVED_FP_AT_CFA, offset),
-        SavedRbp::AtRbp(offset) => (abi::saved_fp::SAVED_FP_AT_FP, offset),
-        SavedRbp::AtRsp(offset) => (abi::saved_fp::SAVED_FP_AT_SP, offset),
-        SavedRbp::Register(_) | SavedRbp::Lost => (abi::saved_fp::SAVED_FP_UNDEFINED, 0),
+    let (saved_fp, fp_offset) = match fp {
+        SavedFp::Same => (abi::saved_fp::SAVED_FP_SAME, 0),
+        SavedFp::AtCfa(offset) => (abi::saved_fp::SAVED_FP_AT_CFA, offset),
+        SavedFp::AtFp(offset) => (abi::saved_fp::SAVED_FP_AT_FP, offset),
+        SavedFp::AtSp(offset) => (abi::saved_fp::SAVED_FP_AT_SP, offset),
+        SavedFp::Register(_) | SavedFp::Lost => (abi::saved_fp::SAVED_FP_UNDEFINED, 0),
     };
     // A register that only the leaf has: see LEAF_RULE_CFA in profile.h.
     let return_register = match ra {
-        ReturnAddress::AtCfa => NO_REGISTER,
+        ReturnAddress::AtCfa(_) => NO_REGISTER,
         ReturnAddress::Register(register) => i32::from(register.number()),
     };
     let cfa_register = match frame.cfa {
-        Cfa::Rsp(_) => i32::from(RSP),
-        Cfa::Rbp(_) => i32::from(RBP),
+        Cfa::Sp(_) => REGISTERS.sp.into(),
+        Cfa::Fp(_) => REGISTERS.fp.into(),
         Cfa::Register { register, .. } => i32::from(register.number()),
         _ => NO_REGISTER,
     };
