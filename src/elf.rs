@@ -16,11 +16,14 @@ use object::{LittleEndian as LE, NativeEndian, Pod, pod};
 /// Call frame information of the largest browsers is 30 MB.
 const MAX_CALL_FRAMES_BYTES: u64 = 128 << 20;
 const MAX_NOTES_BYTES: u64 = 1 << 16;
+/// Of sections. Each has a name at least, and debug builds one for each function.
 const MAX_HEADERS: u64 = 1 << 16;
+/// Linux executes no file with more than 64 KiB of them.
+const MAX_PROGRAM_HEADERS: u64 = (1 << 16) / 56;
 const MAX_NAMES_BYTES: u64 = 16 << 20;
 
 /// The GNU build id, if the file is an ELF file that has one.
-pub fn build_id(file: &File) -> Option<Vec<u8>> {
+pub fn build_id(file: &dyn Source) -> Option<Vec<u8>> {
     let elf = Elf::read(file).ok()?;
     elf.notes.iter().find_map(|note| {
         let bytes = read(file, note.file_offset, note.file_bytes, MAX_NOTES_BYTES).ok()?;
@@ -40,7 +43,7 @@ fn build_id_in(notes: &[u8]) -> Option<Vec<u8>> {
 
 /// File offsets of the procedure linkage table: stubs that jump to other objects, and that have no
 /// symbols of their own.
-pub fn plt(file: &File) -> Vec<Range<u64>> {
+pub fn plt(file: &dyn Source) -> Vec<Range<u64>> {
     let sections = Elf::read(file).map(|elf| elf.sections).unwrap_or_default();
     sections
         .into_iter()
@@ -176,6 +179,10 @@ impl Elf {
             "failed to find a program or library: the ELF file is of type {kind}"
         );
         let count = header.e_phnum.get(LE).into();
+        ensure!(
+            count <= MAX_PROGRAM_HEADERS,
+            "failed to read the program headers: there are {count} of them"
+        );
         let headers: Vec<ProgramHeader64<LE>> =
             array(file, header.e_phoff.get(LE), count).context("failed to read the program headers")?;
         let of_type = |wanted| headers.iter().filter(move |header| header.p_type.get(LE) == wanted);

@@ -13,7 +13,7 @@ mod read;
 mod wire;
 mod write;
 
-pub use read::read;
+pub use read::{parse, read};
 pub use write::encode;
 
 #[cfg(test)]

@@ -64,7 +64,10 @@ impl Budget {
 }
 
 /// The profile in the bytes of an uncompressed message.
-pub(super) fn parse(data: &[u8]) -> Result<Profile> {
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(data: &[u8]) -> Result<Profile> {
     parse_within(data, MAX_MEMORY)
 }
 

@@ -1,0 +1,63 @@
+//! What must hold of any input: for the fuzz targets, and for the tests that keep what they found.
+
+use profiler::elf::{self, CallFrames, Dialect, Segment};
+use profiler::output::{frames, pprof};
+use profiler::unwind::{self, Rule, eh_frame};
+
+/// Begins like an ELF file and is taken for one, or is a byte of flags and the section of call
+/// frames in a file that is otherwise sound: mutations seldom get past an ELF file's headers.
+pub fn unwind(bytes: &[u8]) {
+    let table = if bytes.starts_with(b"\x7fELF") {
+        let file = bytes.to_vec();
+        let id = elf::build_id(&file);
+        assert!(id.is_none_or(|id| id.len() <= bytes.len()));
+        assert!(elf::plt(&file).len() * 64 <= bytes.len());
+        unwind::build(&file)
+    } else {
+        let Some((flags, section)) = bytes.split_first() else { return };
+        let code = Segment { vaddr: 0, file_offset: 0, file_bytes: 1 << 24, executable: true };
+        let high = Segment { vaddr: 1 << 40, file_offset: 1 << 24, file_bytes: 1 << 33, executable: true };
+        eh_frame::convert(
+            &CallFrames {
+                dialect: if flags & 1 == 0 { Dialect::EhFrame } else { Dialect::DebugFrame },
+                vaddr: 1 << 24,
+                bytes: section.to_vec(),
+                max_fdes: (flags & 2 != 0).then_some(u32::from(flags >> 2)),
+            },
+            &[code, high],
+        )
+    };
+    let Ok(table) = table else { return };
+    let rows: Vec<_> = table.rows().map(|row| (row.file_offset, table.rule(row.rule))).collect();
+    // Prologues that functions share may be run up to four times their size.
+    assert!(rows.len() <= 4 * bytes.len());
+    assert!(table.rows_bytes() <= 4 * (rows.len() + (1 << 16)));
+    for pair in rows.windows(2) {
+        let [(start, rule), (end, next)] = [pair[0], pair[1]];
+        assert!(start < end && rule != next);
+        assert_eq!(table.lookup(start), rule);
+        assert_eq!(table.lookup(start + (end - start) / 2), rule);
+        assert_eq!(table.lookup(end - 1), rule);
+    }
+    if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
+        assert_eq!(table.lookup(first.0.wrapping_sub(1)), Rule::Uncovered);
+        assert_eq!(last.1, Rule::Uncovered);
+    }
+    for page in table.pages() {
+        assert!(!page.rows.is_empty() && page.rows.is_sorted_by(|a, b| a.pc_low < b.pc_low));
+    }
+}
+
+/// The message in a pprof file. What can be read can be folded.
+pub fn pprof(bytes: &[u8]) {
+    let Ok(profile) = pprof::parse(bytes) else { return };
+    for index in 0..profile.sample_types.len() {
+        if let Ok(folded) = frames::fold(&profile, index, &["comm".to_owned()], |_| "") {
+            for (names, _) in folded.lines() {
+                for name in names {
+                    assert!(!name.is_empty() && !name.contains([';', '\n', '\r']));
+                }
+            }
+        }
+    }
+}
