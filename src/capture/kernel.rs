@@ -11,20 +11,29 @@ const READS_FIX: &str = "a fix for reads of user memory in interrupts (6.1.36, 6
 /// lock for that, which the interrupted code may hold. Fixed in 6.4 ("mm: Fix
 /// copy_from_user_nofault()", d319f344561d), 6.3.10 and 6.1.36.
 pub fn user_reads_may_freeze() -> bool {
-    let signature = fs::read_to_string("/proc/version_signature").unwrap_or_default();
-    let version = fs::read_to_string("/proc/version").unwrap_or_default();
-    upstream(&signature, &version).is_some_and(may_freeze)
+    running().is_some_and(may_freeze)
+}
+
+/// Whether the kernel itself walks user stacks, by frame pointers, because we must not or, without
+/// the registers of a task in the kernel (`bpf_task_pt_regs`, Linux 5.15), cannot.
+pub fn walks_user_stacks() -> bool {
+    running().is_some_and(|version| may_freeze(version) || version < [5, 15, 0])
 }
 
 /// What this kernel lacks for walks by unwind tables, in words.
 pub fn lacks_for_tables() -> Option<&'static str> {
-    if user_reads_may_freeze() {
+    let version = running()?;
+    if may_freeze(version) {
         return Some(READS_FIX);
     }
+    (version < [5, 17, 0]).then_some("bpf_loop (Linux 5.17)")
+}
+
+/// The upstream version of this kernel, if it tells.
+fn running() -> Option<[u32; 3]> {
     let signature = fs::read_to_string("/proc/version_signature").unwrap_or_default();
     let version = fs::read_to_string("/proc/version").unwrap_or_default();
-    let has_bpf_loop = upstream(&signature, &version).is_none_or(|version| version >= [5, 17, 0]);
-    (!has_bpf_loop).then_some("bpf_loop (Linux 5.17)")
+    upstream(&signature, &version)
 }
 
 fn may_freeze(version: [u32; 3]) -> bool {

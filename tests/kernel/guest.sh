@@ -20,4 +20,7 @@ section help profiler record --help
 section record profiler record -F 499 -o /tmp/o.pb.gz -- sh -c '/shares-fp 4 & /shares-nofp 4; wait'
 section folded profiler folded /tmp/o.pb.gz
 section pprof base64 /tmp/o.pb.gz
+# Without frame pointers, and with a libc in between that has none either.
+section tables profiler record --unwind auto -F 499 -o /tmp/d.pb.gz -- /deep
+section deep profiler folded /tmp/d.pb.gz
 section dmesg sh -c 'dmesg | tail -20'

@@ -198,7 +198,8 @@ impl Sampler {
         knobs.period_ns = period_ns(config.frequency_hz);
         let tables = config.tables;
         if let Some(lacks) = kernel::lacks_for_tables() {
-            let walk = if knobs.kernel_walks_user { "by the kernel" } else { "by frame pointers alone" };
+            let by_kernel = kernel::walks_user_stacks();
+            let walk = if by_kernel { "by the kernel" } else { "by frame pointers alone" };
             missing.push(format!("{lacks}: user stacks are walked {walk}"));
         }
         let follow = matches!(config.filter, Filter::Processes(_));
