@@ -5,8 +5,9 @@ use profiler::output::{frames, pprof};
 use profiler::unwind::{self, Rule, eh_frame};
 
 /// Begins like an ELF file and is taken for one, or is a byte of flags and the section of call
-/// frames in a file that is otherwise sound: mutations seldom get past an ELF file's headers.
-pub fn unwind(bytes: &[u8]) {
+/// frames in a file that is otherwise sound: mutations seldom get past an ELF file's headers. Says
+/// whether there was a table.
+pub fn unwind(bytes: &[u8]) -> bool {
     let table = if bytes.starts_with(b"\x7fELF") {
         let file = bytes.to_vec();
         let id = elf::build_id(&file);
@@ -14,7 +15,7 @@ pub fn unwind(bytes: &[u8]) {
         assert!(elf::plt(&file).len() * 64 <= bytes.len());
         unwind::build(&file)
     } else {
-        let Some((flags, section)) = bytes.split_first() else { return };
+        let Some((flags, section)) = bytes.split_first() else { return false };
         let code = Segment { vaddr: 0, file_offset: 0, file_bytes: 1 << 24, executable: true };
         let high = Segment { vaddr: 1 << 40, file_offset: 1 << 24, file_bytes: 1 << 33, executable: true };
         eh_frame::convert(
@@ -27,7 +28,7 @@ pub fn unwind(bytes: &[u8]) {
             &[code, high],
         )
     };
-    let Ok(table) = table else { return };
+    let Ok(table) = table else { return false };
     let rows: Vec<_> = table.rows().map(|row| (row.file_offset, table.rule(row.rule))).collect();
     // Prologues that functions share may be run up to four times their size.
     assert!(rows.len() <= 4 * bytes.len());
@@ -46,11 +47,12 @@ pub fn unwind(bytes: &[u8]) {
     for page in table.pages() {
         assert!(!page.rows.is_empty() && page.rows.is_sorted_by(|a, b| a.pc_low < b.pc_low));
     }
+    true
 }
 
-/// The message in a pprof file. What can be read can be folded.
-pub fn pprof(bytes: &[u8]) {
-    let Ok(profile) = pprof::parse(bytes) else { return };
+/// The message in a pprof file. What can be read can be folded. Says whether it could be read.
+pub fn pprof(bytes: &[u8]) -> bool {
+    let Ok(profile) = pprof::parse(bytes) else { return false };
     for index in 0..profile.sample_types.len() {
         if let Ok(folded) = frames::fold(&profile, index, &["comm".to_owned()], |_| "") {
             for (names, _) in folded.lines() {
@@ -60,4 +62,5 @@ pub fn pprof(bytes: &[u8]) {
             }
         }
     }
+    true
 }

@@ -14,7 +14,7 @@ use object::read::elf::NoteIterator;
 use object::{LittleEndian as LE, NativeEndian, Pod, pod};
 
 /// Call frame information of the largest browsers is 30 MB.
-const MAX_CALL_FRAMES_BYTES: u64 = 128 << 20;
+const MAX_CALL_FRAMES_BYTES: u64 = 64 << 20;
 const MAX_NOTES_BYTES: u64 = 1 << 16;
 /// Of sections. Each has a name at least, and debug builds one for each function.
 const MAX_HEADERS: u64 = 1 << 16;

@@ -35,7 +35,10 @@ type Cie<'a> = gimli::CommonInformationEntry<Bytes<'a>>;
 type Fde<'a> = gimli::FrameDescriptionEntry<Bytes<'a>>;
 
 /// The largest libraries have half a million.
-const MAX_FDES: usize = 4 << 20;
+const MAX_FDES: usize = 2 << 20;
+/// The largest libraries have a dozen, as linkers merge equal ones; `.debug_frame` has one for each
+/// source file.
+const MAX_CIES: usize = 1 << 16;
 /// Common sections take twice their size: each FDE is about as large as its CIE.
 const INSTRUCTION_BYTES_PER_BYTE: u64 = 4;
 
@@ -100,7 +103,10 @@ where
                 Entry::Terminator if frames.max_fdes.is_some() => break,
                 Entry::Terminator => {}
                 Entry::Cie(offset) => match this.section.cie_from_offset(bases, offset.into()) {
-                    Ok(cie) => drop(this.cies.insert(offset, cie)),
+                    Ok(cie) => {
+                        ensure!(this.cies.len() < MAX_CIES, "failed to hold more than {MAX_CIES} prologues");
+                        this.cies.insert(offset, cie);
+                    }
                     Err(_) => this.stats.broken_entries += 1,
                 },
                 Entry::Fde(_) if this.fdes.len() == max_fdes => break,

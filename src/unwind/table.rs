@@ -15,7 +15,7 @@ use super::{Reason, Rule};
 /// Code beyond this offset in its file is not covered. The largest browsers have 0.3 GB of it.
 pub const END_OF_TABLE: u64 = 1 << 32;
 /// The largest libraries have a few million rows.
-const MAX_ROWS: usize = 16 << 20;
+const MAX_ROWS: usize = 8 << 20;
 /// With the two reserved ones, all indexes fit into 16 bits.
 const MAX_RULES: usize = 65_000;
 

@@ -1,12 +1,15 @@
 //! Unwind tables of real, of odd and of hostile files. What is right is said by readelf, through
 //! the judge in `tests/judges/ehrows.py`, which shares no code with the program.
 
+#[path = "../../fuzz/checks.rs"]
+mod checks;
+mod hostile;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use profiler::unwind::table::Table;
 use profiler::unwind::{self, Rule};
@@ -232,153 +235,4 @@ fn lookups_find_the_rows() {
     assert_eq!(table.rule(rows.last().unwrap().rule), Rule::Uncovered);
     assert!(table.pages().all(|page| !page.rows.is_empty()));
     assert!(table.pages().all(|page| page.rows.windows(2).all(|pair| pair[0].pc_low < pair[1].pc_low)));
-}
-
-/// Builds what can be built of a mutant, and uses it; the longest time so far is the first value.
-fn survive(slowest: &mut Duration, bytes: &Vec<u8>) -> bool {
-    let start = Instant::now();
-    let built = unwind::build(bytes).map(|table| {
-        assert!(table.rows().count() <= bytes.len());
-        for offset in (0..0x1_0000).step_by(97) {
-            std::hint::black_box(table.lookup(offset));
-        }
-    });
-    *slowest = start.elapsed().max(*slowest);
-    built.is_ok()
-}
-
-#[test]
-fn truncated_files_are_survived() {
-    let directory = Directory::new("truncated");
-    let Some(file) = directory.compile("whole", "gcc -O2 frames.c") else { return };
-    let whole = fs::read(&file).unwrap();
-    let mut slowest = Duration::ZERO;
-    let mut built = 0;
-    for length in (0..whole.len()).step_by(11) {
-        built += usize::from(survive(&mut slowest, &whole[..length].to_vec()));
-    }
-    // Without its section headers, which come last, a file still has a table.
-    assert!(built > 10, "{built}");
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
-}
-
-#[test]
-fn damaged_files_are_survived() {
-    let directory = Directory::new("damaged");
-    let Some(file) = directory.compile("whole", "gcc -O2 -s frames.c") else { return };
-    let whole = fs::read(&file).unwrap();
-    let section = |name| -> Option<(usize, usize)> {
-        let output = Command::new("readelf").arg("-SW").arg(&file).output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        let line = text.lines().find(|line| line.contains(name))?;
-        let numbers: Vec<_> = line.split(name).nth(1)?.split_whitespace().skip(2).take(2).collect();
-        let number = |text| usize::from_str_radix(text, 16).ok();
-        Some((number(numbers[0])?, number(numbers[1])?))
-    };
-    let headers = (0, 64 + 13 * 56);
-    let eh_frame = section(" .eh_frame ").unwrap_or((0, whole.len()));
-    let section_headers = (whole.len() - 64 * 29, 64 * 29);
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = move |below: usize| {
-        // xorshift64: the same mutants in every run.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 16) as usize % below
-    };
-    let mut slowest = Duration::ZERO;
-    let mut built = 0;
-    for mutant in 0..6_000 {
-        let mut bytes = whole.clone();
-        let (start, size) = [eh_frame, eh_frame, headers, section_headers][mutant % 4];
-        for _ in 0..=random(4) {
-            let place = start + random(size);
-            match random(3) {
-                0 => bytes[place] ^= 1 << random(8),
-                1 => bytes[place] = [0, 0xff, 0x7f, 0x80][random(4)],
-                _ => bytes[place] = random(256) as u8,
-            }
-        }
-        built += usize::from(survive(&mut slowest, &bytes));
-    }
-    assert!((2_000..6_000).contains(&built), "{built}");
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
-}
-
-#[test]
-fn claims_of_size_cost_nothing() {
-    let directory = Directory::new("claims");
-    let Some(file) = directory.compile("whole", "gcc -O2 frames.c") else { return };
-    let whole = fs::read(&file).unwrap();
-    let field = |at: usize| u64::from_le_bytes(whole[at..at + 8].try_into().unwrap()) as usize;
-    let sections = field(0x28);
-    // With half a GB of memory; the file is as large as it claims to be, and sparse.
-    let limited = |bytes: &[u8], size: u64| {
-        let path = directory.0.join("claims");
-        fs::write(&path, bytes).unwrap();
-        File::options().write(true).open(&path).unwrap().set_len(size).unwrap();
-        let start = Instant::now();
-        let command = "ulimit -v 524288; exec \"$0\" unwind-table \"$1\" >/dev/null";
-        let run = Command::new("sh").args(["-c", command, PROFILER]).arg(&path).output().unwrap();
-        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
-        (run.status.code(), String::from_utf8(run.stderr).unwrap())
-    };
-    for size in [2_u64 << 30, 127 << 20, u64::MAX, 1 << 63] {
-        let mut bytes = whole.clone();
-        for header in (sections..whole.len()).step_by(64) {
-            bytes[header + 32..header + 40].copy_from_slice(&size.to_le_bytes());
-        }
-        let (code, message) = limited(&bytes, whole.len() as u64);
-        assert!(matches!(code, Some(0 | 1)), "{size}: {code:?} {message}");
-        let (code, message) = limited(&bytes, 3 << 30);
-        assert!(matches!(code, Some(0 | 1)), "{size}: {code:?} {message}");
-    }
-    let mut counts = whole.clone();
-    counts[0x38..0x3a].fill(0xff); // program headers
-    counts[0x3c..0x3e].fill(0); // section headers: see section 0
-    counts[sections + 32..sections + 40].copy_from_slice(&(1_u64 << 40).to_le_bytes());
-    let (code, message) = limited(&counts, 3 << 30);
-    assert!(matches!(code, Some(0 | 1)), "{code:?} {message}");
-    let mut section = whole.clone();
-    for header in (sections..whole.len()).step_by(64) {
-        // The section of call frames alone: type and address are those of an ordinary section.
-        if field(header + 24) == eh_frame_offset(&whole, sections) {
-            section[header + 32..header + 40].copy_from_slice(&(2_u64 << 30).to_le_bytes());
-        }
-    }
-    let (code, message) = limited(&section, 3 << 30);
-    assert_eq!(code, Some(1), "{message}");
-    assert!(message.contains("more than the limit"), "{message}");
-}
-
-/// Where `.eh_frame` is: found by its name.
-fn eh_frame_offset(bytes: &[u8], sections: usize) -> usize {
-    let word = |at: usize, size: usize| {
-        let mut word = [0; 8];
-        word[..size].copy_from_slice(&bytes[at..at + size]);
-        u64::from_le_bytes(word) as usize
-    };
-    let names = word(sections + 64 * word(0x3e, 2) + 24, 8);
-    (0..word(0x3c, 2))
-        .map(|index| sections + 64 * index)
-        .find(|header| bytes[names + word(*header, 4)..].starts_with(b".eh_frame\0"))
-        .map(|header| word(header + 24, 8))
-        .unwrap()
-}
-
-#[test]
-fn other_files_are_refused_with_a_reason() {
-    let directory = Directory::new("refused");
-    let mut files =
-        vec![("Cargo.toml".into(), "not an ELF file"), ("/dev/null".into(), "beyond the file's end")];
-    if let Some(object) = directory.compile("frames.o", "gcc -c frames.c") {
-        files.push((object, "of type 1"));
-    }
-    for (file, reason) in files {
-        let output = Command::new(PROFILER).arg("unwind-table").arg(&file).output().unwrap();
-        let message = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{message}");
-        assert!(message.starts_with("profiler: error: failed to read "), "{message}");
-        assert!(message.contains(reason) && message.lines().count() == 1, "{message}");
-    }
 }

@@ -1,0 +1,235 @@
+//! Files that are damaged or made to do harm.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::{Directory, PROFILER, checks};
+
+/// Checks what must hold of a mutant's table, if there is one; the longest time so far is the first
+/// value.
+fn survive(slowest: &mut Duration, bytes: &[u8]) -> bool {
+    let start = Instant::now();
+    let built = checks::unwind(bytes);
+    *slowest = start.elapsed().max(*slowest);
+    built
+}
+
+/// Inputs that once found something, and a few that together reach most of the code.
+#[test]
+fn inputs_that_fuzzing_found_are_survived() {
+    for (target, check) in [("unwind", checks::unwind as fn(&[u8]) -> bool), ("pprof", checks::pprof)] {
+        let inputs =
+            fs::read_dir(format!("{}/tests/data/fuzz/{target}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let (mut all, mut good, mut slowest) = (0, 0, Duration::ZERO);
+        for input in inputs {
+            let bytes = fs::read(input.unwrap().path()).unwrap();
+            let start = Instant::now();
+            good += usize::from(check(&bytes));
+            slowest = start.elapsed().max(slowest);
+            all += 1;
+        }
+        assert!(all > 20 && good > 5, "{target}: {good} of {all}");
+        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    }
+}
+
+#[test]
+fn truncated_files_are_survived() {
+    let directory = Directory::new("truncated");
+    let Some(file) = directory.compile("whole", "gcc -O2 frames.c") else { return };
+    let whole = fs::read(&file).unwrap();
+    let mut slowest = Duration::ZERO;
+    let mut built = 0;
+    for length in (0..whole.len()).step_by(11) {
+        built += usize::from(survive(&mut slowest, &whole[..length]));
+    }
+    // Without its section headers, which come last, a file still has a table.
+    assert!(built > 10, "{built}");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+}
+
+#[test]
+fn damaged_files_are_survived() {
+    let directory = Directory::new("damaged");
+    let Some(file) = directory.compile("whole", "gcc -O2 -s frames.c") else { return };
+    let whole = fs::read(&file).unwrap();
+    let section = |name| -> Option<(usize, usize)> {
+        let output = Command::new("readelf").arg("-SW").arg(&file).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let line = text.lines().find(|line| line.contains(name))?;
+        let numbers: Vec<_> = line.split(name).nth(1)?.split_whitespace().skip(2).take(2).collect();
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        Some((number(numbers[0])?, number(numbers[1])?))
+    };
+    let headers = (0, 64 + 13 * 56);
+    let eh_frame = section(" .eh_frame ").unwrap_or((0, whole.len()));
+    let section_headers = (whole.len() - 64 * 29, 64 * 29);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        // xorshift64: the same mutants in every run.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) as usize % below
+    };
+    let mut slowest = Duration::ZERO;
+    let mut built = 0;
+    for mutant in 0..6_000 {
+        let mut bytes = whole.clone();
+        let (start, size) = [eh_frame, eh_frame, headers, section_headers][mutant % 4];
+        for _ in 0..=random(4) {
+            let place = start + random(size);
+            match random(3) {
+                0 => bytes[place] ^= 1 << random(8),
+                1 => bytes[place] = [0, 0xff, 0x7f, 0x80][random(4)],
+                _ => bytes[place] = random(256) as u8,
+            }
+        }
+        built += usize::from(survive(&mut slowest, &bytes));
+    }
+    assert!((2_000..6_000).contains(&built), "{built}");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+}
+
+/// An ELF file, and where things are in it.
+struct Image {
+    bytes: Vec<u8>,
+    /// Offset of the section headers.
+    sections: usize,
+    /// Offset of the header of `.eh_frame`.
+    eh_frame: usize,
+}
+
+impl Image {
+    fn read(file: &Path) -> Self {
+        let mut this = Self { bytes: fs::read(file).unwrap(), sections: 0, eh_frame: 0 };
+        this.sections = this.word(0x28, 8);
+        let header = |index| this.sections + 64 * index;
+        let names = this.word(header(this.word(0x3e, 2)) + 24, 8);
+        this.eh_frame = (0..this.word(0x3c, 2))
+            .map(header)
+            .find(|header| this.bytes[names + this.word(*header, 4)..].starts_with(b".eh_frame\0"))
+            .unwrap();
+        this
+    }
+
+    fn word(&self, at: usize, size: usize) -> usize {
+        let mut word = [0; 8];
+        word[..size].copy_from_slice(&self.bytes[at..at + size]);
+        u64::from_le_bytes(word) as usize
+    }
+
+    fn set(&mut self, at: usize, value: u64) {
+        self.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    fn section_headers(&self) -> impl Iterator<Item = usize> + use<> {
+        (self.sections..self.sections + 64 * self.word(0x3c, 2)).step_by(64)
+    }
+}
+
+/// Runs with 256 MiB of memory, on a file as large as it claims to be, and sparse. The exit code is
+/// 0 or 1: nothing was allocated in vain.
+fn limited(directory: &Directory, bytes: &[u8], size: u64) -> (Option<i32>, String) {
+    let path = directory.0.join("limited");
+    fs::write(&path, bytes).unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(size).unwrap();
+    let start = Instant::now();
+    let command = "ulimit -v 262144; exec \"$0\" unwind-table \"$1\" >/dev/null";
+    let run = Command::new("sh").args(["-c", command, PROFILER]).arg(&path).output().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let message = String::from_utf8(run.stderr).unwrap();
+    assert!(matches!(run.status.code(), Some(0 | 1)), "{:?} {message}", run.status);
+    (run.status.code(), message)
+}
+
+#[test]
+fn claims_of_size_cost_nothing() {
+    let directory = Directory::new("claims");
+    let Some(file) = directory.compile("whole", "gcc -O2 frames.c") else { return };
+    let whole = || Image::read(&file);
+    for size in [2_u64 << 30, 63 << 20, u64::MAX, 1 << 63] {
+        let mut image = whole();
+        for header in image.section_headers() {
+            image.set(header + 32, size);
+        }
+        limited(&directory, &image.bytes, image.bytes.len() as u64);
+        limited(&directory, &image.bytes, 3 << 30);
+    }
+    let mut counts = whole();
+    counts.bytes[0x38..0x3a].fill(0xff); // program headers
+    limited(&directory, &counts.bytes, 3 << 30);
+    let mut counts = whole();
+    counts.bytes[0x3c..0x3e].fill(0); // section headers: see section 0
+    counts.set(counts.sections + 32, 1 << 40);
+    limited(&directory, &counts.bytes, 3 << 30);
+    let mut section = whole();
+    section.set(section.eh_frame + 32, 2 << 30);
+    let (code, message) = limited(&directory, &section.bytes, 3 << 30);
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("more than the limit"), "{message}");
+}
+
+/// As many entries as fit into the largest section that is read.
+#[test]
+fn large_sections_stay_within_limits() {
+    const LARGEST: usize = 64 << 20;
+    let directory = Directory::new("large");
+    let Some(file) = directory.compile("whole", "gcc -O2 frames.c") else { return };
+    let whole = Image::read(&file);
+    let text = whole.word(0x18, 8) as u64; // e_entry
+    // Version 1, no augmentation, and so absolute addresses; rsp + 8, and the return address below.
+    let cie = [16, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0x78, 16, 0x0c, 7, 8, 0x90, 1, 0, 0];
+    let fde = |place: u32, start: u64, length: u64, instructions: &[u8]| {
+        let size = 20 + instructions.len() as u32;
+        let head = [size.to_le_bytes(), (place + 4).to_le_bytes()].concat();
+        [&head, &start.to_le_bytes()[..], &length.to_le_bytes(), instructions].concat()
+    };
+    let prologues = cie.repeat(LARGEST / cie.len());
+    let mut functions = cie.to_vec();
+    for i in 0..(2 << 20) - 1 {
+        functions.extend(fde(functions.len() as u32, text + i % 256, 8, &[]));
+    }
+    // Advance by 1, rsp + 8 to 23.
+    let steps: Vec<u8> = (0..LARGEST / 3 - 100).flat_map(|i| [0x41, 0x0e, 8 + i as u8 % 16]).collect();
+    let rows = [&cie[..], &fde(cie.len() as u32, text, 1 << 31, &steps)].concat();
+    for (section, wanted) in [
+        (prologues, "failed to hold more than 65536 prologues"),
+        (functions, " functions, "),
+        (rows, "failed to hold more than 8388608 rows"),
+    ] {
+        let mut image = Image::read(&file);
+        let offset = image.bytes.len() as u64;
+        image.set(image.eh_frame + 24, offset);
+        image.set(image.eh_frame + 32, section.len() as u64);
+        // Whatever is loaded is large.
+        let headers = image.word(0x20, 8);
+        for header in (headers..headers + 56 * image.word(0x38, 2)).step_by(56) {
+            if image.word(header, 4) == 1 {
+                image.set(header + 32, 1 << 31);
+            }
+        }
+        image.bytes.extend(section);
+        let (_, message) = limited(&directory, &image.bytes, image.bytes.len() as u64);
+        assert!(message.contains(wanted), "{message}");
+    }
+}
+
+#[test]
+fn other_files_are_refused_with_a_reason() {
+    let directory = Directory::new("refused");
+    let mut files =
+        vec![("Cargo.toml".into(), "not an ELF file"), ("/dev/null".into(), "beyond the file's end")];
+    if let Some(object) = directory.compile("frames.o", "gcc -c frames.c") {
+        files.push((object, "of type 1"));
+    }
+    for (file, reason) in files {
+        let output = Command::new(PROFILER).arg("unwind-table").arg(&file).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.starts_with("profiler: error: failed to read "), "{message}");
+        assert!(message.contains(reason) && message.lines().count() == 1, "{message}");
+    }
+}
