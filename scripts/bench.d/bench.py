@@ -34,9 +34,12 @@ WORKLOADS = {
     "sched pipe": ["taskset", "-c", CPU, "perf", "bench", "-f", "simple", "sched", "pipe",
                    "-l", str(int(300_000 * SCALE))],
 }
-VARIANTS = [("none", 0), ("profiler", 999), ("profiler", 99)]
-VARIANTS += [(name, 999) for name in [*COMMANDS, "samply"] if name != "profiler"]
-BPF_RECORDERS = ["profiler", "bcc", "bpftrace"]
+VARIANTS = [("none", 0), ("profiler", 99), ("profiler fp", 99), ("perf dwarf", 99)]
+VARIANTS += [(name, 999) for name in [*COMMANDS, "samply"]]
+BPF_RECORDERS = ["profiler", "profiler fp", "bcc", "bpftrace"]
+FRAMES = [7, 20, 40, 120]
+# Frame pointers are what bcc walks by; tables are to do without.
+FRAME_RECORDERS = [("profiler", "threads-no-fp"), ("profiler fp", "threads"), ("bcc", "threads")]
 
 
 def seconds_of(command, may_fail=False):
@@ -105,6 +108,18 @@ def bpf():
             time.sleep(5 * SCALE)
             for name in rotated(BPF_RECORDERS, repeat):
                 results["Rust build"][name].append(bpf_during(name, 999, lambda: time.sleep(5 * SCALE)))
+    return results
+
+
+def frames():
+    """What a run of the sampling BPF program costs by the depth of the stack."""
+    keep_bpf_statistics()
+    results = {name: {depth: [] for depth in FRAMES} for name, _ in FRAME_RECORDERS}
+    for repeat in range(REPEATS):
+        for depth in FRAMES:
+            for name, program in rotated(FRAME_RECORDERS, repeat):
+                command = ["taskset", "-c", CPUS, f"{DIR}/{program}", "2", str(int(2200 * SCALE)), str(depth)]
+                results[name][depth].append(bpf_during(name, 999, lambda: seconds_of(command)))
     return results
 
 
@@ -195,7 +210,8 @@ def recorded_build(name):
                          limit_s=180 * SCALE)
         samples, inlined = int(re.search(r"\((\d+) samples\)", recorder.text)[1]), None
     usage = recorder.rusage
-    return {"samples": samples, "inlined": inlined, "finished": after["finished"],
+    tables = re.search(r"^  tables .*", recorder.text, re.M)
+    return {"samples": samples, "tables": tables and tables[0].split(maxsplit=1)[1], "inlined": inlined, "finished": after["finished"],
             "file": os.path.getsize(OUTPUT), "svg": os.path.getsize(svg),
             "stop_s": recorder.stop_s, "seconds": recorder.stop_s + after["seconds"],
             "cpu_s": usage.ru_utime + usage.ru_stime - recorder.cpu_before_stop_s + after["cpu_s"],
@@ -227,7 +243,7 @@ def busy_share(seconds=3):
 
 
 def main():
-    sections = {"slowdown": slowdown, "bpf": bpf, "recorder": recorder, "build": build}
+    sections = {"slowdown": slowdown, "bpf": bpf, "frames": frames, "recorder": recorder, "build": build}
     wanted = [name for name in sys.argv[1:] if name != "--quick"] or list(sections)
     if unknown := set(wanted) - set(sections):
         raise SystemExit(f"bench: no section {', '.join(unknown)}; there are {', '.join(sections)}")

@@ -17,6 +17,7 @@ LOG = f"{DIR}/recorder.log"
 # Sampled system-wide, except samply, which can only follow what it starts.
 COMMANDS = {
     "profiler": lambda hz: [PROFILER, "record", "-a", "-F", str(hz), "-o", OUTPUT],
+    "profiler fp": lambda hz: [PROFILER, "record", "-a", "-F", str(hz), "-o", OUTPUT, "--unwind", "fp"],
     "perf -g": lambda hz: ["perf", "record", "-F", str(hz), "-a", "-g", "-o", OUTPUT],
     "perf dwarf": lambda hz: ["perf", "record", "-F", str(hz), "-a", "--call-graph", "dwarf", "-o", OUTPUT],
     "bcc": lambda hz: ["profile-bpfcc", "-F", str(hz), "-af"],
