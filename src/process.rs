@@ -62,6 +62,7 @@ struct Process {
     root: Root,
     root_is_known: bool,
     jit: Option<ObjectId>,
+    first_exited: bool,
     exited_ns: Option<u64>,
 }
 
@@ -113,6 +114,8 @@ impl Processes {
                     process.regions = Rc::default();
                     process.jit = None;
                     process.threads.clear();
+                    // A thread that executes takes the first one's place.
+                    process.first_exited = false;
                 }
                 if tid == tgid || exec {
                     process.comm = Rc::clone(&comm);
@@ -127,7 +130,9 @@ impl Processes {
             Event::Exit { tgid, tid } => {
                 let Some(process) = self.processes.get_mut(&tgid) else { return };
                 // The first thread can exit before the others do, and gives the process its name.
-                let others = process.threads.keys().any(|&other| other != tid && other != tgid);
+                process.first_exited |= tid == tgid;
+                let others = !process.first_exited
+                    || process.threads.keys().any(|&other| other != tid && other != tgid);
                 if others && tid != tgid {
                     process.threads.remove(&tid);
                 } else if !others {
@@ -176,6 +181,7 @@ impl Processes {
         let child = match self.processes.get(&parent_tgid) {
             Some(parent) => Process {
                 threads: HashMap::from([(tid, Rc::clone(&parent.comm))]),
+                first_exited: false,
                 exited_ns: None,
                 ..parent.clone()
             },
@@ -310,6 +316,7 @@ impl Process {
             root: Root::OURS,
             root_is_known: false,
             jit: None,
+            first_exited: false,
             exited_ns: None,
         }
     }
