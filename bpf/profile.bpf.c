@@ -231,6 +231,8 @@ static __always_inline enum outcome walk_by_tables(struct cpu_state *cpu, __u32 
 	walk->process = *process;
 	walk->mapping = process->first_mapping;
 	walk->is_return_address = 0;
+	walk->has_rule = 0;
+	walk->regs.bx = walk->leaf[LEAF_BX];
 	walk->hash = 1;
 	walk->outcome = OUTCOME_USER_DEPTH;
 	bpf_loop(MAX_USER_FRAMES, walk_frame, &context, 0);
@@ -248,7 +250,7 @@ static __always_inline enum outcome collect_user_stack(struct perf_event_context
 						       struct cpu_state *cpu, bool by_tables)
 {
 	struct stack_body *body = &cpu->body;
-	struct unwind_registers regs;
+	struct unwind_registers regs = {};
 	enum outcome outcome;
 
 	if (kernel_walks_user || !HAS_HELPER(task_pt_regs))

@@ -18,6 +18,7 @@ enum limits {
 	MAX_MAPPINGS = 1024, /* per process */
 	MAX_RULES = 65536,
 	LEAF_REGISTERS = 16,
+	LEAF_BX = 3,
 	LEAF_RULE_RETURN_ADDRESS_SHIFT = 4, /* see LEAF_RULE_CFA */
 	LEAF_RULE_ADDED_SHIFT = 9,
 	/* Stacks of processes whose tables are not ready: registers and the top of the stack. */
@@ -144,7 +145,7 @@ enum cfa {
 	CFA_DEREF_SP, /* *(sp + low half of offset) + high half */
 	CFA_DEREF_FP, /* *(fp + low half of offset) + high half */
 	CFA_PLT,      /* sp + 8, and 8 more from the offset-th byte of a 16-byte entry on */
-	CFA_REGISTER, /* a register of the leaf's: see LEAF_RULE */
+	CFA_REGISTER, /* a register of the leaf's, or rbx: see LEAF_RULE */
 	CFA_SIGNAL,   /* all registers are in the sigcontext */
 };
 
@@ -167,9 +168,18 @@ enum saved_fp {
 	(((offset) >> LEAF_RULE_RETURN_ADDRESS_SHIFT) & (2 * LEAF_REGISTERS - 1))
 #define LEAF_RULE_ADDED(offset) ((offset) >> LEAF_RULE_ADDED_SHIFT)
 
+/*
+ * ld.so's lazy binding keeps its caller's stack pointer in rbx while it calls others. So in a file
+ * with such rules, and only there, rbx is followed: the caller's is at CFA - 8 * saved_bx.
+ */
+#define SAVED_BX_LOST 0
+#define SAVED_BX_SAME 1 /* in its register, for the return address is at CFA - 8 */
+#define SAVED_FP(saved) ((saved)&15)
+#define SAVED_BX(saved) ((saved) >> 4)
+
 struct unwind_rule {
-	__u8 cfa;      /* enum cfa */
-	__u8 saved_fp; /* enum saved_fp */
+	__u8 cfa;   /* enum cfa */
+	__u8 saved; /* enum saved_fp in bits 0-3, saved_bx above */
 	__s16 fp_offset;
 	__s32 offset;
 };
@@ -180,6 +190,7 @@ struct unwind_registers {
 	__u64 ip;
 	__u64 sp;
 	__u64 fp;
+	__u64 bx; /* 0: lost */
 };
 
 struct stack_dump {
@@ -209,7 +220,9 @@ struct walk {
 	__u32 mapping;		 /* index of the last frame's */
 	__u32 is_return_address; /* 1 if regs.ip lies behind a call */
 	__u32 outcome;
-	__u32 at; /* of a search */
+	__u32 at;	/* of a search */
+	__u32 has_rule; /* 1 if the last frame's code is covered */
+	__u32 padding;
 	__u64 window_start;
 	__u8 window[STACK_WINDOW + 16];
 };

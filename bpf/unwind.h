@@ -23,6 +23,11 @@
 #define SIGNAL_SP 160
 #define SIGNAL_IP 168
 
+/* What a signal trampoline does: mov $15 (rt_sigreturn), %rax; syscall. */
+#define SIGRETURN_CODE 0x0f0000000fc0c748ULL
+#define SIGRETURN_LAST 0x05
+#define SIGRETURN_BYTES 9
+
 enum step {
 	STEP_CALLER,	  /* regs are the caller's; ip is a return address */
 	STEP_INTERRUPTED, /* regs are those of the code that a signal interrupted */
@@ -55,6 +60,7 @@ static __always_inline enum step step_by_frame_pointer(struct unwind_registers *
 	regs->ip = frame.ip;
 	regs->sp = regs->fp + sizeof(frame);
 	regs->fp = frame.fp;
+	regs->bx = 0;
 	return STEP_CALLER;
 }
 
@@ -62,6 +68,7 @@ static __always_inline enum step step_out_of_signal(struct unwind_registers *reg
 {
 	__u64 sp = regs->sp;
 
+	regs->bx = 0;
 	if (READ_STACK(memory, &regs->ip, 8, sp + SIGNAL_IP) ||
 	    READ_STACK(memory, &regs->fp, 8, sp + SIGNAL_FP) ||
 	    READ_STACK(memory, &regs->sp, 8, sp + SIGNAL_SP))
@@ -69,7 +76,8 @@ static __always_inline enum step step_out_of_signal(struct unwind_registers *reg
 	return STEP_INTERRUPTED;
 }
 
-/* `leaf` are all registers of the leaf, or NULL for a caller, which has lost them. */
+/* `leaf` are all registers of the leaf; its caller's too, where assembly keeps its CFA in one that
+ * a call may change, knowing that this one does not. NULL for others, which have lost them. */
 static __always_inline enum step unwind_step(struct unwind_registers *regs,
 					     const struct unwind_rule *rule, const __u64 *leaf,
 					     void *memory)
@@ -78,6 +86,7 @@ static __always_inline enum step unwind_step(struct unwind_registers *regs,
 		__u64 fp;
 		__u64 ip;
 	} frame;
+	__u32 saved_fp = SAVED_FP(rule->saved), saved_bx = SAVED_BX(rule->saved);
 	__u32 return_register = LEAF_REGISTERS;
 	__u64 cfa;
 
@@ -105,15 +114,22 @@ static __always_inline enum step unwind_step(struct unwind_registers *regs,
 		cfa = regs->sp + 8 + ((__s32)(regs->ip & 15) >= rule->offset ? 8 : 0);
 		break;
 	case CFA_REGISTER:
-		if (!leaf)
+		if (LEAF_RULE_CFA(rule->offset) == LEAF_BX)
+			cfa = regs->bx;
+		else
+			cfa = leaf ? leaf[LEAF_RULE_CFA(rule->offset)] : 0;
+		if (!cfa)
 			return STEP_REGISTER;
-		cfa = leaf[LEAF_RULE_CFA(rule->offset)] + LEAF_RULE_ADDED(rule->offset);
 		return_register = LEAF_RULE_RETURN_ADDRESS(rule->offset);
+		cfa += LEAF_RULE_ADDED(rule->offset);
 		break;
 	default:
 		return STEP_NOT_UNDERSTOOD;
 	}
-	if (rule->saved_fp == SAVED_FP_AT_CFA && rule->fp_offset == -16 &&
+	if (saved_bx == SAVED_BX_LOST ||
+	    (saved_bx != SAVED_BX_SAME && READ_STACK(memory, &regs->bx, 8, cfa - 8 * saved_bx)))
+		regs->bx = 0;
+	if (saved_fp == SAVED_FP_AT_CFA && rule->fp_offset == -16 &&
 	    return_register == LEAF_REGISTERS) {
 		/* The usual frame: both words lie side by side. */
 		if (READ_STACK(memory, &frame, sizeof(frame), cfa - 16))
@@ -124,12 +140,12 @@ static __always_inline enum step unwind_step(struct unwind_registers *regs,
 			frame.ip = leaf[return_register & (LEAF_REGISTERS - 1)];
 		else if (READ_STACK(memory, &frame.ip, 8, cfa - 8))
 			return STEP_FAULT;
-		if (rule->saved_fp != SAVED_FP_SAME && rule->saved_fp != SAVED_FP_UNDEFINED) {
+		if (saved_fp != SAVED_FP_SAME && saved_fp != SAVED_FP_UNDEFINED) {
 			__u64 at = cfa;
 
-			if (rule->saved_fp == SAVED_FP_AT_FP)
+			if (saved_fp == SAVED_FP_AT_FP)
 				at = regs->fp;
-			else if (rule->saved_fp == SAVED_FP_AT_SP)
+			else if (saved_fp == SAVED_FP_AT_SP)
 				at = regs->sp;
 			if (READ_STACK(memory, &frame.fp, 8, at + rule->fp_offset))
 				return STEP_FAULT;

@@ -157,6 +157,15 @@ static __always_inline struct unwind_rule *find_rule(const struct unwind_mapping
 	return bpf_map_lookup_elem(&unwind_rules, &index);
 }
 
+/* Whether the code is that of a signal trampoline. */
+static __always_inline bool is_sigreturn(__u64 ip)
+{
+	__u8 code[16] = {};
+
+	return !bpf_probe_read_user(code, SIGRETURN_BYTES, (const void *)ip) &&
+	       *(__u64 *)code == SIGRETURN_CODE && code[8] == SIGRETURN_LAST;
+}
+
 static __always_inline enum outcome outcome_of(enum step step)
 {
 	switch (step) {
@@ -186,6 +195,8 @@ static long walk_frame(__u32 i, void *data)
 	const struct unwind_rule *rule = NULL;
 	struct unwind_registers regs = walk->regs;
 	struct unwind_mapping *mapping;
+	bool has_rule, is_trampoline;
+	const __u64 *leaf;
 	enum step step;
 	__u64 frame;
 
@@ -197,13 +208,25 @@ static long walk_frame(__u32 i, void *data)
 	}
 	if (mapping && mapping->has_table)
 		rule = find_rule(mapping, walk);
+	has_rule = rule && rule->cfa != CFA_UNCOVERED;
+	/* musl does not describe its signal trampoline. */
+	is_trampoline = !has_rule && walk->has_rule && is_sigreturn(regs.ip);
+	if (is_trampoline)
+		walk->is_return_address = 0;
+	walk->has_rule = has_rule;
+	leaf = i == walk->is_return_address ? walk->leaf : NULL;
+	barrier_var(leaf); /* so that what is checked is what is used */
 	/* User space takes one byte off all but the leaf's. */
 	frame = regs.ip + (i && !walk->is_return_address);
 	body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = frame;
 	body->user_frames = i + 1;
 	walk->hash = hash_step(walk->hash, frame);
-	step = rule ? unwind_step(&regs, rule, i ? NULL : walk->leaf, walk)
-		    : step_by_frame_pointer(&regs, walk);
+	if (is_trampoline)
+		step = step_out_of_signal(&regs, walk);
+	else if (has_rule)
+		step = unwind_step(&regs, rule, leaf, walk);
+	else
+		step = step_by_frame_pointer(&regs, walk);
 	if (step > STEP_INTERRUPTED) {
 		walk->outcome = outcome_of(step);
 		return 1;

@@ -5,6 +5,7 @@
 //! when they change; processes that share them (after a fork) share what is published.
 
 use std::collections::HashMap;
+use std::os::unix::fs::FileExt;
 use std::rc::{Rc, Weak};
 
 use crate::capture::bpf::tables::{Block, Capacity, FileTable, Mapping, Tables};
@@ -215,7 +216,15 @@ impl Unwinding {
             let offset = region.file_offset.wrapping_add(addr - start);
             (addr < region.end).then(|| (self.files.get(&region.object).copied().flatten(), offset))
         };
-        let truncation = tables.walk(dump, find, &mut stack.user);
+        let read = |addr: u64, code: &mut [u8]| {
+            let Some((start, region)) = regions.range(..=addr).next_back() else { return false };
+            let offset = region.file_offset.wrapping_add(addr - start);
+            match &objects.get(region.object).source {
+                Source::File(Some(file)) => file.read_exact_at(code, offset).is_ok(),
+                _ => false,
+            }
+        };
+        let truncation = tables.walk(dump, find, read, &mut stack.user);
         stack.truncation = stack.truncation.or(truncation);
         stack
     }

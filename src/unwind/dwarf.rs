@@ -39,6 +39,8 @@ pub struct RowRules<'a> {
     pub sp: SavedRule<'a>,
     /// The frame pointer.
     pub fp: SavedRule<'a>,
+    /// The base; none if it need not be followed.
+    pub base: Option<SavedRule<'a>>,
     /// The return address.
     pub ra: SavedRule<'a>,
     /// Whether the CIE is marked as a signal frame's ('S').

@@ -87,6 +87,8 @@ struct Conversion<'a, S> {
     cies: HashMap<usize, Cie<'a>>,
     fdes: Vec<usize>,
     stats: Stats,
+    /// Whether some CFA is in the base.
+    follows_base: bool,
 }
 
 impl<'a, S: UnwindSection<Bytes<'a>>> Conversion<'a, S>
@@ -95,8 +97,8 @@ where
 {
     /// Finds the entries.
     fn new(section: S, bases: &'a BaseAddresses, frames: &CallFrames) -> Result<Self> {
-        let mut this =
-            Self { section, bases, cies: HashMap::new(), fdes: Vec::new(), stats: Stats::default() };
+        let (cies, fdes, stats) = (HashMap::new(), Vec::new(), Stats::default());
+        let mut this = Self { section, bases, cies, fdes, stats, follows_base: false };
         let max_fdes = frames.max_fdes.map_or(usize::MAX, |max| max as usize);
         for entry in entries(frames) {
             match entry {
@@ -131,10 +133,19 @@ where
 
     fn run(mut self, segments: &[Segment]) -> Result<Table> {
         let codes = self.codes(segments);
+        let table = self.table(&codes)?;
+        if !table.rules().iter().any(|rule| REGISTERS.is_from_base(rule)) {
+            return Ok(table);
+        }
+        self.follows_base = true;
+        self.table(&codes)
+    }
+
+    fn table(&self, codes: &[Code]) -> Result<Table> {
         let mut builder = Builder::default();
         let mut context = UnwindContext::new_in();
         let mut budget = INSTRUCTION_BYTES_PER_BYTE * self.section_bytes();
-        for code in &codes {
+        for code in codes {
             let fde = self.fde(code.fde)?;
             let cost = (fde.entry_len() + fde.cie().entry_len()) as u64;
             ensure!(cost <= budget, "failed to bound the work: too many functions share large prologues");
@@ -142,7 +153,7 @@ where
             self.rows(&fde, code, &mut context, &mut builder)?;
             builder.push(code.end, Rule::Uncovered)?;
         }
-        builder.finish(self.stats)
+        builder.finish(self.stats.clone())
     }
 
     fn section_bytes(&self) -> u64 {
@@ -215,6 +226,7 @@ where
             },
             sp: self.saved(row.register(Register(REGISTERS.sp))),
             fp: self.saved(row.register(Register(REGISTERS.fp))),
+            base: self.follows_base.then(|| self.saved(row.register(Register(REGISTERS.base)))),
             ra: self.saved(row.register(Register(REGISTERS.ra))),
             is_signal_frame: fde.is_signal_trampoline(),
         })
@@ -251,7 +263,7 @@ fn located(fde: &Fde, offset: usize, segments: &[Segment]) -> Option<Code> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::{Cfa, Frame, ReturnAddress, SavedFp};
+    use super::super::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
     use super::*;
 
     /// Address of the section; all code lies below it and at the same offset in the file.
@@ -301,7 +313,12 @@ mod tests {
     }
 
     fn rsp(offset: i32) -> Rule {
-        Rule::Frame(Frame { cfa: Cfa::Sp(offset), fp: SavedFp::Same, ra: ReturnAddress::AtCfa(-8) })
+        Rule::Frame(Frame {
+            cfa: Cfa::Sp(offset),
+            fp: SavedFp::Same,
+            base: SavedBase::Lost,
+            ra: ReturnAddress::AtCfa(-8),
+        })
     }
 
     fn rows(table: &Table) -> Vec<(u64, Rule)> {

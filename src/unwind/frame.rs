@@ -18,6 +18,10 @@
 //! SavedFp::Register(r)         caller's fp = r                   leaf only
 //! SavedFp::Lost                not known
 //!
+//! SavedBase::Same              caller's base = base
+//! SavedBase::AtCfa(n)          caller's base = *(cfa - 8 n)
+//! SavedBase::Lost              not known, or not needed in this file
+//!
 //! ReturnAddress::AtCfa(o)      caller's pc = *(cfa + o)
 //! ReturnAddress::Register(r)   caller's pc = r                   leaf only
 //!
@@ -25,9 +29,14 @@
 //! ```
 //!
 //! *Leaf only*: a call may change most registers, and of those that it must not only sp and fp are
-//! followed through the callers. So the rule holds where the registers come from the kernel: at the
-//! leaf, and below a signal frame if one restores them all.
+//! followed through the callers. So the rule holds where the registers come from the kernel, at the
+//! leaf.
+//!
+//! But for one register, the *base*: on x86-64 ld.so's `_dl_runtime_resolve` calls others with its CFA
+//! in rbx. It is followed in files that have such a row; elsewhere it would only cost rules, and a
+//! load for each frame.
 
+use super::Rule;
 use super::dwarf::{CfaRule, Op, SavedRule, operations, register_relative};
 
 /// A general register by its DWARF number.
@@ -94,6 +103,17 @@ pub enum SavedFp {
     Lost,
 }
 
+/// Where the caller's base is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SavedBase {
+    /// Untouched.
+    Same,
+    /// `*(cfa - 8 n)`, with n from 2 to 15.
+    AtCfa(u8),
+    /// Nowhere, or nobody asks.
+    Lost,
+}
+
 /// Where the return address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReturnAddress {
@@ -110,6 +130,8 @@ pub struct Frame {
     pub cfa: Cfa,
     /// The caller's fp.
     pub fp: SavedFp,
+    /// The caller's base.
+    pub base: SavedBase,
     /// The caller's pc.
     pub ra: ReturnAddress,
 }
@@ -121,6 +143,8 @@ pub struct Registers {
     pub sp: u16,
     /// The frame pointer.
     pub fp: u16,
+    /// A register that calls preserve, and that may lead to a CFA.
+    pub base: u16,
     /// The return address: a register, or a column of its own.
     pub ra: u16,
     /// Names of those that rules may have, by their number.
@@ -178,6 +202,27 @@ impl Registers {
             SavedRule::Undefined | SavedRule::ValueOffset(_) | SavedRule::Other => None,
         };
         saved.unwrap_or(SavedFp::Lost)
+    }
+
+    /// The caller's base, if it is asked for.
+    pub(super) fn saved_base(rule: Option<SavedRule>) -> SavedBase {
+        match rule {
+            Some(SavedRule::Unspecified | SavedRule::Same) => SavedBase::Same,
+            Some(SavedRule::Offset(offset @ -120..=-16)) if offset % 8 == 0 => {
+                SavedBase::AtCfa((offset / -8) as u8)
+            }
+            _ => SavedBase::Lost,
+        }
+    }
+
+    /// Whether a rule leads from the base to the CFA.
+    pub(super) fn is_from_base(&self, rule: &Rule) -> bool {
+        match rule {
+            Rule::Frame(Frame { cfa: Cfa::Register { register, .. }, .. }) => {
+                u16::from(register.0) == self.base
+            }
+            _ => false,
+        }
     }
 
     /// A frame in readelf's words: its CFA, frame pointer and return address.

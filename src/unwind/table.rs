@@ -242,11 +242,16 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::{Cfa, Frame, ReturnAddress, SavedFp};
+    use super::super::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
     use super::*;
 
     fn rsp(offset: i32) -> Rule {
-        Rule::Frame(Frame { cfa: Cfa::Sp(offset), fp: SavedFp::Same, ra: ReturnAddress::AtCfa(-8) })
+        Rule::Frame(Frame {
+            cfa: Cfa::Sp(offset),
+            fp: SavedFp::Same,
+            base: SavedBase::Lost,
+            ra: ReturnAddress::AtCfa(-8),
+        })
     }
 
     fn table(rows: &[(u64, Rule)]) -> Table {

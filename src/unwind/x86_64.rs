@@ -20,6 +20,7 @@ use super::dwarf::{CfaRule, Op, RowRules, SavedRule, operations, register_relati
 use super::frame::{Cfa, Frame, Registers, ReturnAddress};
 use super::{Reason, Rule};
 
+const RBX: u16 = 3;
 const RBP: u16 = 6;
 const RSP: u16 = 7;
 const RIP: u16 = 16;
@@ -28,6 +29,7 @@ const RIP: u16 = 16;
 pub const REGISTERS: Registers = Registers {
     sp: RSP,
     fp: RBP,
+    base: RBX,
     ra: RIP,
     names: &[
         "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13",
@@ -52,7 +54,7 @@ pub fn rule(row: &RowRules) -> Rule {
         return Rule::NotUnderstood(Reason::StackPointer);
     }
     let Some(cfa) = cfa(row.cfa) else { return Rule::NotUnderstood(Reason::Cfa) };
-    Rule::Frame(Frame { cfa, fp: REGISTERS.saved_fp(row.fp), ra })
+    Rule::Frame(Frame { cfa, fp: REGISTERS.saved_fp(row.fp), base: Registers::saved_base(row.base), ra })
 }
 
 fn cfa(rule: CfaRule) -> Option<Cfa> {
@@ -90,13 +92,14 @@ fn is_restore_rt(row: &RowRules) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::SavedFp;
+    use super::super::frame::{SavedBase, SavedFp};
     use super::*;
 
     const PLAIN: RowRules = RowRules {
         cfa: CfaRule::Register(RSP, 8),
         sp: SavedRule::Unspecified,
         fp: SavedRule::Unspecified,
+        base: None,
         ra: SavedRule::Offset(-8),
         is_signal_frame: false,
     };
@@ -177,7 +180,7 @@ mod tests {
     #[test]
     fn registers_have_names() {
         let cfa = Cfa::Register { register: REGISTERS.get(10).unwrap(), offset: 0 };
-        let frame = Frame { cfa, fp: SavedFp::AtSp(8), ra: ReturnAddress::AtCfa(-8) };
+        let frame = Frame { cfa, fp: SavedFp::AtSp(8), base: SavedBase::Lost, ra: ReturnAddress::AtCfa(-8) };
         assert_eq!(REGISTERS.words(&frame), ["r10+0", "*(rsp+8)", "c-8"]);
         assert_eq!(REGISTERS.get(15).map(|register| register.number()), Some(15));
         assert_eq!(REGISTERS.get(16), None);

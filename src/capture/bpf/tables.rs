@@ -17,7 +17,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use super::skeleton::types as abi;
 use crate::event::{Dump, Truncation};
 use crate::unwind::Rule;
-use crate::unwind::frame::{Cfa, Frame, ReturnAddress, SavedFp};
+use crate::unwind::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
 use crate::unwind::table::{Page, Table};
 use crate::unwind::x86_64::REGISTERS;
 
@@ -270,6 +270,9 @@ impl Tables {
     }
 }
 
+/// What a signal trampoline does: `mov $15 (rt_sigreturn), %rax; syscall`.
+const SIGRETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
+
 #[repr(C)]
 struct CopiedStack {
     bytes: *const u8,
@@ -290,28 +293,38 @@ unsafe extern "C" {
 
 impl Tables {
     /// Walks a stack that came as memory. `find` gives the table and the file offset of an address
-    /// that is code.
+    /// that is code, `read` the code there.
     pub fn walk(
         &self,
         dump: &Dump,
         find: impl Fn(u64) -> Option<(Option<FileTable>, u64)>,
+        read: impl Fn(u64, &mut [u8]) -> bool,
         frames: &mut Vec<u64>,
     ) -> Option<Truncation> {
         let [ip, sp, fp] = dump.registers;
-        let mut registers = abi::unwind_registers { ip, sp, fp };
+        let mut registers = abi::unwind_registers { ip, sp, fp, bx: dump.leaf[usize::from(REGISTERS.base)] };
         let memory =
             CopiedStack { bytes: dump.memory.as_ptr(), start: dump.start, length: dump.memory.len() as u64 };
         let mut is_return_address = 0;
+        let mut had_rule = false;
         for depth in 0..abi::limits::MAX_USER_FRAMES.0 {
             let found = find(registers.ip.wrapping_sub(is_return_address));
             if found.is_none() && depth > 0 {
                 return Some(Truncation::ReturnAddress);
             }
+            let mut rule = found.and_then(|(table, offset)| self.lookup(table?, offset)).unwrap_or_default();
+            let has_rule = u32::from(rule.cfa) != abi::cfa::CFA_UNCOVERED.0;
+            // As in the kernel: a signal trampoline that is not described.
+            let mut code = [0; SIGRETURN.len()];
+            if !has_rule && had_rule && read(registers.ip, &mut code) && code == SIGRETURN {
+                rule = encode(Rule::SignalFrame);
+                is_return_address = 0;
+            }
+            had_rule = has_rule;
             // All but the leaf's are taken for return addresses.
             frames.push(registers.ip.wrapping_add(u64::from(depth > 0) & !is_return_address));
-            let rule = found.and_then(|(table, offset)| self.lookup(table?, offset)).unwrap_or_default();
             let below = registers.sp;
-            let leaf = if depth == 0 { dump.leaf.as_ptr() } else { ptr::null() };
+            let leaf = if depth as u64 == is_return_address { dump.leaf.as_ptr() } else { ptr::null() };
             // SAFETY: the pointers are to values of the types that the C side declares, from which
             // the Rust ones are generated; `memory` says how long it is, and is not kept.
             let step =
@@ -356,7 +369,7 @@ impl Tables {
 
 fn encode(rule: Rule) -> abi::unwind_rule {
     let plain = |cfa: abi::cfa| abi::unwind_rule { cfa: cfa.0 as u8, ..Default::default() };
-    let frame @ Frame { cfa, fp, ra } = match rule {
+    let frame @ Frame { cfa, fp, base, ra } = match rule {
         Rule::Frame(frame) => frame,
         Rule::SignalFrame => return plain(abi::cfa::CFA_SIGNAL),
         Rule::EndOfStack => return plain(abi::cfa::CFA_END),
@@ -379,6 +392,12 @@ fn encode(rule: Rule) -> abi::unwind_rule {
         SavedFp::AtSp(offset) => (abi::saved_fp::SAVED_FP_AT_SP, offset),
         SavedFp::Register(_) | SavedFp::Lost => (abi::saved_fp::SAVED_FP_UNDEFINED, 0),
     };
+    let saved_bx = match base {
+        SavedBase::Lost => 0,
+        SavedBase::Same => 1,
+        SavedBase::AtCfa(eights) => eights,
+    };
+    let saved = saved_fp.0 as u8 | saved_bx << 4;
     // A register that only the leaf has: see LEAF_RULE_CFA in profile.h.
     let return_register = match ra {
         ReturnAddress::AtCfa(_) => NO_REGISTER,
@@ -398,7 +417,7 @@ fn encode(rule: Rule) -> abi::unwind_rule {
         let offset =
             added | (return_register << abi::limits::LEAF_RULE_RETURN_ADDRESS_SHIFT.0) | cfa_register;
         let cfa = abi::cfa::CFA_REGISTER.0 as u8;
-        return abi::unwind_rule { cfa, saved_fp: saved_fp.0 as u8, fp_offset, offset };
+        return abi::unwind_rule { cfa, saved, fp_offset, offset };
     }
-    abi::unwind_rule { cfa: cfa.0 as u8, saved_fp: saved_fp.0 as u8, fp_offset, offset }
+    abi::unwind_rule { cfa: cfa.0 as u8, saved, fp_offset, offset }
 }
