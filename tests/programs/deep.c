@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <time.h>
 
 static volatile uint64_t sink;
@@ -93,11 +94,14 @@ int main(int argc, char **argv)
 
 	(void)argv;
 	signal(SIGUSR1, handler);
-	end = now() + 2;
+	signal(SIGALRM, handler);
+	if (argc == 2 && argv[1][0] == 't')
+		setitimer(ITIMER_REAL, &(struct itimerval){{0, 5000}, {0, 5000}}, NULL);
+	end = now() + (getenv("SECONDS") ? atof(getenv("SECONDS")) : 2);
 	while (now() < end) {
 		if (argc == 1)
 			realigned(100 + n++ % 400);
-		else if (argv[1][0] == 'r')
+		else if (argv[1][0] == 'r' || argv[1][0] == 't')
 			down(200);
 		else
 			raise(SIGUSR1);

@@ -7,6 +7,7 @@ mod common;
 mod endings;
 mod filters;
 mod limits;
+mod paths;
 mod processes;
 mod refusals;
 mod shares;
