@@ -4,12 +4,14 @@
 //! never mapped: a mapped file that someone truncates would kill us with SIGBUS.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use object::elf::{self, ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID, ProgramHeader64, SectionHeader64};
+use object::elf::{
+    self, CompressionHeader64, ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID, ProgramHeader64, SectionHeader64,
+};
 use object::read::elf::NoteIterator;
 use object::{LittleEndian as LE, NativeEndian, Pod, pod};
 
@@ -155,6 +157,7 @@ struct Section {
     vaddr: u64,
     file_offset: u64,
     file_bytes: u64,
+    is_compressed: bool,
 }
 
 impl Elf {
@@ -196,7 +199,9 @@ impl Elf {
     }
 
     /// Reads the call frame information: `.eh_frame`, by its name or, where sections are stripped,
-    /// by the program header of the exception tables; else `.debug_frame`.
+    /// by the program header of the exception tables; else `.debug_frame`, but for that of Go. It
+    /// tells neither where frame pointers are nor how stacks are switched, and Go's frame pointers
+    /// lead through both.
     ///
     /// # Errors
     /// If there is none, or it cannot be read, or it is too large.
@@ -209,6 +214,10 @@ impl Elf {
                 .behind_eh_frame_header(file, header)
                 .context("failed to find .eh_frame by PT_GNU_EH_FRAME");
         }
+        ensure!(
+            self.sections.iter().all(|section| section.name != b".note.go.buildid"),
+            "failed to find call frame information: Go's .debug_frame is not enough"
+        );
         match self.section(file, Dialect::DebugFrame)? {
             Some(frames) => Ok(frames),
             None => bail!("failed to find call frame information: no .eh_frame or .debug_frame"),
@@ -224,6 +233,7 @@ impl Elf {
             return Ok(None);
         };
         let bytes = read(file, section.file_offset, section.file_bytes, MAX_CALL_FRAMES_BYTES)
+            .and_then(|bytes| if section.is_compressed { decompressed(&bytes) } else { Ok(bytes) })
             .with_context(|| format!("failed to read {name}"))?;
         Ok(Some(CallFrames { dialect, vaddr: section.vaddr, bytes, max_fdes: None }))
     }
@@ -266,7 +276,7 @@ fn segment(header: &ProgramHeader64<LE>) -> Segment {
     }
 }
 
-/// The sections that have bytes in the file and need no decompression.
+/// The sections that have bytes in the file.
 fn sections(file: &dyn Source, header: &FileHeader64<LE>) -> Result<Vec<Section>> {
     let offset = header.e_shoff.get(LE);
     if offset == 0 {
@@ -286,8 +296,7 @@ fn sections(file: &dyn Source, header: &FileHeader64<LE>) -> Result<Vec<Section>
     let names = headers.get(names).context("no section names")?;
     let names = read(file, names.sh_offset.get(LE), names.sh_size.get(LE), MAX_NAMES_BYTES)?;
     let sections = headers.iter().filter_map(|header| {
-        let absent = matches!(header.sh_type.get(LE), elf::SHT_NOBITS | elf::SHT_NULL)
-            || header.sh_flags.get(LE) & u64::from(elf::SHF_COMPRESSED) != 0;
+        let absent = matches!(header.sh_type.get(LE), elf::SHT_NOBITS | elf::SHT_NULL);
         let name = names.get(header.sh_name.get(LE) as usize..)?;
         // Longer names are not those looked for, and many may share their ends.
         let name = name.iter().take(16).take_while(|byte| **byte != 0).copied().collect();
@@ -296,9 +305,33 @@ fn sections(file: &dyn Source, header: &FileHeader64<LE>) -> Result<Vec<Section>
             vaddr: header.sh_addr.get(LE),
             file_offset: header.sh_offset.get(LE),
             file_bytes: header.sh_size.get(LE),
+            is_compressed: header.sh_flags.get(LE) & u64::from(elf::SHF_COMPRESSED) != 0,
         })
     });
     Ok(sections.collect())
+}
+
+/// The contents of a section with the flag `SHF_COMPRESSED`. Memory grows with what comes out and
+/// not with what the header promises.
+fn decompressed(section: &[u8]) -> Result<Vec<u8>> {
+    /// Base 2 logarithm of the bytes that zstd may look back. Its highest level looks back 2²⁷.
+    const ZSTD_WINDOW: u32 = 25;
+    let header: CompressionHeader64<LE> = one(section)?;
+    let (size, data) = (header.ch_size.get(LE), &section[size_of_val(&header)..]);
+    ensure!(size <= MAX_CALL_FRAMES_BYTES, "{size} bytes are more than the limit of {MAX_CALL_FRAMES_BYTES}");
+    let reader: &mut dyn Read = match header.ch_type.get(LE) {
+        elf::ELFCOMPRESS_ZLIB => &mut flate2::bufread::ZlibDecoder::new(data),
+        elf::ELFCOMPRESS_ZSTD => {
+            let mut decoder = zstd::Decoder::with_buffer(data)?;
+            decoder.window_log_max(ZSTD_WINDOW)?;
+            &mut { decoder }
+        }
+        other => bail!("unknown compression {other}"),
+    };
+    let mut bytes = Vec::new();
+    reader.take(size).read_to_end(&mut bytes).context("failed to decompress")?;
+    ensure!(bytes.len() as u64 == size, "{} bytes in place of {size}", bytes.len());
+    Ok(bytes)
 }
 
 /// Reads part of the file. Nothing is allocated before its size is known to be sound.

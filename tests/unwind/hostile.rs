@@ -1,9 +1,13 @@
 //! Files that are damaged or made to do harm.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 
 use crate::{Directory, PROFILER, checks};
 
@@ -172,6 +176,32 @@ fn claims_of_size_cost_nothing() {
     assert!(message.contains("more than the limit"), "{message}");
 }
 
+#[test]
+fn compressed_sections_do_not_explode() {
+    let directory = Directory::new("compressed");
+    let Some(file) = directory.compile("whole", "gcc -O2 frames.c") else { return };
+    let whole = Image::read(&file);
+    let mut zeros = ZlibEncoder::new(Vec::new(), Compression::best());
+    zeros.write_all(&vec![0; 80 << 20]).unwrap();
+    let zeros = zeros.finish().unwrap();
+    for (kind, claimed, wanted) in [
+        (1_u64, 2_u64 << 30, "more than the limit"),
+        (1, 64 << 20, " 0 rows"),
+        (1, 100, " 0 rows"),
+        (2, 64 << 20, "failed to decompress"),
+        (3, 64 << 20, "unknown compression 3"),
+    ] {
+        let mut image = Image::read(&file);
+        image.set(image.eh_frame + 8, 0x800); // SHF_COMPRESSED
+        image.set(image.eh_frame + 24, whole.bytes.len() as u64);
+        image.set(image.eh_frame + 32, 24 + zeros.len() as u64);
+        image.bytes.extend([kind, claimed, 1].iter().flat_map(|word| word.to_le_bytes()));
+        image.bytes.extend(&zeros);
+        let (_, message) = limited(&directory, &image.bytes, image.bytes.len() as u64);
+        assert!(message.contains(wanted), "{message}");
+    }
+}
+
 /// As many entries as fit into the largest section that is read.
 #[test]
 fn large_sections_stay_within_limits() {
@@ -225,11 +255,19 @@ fn other_files_are_refused_with_a_reason() {
     if let Some(object) = directory.compile("frames.o", "gcc -c frames.c") {
         files.push((object, "of type 1"));
     }
+    let no_eh_frame = "gcc -g -fno-asynchronous-unwind-tables -fno-unwind-tables -nostdlib -ffreestanding \
+                       -shared -fPIC -Wl,-z,undefs,--no-ld-generated-unwind-info frames.c";
+    if let Some(file) = directory.compile("go", no_eh_frame) {
+        let name = ".note.go.buildid=/dev/null";
+        let run = Command::new("objcopy").args(["--add-section", name]).arg(&file).status();
+        assert!(run.unwrap().success());
+        files.push((file, "Go's .debug_frame"));
+    }
     for (file, reason) in files {
         let output = Command::new(PROFILER).arg("unwind-table").arg(&file).output().unwrap();
         let message = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{message}");
-        assert!(message.starts_with("profiler: error: failed to read "), "{message}");
+        assert!(message.starts_with("profiler: error: failed to "), "{message}");
         assert!(message.contains(reason) && message.lines().count() == 1, "{message}");
     }
 }

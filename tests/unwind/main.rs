@@ -137,6 +137,18 @@ fn compiled_frames_are_as_readelf_says() {
             -ffreestanding -shared -fPIC -Wl,-z,undefs,--no-ld-generated-unwind-info frames.c",
             &["*(rbp-"],
         ),
+        (
+            "debug-frame-zlib",
+            "gcc -O2 -g -fno-asynchronous-unwind-tables -fno-unwind-tables -nostdlib -ffreestanding \
+            -shared -fPIC -Wl,-z,undefs,--no-ld-generated-unwind-info,--compress-debug-sections=zlib frames.c",
+            &["*(rbp-"],
+        ),
+        (
+            "debug-frame-zstd",
+            "gcc -O2 -g -fno-asynchronous-unwind-tables -fno-unwind-tables -nostdlib -ffreestanding \
+            -shared -fPIC -Wl,-z,undefs,--no-ld-generated-unwind-info,--compress-debug-sections=zstd frames.c",
+            &["*(rbp-"],
+        ),
     ] {
         let Some(file) = directory.compile(name, command) else { continue };
         judge(&file);
