@@ -100,10 +100,10 @@ pub struct RecordArgs {
     #[arg(short = 'I', long)]
     pub include_idle: bool,
 
-    /// How user stacks are walked: fp by frame pointers; table by unwind tables made of each
-    /// binary's .eh_frame, with frame pointers where there is none (new: whole stacks of binaries
-    /// without frame pointers, at a higher cost); auto by tables where the kernel can
-    #[arg(long, value_name = "HOW", default_value = "fp", hide_possible_values = true)]
+    /// How user stacks are walked: table by unwind tables made of each binary's .eh_frame, with
+    /// frame pointers where there is none; fp by frame pointers alone, which most distributions'
+    /// binaries lack; auto by tables where the kernel can
+    #[arg(long, value_name = "HOW", default_value = "auto", hide_possible_values = true)]
     pub unwind: Unwind,
 
     /// Where to write; `-` is standard output

@@ -35,7 +35,7 @@ WORKLOADS = {
                    "-l", str(int(300_000 * SCALE))],
 }
 VARIANTS = [("none", 0), ("profiler", 99), ("profiler fp", 99), ("perf dwarf", 99)]
-VARIANTS += [(name, 999) for name in [*COMMANDS, "samply"]]
+VARIANTS += [(name, 999) for name in [*COMMANDS, "samply"] if name != "lightswitch"]
 BPF_RECORDERS = ["profiler", "profiler fp", "bcc", "bpftrace"]
 FRAMES = [7, 20, 40, 120]
 # Frame pointers are what bcc walks by; tables are to do without.
@@ -85,15 +85,15 @@ def slowdown():
 
 
 def bpf_during(name, hz, act):
-    """Nanoseconds a run of a recorder's BPF program while `act` runs."""
+    """Nanoseconds a run of a recorder's BPF program while `act` runs; and the recorder."""
     others = sampling_programs()
-    with recording(name, hz):
+    with recording(name, hz) as recorder:
         before = sampling_programs()
         act()
         after = sampling_programs()
     ours = [id for id in before if id in after and id not in others]
     runs = sum(after[id][1] - before[id][1] for id in ours)
-    return sum(after[id][0] - before[id][0] for id in ours) / runs
+    return sum(after[id][0] - before[id][0] for id in ours) / runs, recorder
 
 
 def bpf():
@@ -103,11 +103,11 @@ def bpf():
     results = {scene: {name: [] for name in BPF_RECORDERS} for scene in ("64 threads", "Rust build")}
     for repeat in range(REPEATS):
         for name in rotated(BPF_RECORDERS, repeat):
-            results["64 threads"][name].append(bpf_during(name, 999, lambda: seconds_of(THREADS)))
+            results["64 threads"][name].append(bpf_during(name, 999, lambda: seconds_of(THREADS))[0])
         with crate_build():
             time.sleep(5 * SCALE)
             for name in rotated(BPF_RECORDERS, repeat):
-                results["Rust build"][name].append(bpf_during(name, 999, lambda: time.sleep(5 * SCALE)))
+                results["Rust build"][name].append(bpf_during(name, 999, lambda: time.sleep(5 * SCALE))[0])
     return results
 
 
@@ -119,7 +119,30 @@ def frames():
         for depth in FRAMES:
             for name, program in rotated(FRAME_RECORDERS, repeat):
                 command = ["taskset", "-c", CPUS, f"{DIR}/{program}", "2", str(int(2200 * SCALE)), str(depth)]
-                results[name][depth].append(bpf_during(name, 999, lambda: seconds_of(command)))
+                results[name][depth].append(bpf_during(name, 999, lambda: seconds_of(command))[0])
+    return results
+
+
+def lightswitch():
+    """Beside the other profiler that walks by unwind tables in BPF, at a frequency that it takes: a
+    program of known stacks without frame pointers."""
+    keep_bpf_statistics()
+    chain = re.compile(r"start_thread;work;(descend;){16}spin")
+    command = ["taskset", "-c", CPUS, f"{DIR}/threads-no-fp", "2", str(int(22_000 * SCALE)), "20"]
+    results = {"profiler": [], "lightswitch": []}
+    for repeat in range(REPEATS):
+        for name in rotated(list(results), repeat):
+            ns, recorder = bpf_during(name, 101, lambda: seconds_of(command))
+            folded = subprocess.check_output([PROFILER, "folded", "--tagroot=", OUTPUT], text=True)
+            # The kernel's own frames stand above.
+            stacks = [line.rpartition(" ") for line in folded.splitlines()]
+            stacks = [parts for parts in stacks if ";spin;" in parts[0] + ";"]
+            whole = sum(int(n) for stack, _, n in stacks if chain.search(stack))
+            results[name].append({"ns": ns, "whole": whole / max(1, sum(int(n) for *_, n in stacks)),
+                                  "cpu_s": recorder.rusage.ru_utime + recorder.rusage.ru_stime,
+                                  "cpu_before_stop_s": recorder.cpu_before_stop_s,
+                                  "peak": max(recorder.peak_before_stop, recorder.rusage.ru_maxrss * 1024)})
+            say(f"lightswitch: {name}: {results[name][-1]}")
     return results
 
 
@@ -243,7 +266,7 @@ def busy_share(seconds=3):
 
 
 def main():
-    sections = {"slowdown": slowdown, "bpf": bpf, "frames": frames, "recorder": recorder, "build": build}
+    sections = {"slowdown": slowdown, "bpf": bpf, "frames": frames, "lightswitch": lightswitch, "recorder": recorder, "build": build}
     wanted = [name for name in sys.argv[1:] if name != "--quick"] or list(sections)
     if unknown := set(wanted) - set(sections):
         raise SystemExit(f"bench: no section {', '.join(unknown)}; there are {', '.join(sections)}")

@@ -20,9 +20,20 @@ COMMANDS = {
     "profiler fp": lambda hz: [PROFILER, "record", "-a", "-F", str(hz), "-o", OUTPUT, "--unwind", "fp"],
     "perf -g": lambda hz: ["perf", "record", "-F", str(hz), "-a", "-g", "-o", OUTPUT],
     "perf dwarf": lambda hz: ["perf", "record", "-F", str(hz), "-a", "--call-graph", "dwarf", "-o", OUTPUT],
+    "lightswitch": lambda hz: lightswitch(hz),
     "bcc": lambda hz: ["profile-bpfcc", "-F", str(hz), "-af"],
     "bpftrace": lambda hz: ["bpftrace", "-e", f"profile:hz:{hz} {{ @[kstack, ustack, comm] = count(); }}"],
 }
+
+
+def lightswitch(hz):
+    """It refuses to start without tracefs, and sees nothing without /proc/modules."""
+    return ["unshare", "--mount", "sh", "-c",
+            "[ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing || exit; "
+            "mount -t debugfs debugfs /sys/kernel/debug; "
+            '[ -e /proc/modules ] || export LD_PRELOAD="$0"; exec "$@"', f"{DIR}/no_modules.so",
+            "lightswitch", "--sample-freq", str(hz), "--profile-format", "pprof",
+            "--profile-path", os.path.dirname(OUTPUT), "--profile-name", os.path.basename(OUTPUT)]
 
 
 def samply(hz, command):

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 
 median = statistics.median
-SECTIONS = ["slowdown", "bpf", "frames", "recorder", "build"]
+SECTIONS = ["slowdown", "bpf", "frames", "lightswitch", "recorder", "build"]
 
 
 def spread(values, form="{:.3f}"):
@@ -93,6 +93,23 @@ def frames(by_name):
     text = ("## BPF run time by depth\n\nNanoseconds a run at 999 Hz on two threads whose stacks have so many frames: "
             "by tables on a program without frame pointers, by frame pointers on one that has them.\n\n")
     return text + table(["frames", *depths], rows), targets
+
+
+def lightswitch(by_name):
+    columns = [("stacks whole", "whole", 100, "{:.2f}", " %", lambda ours, theirs: ours >= theirs),
+               ("BPF ns a run", "ns", 1, "{:,.0f}", "", lambda ours, theirs: ours <= theirs),
+               ("CPU while recording", "cpu_before_stop_s", 1000, "{:.0f}", " ms", lambda ours, theirs: ours <= theirs),
+               ("CPU in all", "cpu_s", 1000, "{:.0f}", " ms", lambda ours, theirs: ours <= theirs),
+               ("peak memory", "peak", 1e-6, "{:.0f}", " MB", lambda ours, theirs: ours <= theirs)]
+    rows, targets = [], []
+    for what, key, scale, form, unit, holds in columns:
+        ours, theirs = ([run[key] * scale for run in by_name[name]] for name in ("profiler", "lightswitch"))
+        rows.append([what, spread(ours, form) + unit, spread(theirs, form) + unit])
+        targets.append([f"{what}: no worse than lightswitch ({form.format(median(theirs))}{unit})",
+                        f"{form.format(median(ours))}{unit}", verdict(holds(median(ours), median(theirs)))])
+    text = ("## Beside lightswitch\n\nTwo threads without frame pointers, 20 frames deep, some 20 s at 101 Hz; a stack is "
+            "whole if it has every caller up to the thread's start.\n\n")
+    return text + table(["", *by_name], rows), targets
 
 
 def recorder(runs):
