@@ -20,12 +20,13 @@ struct task_struct {
 	struct task_struct *group_leader;
 	__u64 start_boottime;
 	__u64 self_exec_id; /* counts execs, inherited over fork */
+	unsigned int in_execve : 1;
 };
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
-	unsigned long ip;
+	unsigned long orig_ax, ip;
 	unsigned long sp;
 };
 #elif defined(__TARGET_ARCH_arm64)

@@ -83,6 +83,7 @@ const enum saved_fp *abi_saved_fp __attribute__((unused));
 const struct cpu_state *abi_cpu_state __attribute__((unused));
 const enum outcome *abi_outcome __attribute__((unused));
 const enum kind *abi_kind __attribute__((unused));
+const enum has_table *abi_has_table __attribute__((unused));
 const enum filter *abi_filter __attribute__((unused));
 
 static const __u32 zero = 0;
@@ -213,7 +214,9 @@ static __always_inline enum outcome dump_stack(struct cpu_state *cpu,
 			break;
 	}
 	dump->pages = i;
-	bpf_ringbuf_submit(dump, BPF_RB_NO_WAKEUP);
+	/* The sooner user space looks, the fewer stacks have to be sent. */
+	bpf_ringbuf_submit(dump,
+			   process && process->dumps ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 	if (process)
 		__sync_fetch_and_add(&process->dumps, 1);
 	return OUTCOME_USER_DUMPED;
@@ -230,14 +233,14 @@ static __always_inline enum outcome walk_by_tables(struct cpu_state *cpu, __u32 
 		return dump_stack(cpu, process);
 	walk->process = *process;
 	walk->mapping = process->first_mapping;
-	walk->is_return_address = 0;
 	walk->has_rule = 0;
 	walk->regs.bx = walk->leaf[LEAF_BX];
+	walk->switches = 0;
 	walk->hash = 1;
 	walk->outcome = OUTCOME_USER_DEPTH;
 	bpf_loop(MAX_USER_FRAMES, walk_frame, &context, 0);
-	/* A library that has just been loaded, most likely. */
-	if (walk->outcome == OUTCOME_USER_NO_MAPPING) {
+	/* A library that has just been loaded, most likely; or one that is large. */
+	if (walk->outcome == OUTCOME_USER_NO_MAPPING || walk->outcome == OUTCOME_USER_NO_TABLE) {
 		walk->regs = *regs;
 		if (dump_stack(cpu, process) == OUTCOME_USER_DUMPED)
 			return OUTCOME_USER_DUMPED;
@@ -258,10 +261,16 @@ static __always_inline enum outcome collect_user_stack(struct perf_event_context
 	interrupted_registers(ctx, &regs);
 	if (by_tables)
 		interrupted_leaf(ctx, cpu->walk.leaf);
+	cpu->walk.is_return_address = 0;
 	if (!in_user_mode(ctx)) {
 		saved_user_registers((struct pt_regs *)bpf_task_pt_regs(task), &regs);
-		if (by_tables)
-			saved_leaf((struct pt_regs *)bpf_task_pt_regs(task), cpu->walk.leaf);
+		if (by_tables) {
+			struct pt_regs *saved = (struct pt_regs *)bpf_task_pt_regs(task);
+
+			saved_leaf(saved, cpu->walk.leaf);
+			/* A function may end there, as a signal's trampoline does. */
+			cpu->walk.is_return_address = in_system_call(saved);
+		}
 	}
 	/* A worker of io_uring has an address space, but was never in user mode. */
 	if (!regs.ip)
@@ -272,6 +281,11 @@ static __always_inline enum outcome collect_user_stack(struct perf_event_context
 		outcome = walk_by_tables(cpu, body->key.tgid, &regs);
 	else
 		outcome = walk_by_frame_pointers(cpu);
+	/* Exec has dropped the old program's memory and not set the new one's registers. */
+	if (outcome == OUTCOME_USER_FAULT && BPF_CORE_READ_BITFIELD_PROBED(task, in_execve)) {
+		body->user_frames = 0;
+		return OUTCOME_COMPLETE;
+	}
 	body->key.user_stack_id = hash_step(cpu->walk.hash, outcome);
 	return outcome;
 }

@@ -119,12 +119,18 @@ struct unwind_page {
 	__u16 rows;
 };
 
+enum has_table {
+	TABLE_NONE, /* frame pointers only */
+	TABLE_READY,
+	TABLE_SOON, /* the file is large: its table is being built */
+};
+
 struct unwind_mapping {
 	__u64 start; /* addresses */
 	__u64 end;
 	__u64 to_file;	  /* address + to_file = file offset, modulo 2^64 */
 	__u32 first_page; /* index of the page of file offset 0, modulo 2^32 */
-	__u32 has_table;  /* 0: frame pointers only */
+	__u32 has_table;  /* enum has_table */
 };
 _Static_assert(sizeof(struct unwind_mapping) == 32, "unwind_mapping has padding");
 
@@ -147,6 +153,11 @@ enum cfa {
 	CFA_PLT,      /* sp + 8, and 8 more from the offset-th byte of a 16-byte entry on */
 	CFA_REGISTER, /* a register of the leaf's, or rbx: see LEAF_RULE */
 	CFA_SIGNAL,   /* all registers are in the sigcontext */
+	/* On another stack: see switch_stack. */
+	CFA_SYSTEM_STACK,
+	CFA_MORE_STACK,
+	CFA_CGO_CALL,
+	CFA_OTHER_STACK, /* by frame pointer */
 };
 
 /* Where the caller's frame pointer is. */
@@ -222,7 +233,7 @@ struct walk {
 	__u32 outcome;
 	__u32 at;	/* of a search */
 	__u32 has_rule; /* 1 if the last frame's code is covered */
-	__u32 padding;
+	__u32 switches; /* between stacks */
 	__u64 window_start;
 	__u8 window[STACK_WINDOW + 16];
 };

@@ -44,6 +44,12 @@ static __always_inline void saved_user_registers(struct pt_regs *saved,
 	regs->fp = saved->bp;
 }
 
+/* Whether the task has entered the kernel by a system call, whose instruction is behind it. */
+static __always_inline bool in_system_call(struct pt_regs *saved)
+{
+	return saved->orig_ax != -1UL;
+}
+
 /* All general registers by their DWARF numbers (System V ABI, figure 3.36). */
 static __always_inline void interrupted_leaf(struct perf_event_context *ctx, __u64 *leaf)
 {
@@ -112,6 +118,11 @@ static __always_inline void saved_user_registers(struct pt_regs *saved,
 	regs->ip = saved->user_regs.pc;
 	regs->sp = saved->user_regs.sp;
 	regs->fp = saved->user_regs.regs[29];
+}
+
+static __always_inline bool in_system_call(struct pt_regs *saved)
+{
+	return false;
 }
 
 /* No rule for arm64 needs them yet. */

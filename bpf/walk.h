@@ -182,6 +182,147 @@ static __always_inline enum outcome outcome_of(enum step step)
 	}
 }
 
+/* The beginning of a goroutine's descriptor: `g` in Go's src/runtime/runtime2.go. */
+struct goroutine {
+	__u64 stack_lo;
+	__u64 stack_hi;
+	__u64 unused[4];
+	__u64 m;  /* its thread */
+	__u64 sp; /* where it was left */
+	__u64 pc;
+	__u64 more[3];
+	__u64 fp[2]; /* in the first or the second, by version */
+};
+#define THREAD_SYSTEM_GOROUTINE 0 /* offsets in `m`: g0, curg */
+#define THREAD_GOROUTINE 0xc0
+#define CGO_CALL_GOROUTINE 48 /* of asmcgocall's, offsets from sp: before Go 1.22, and since */
+#define CGO_CALL_GOROUTINE_1_22 8
+#define MAX_SWITCHES 8
+
+static __always_inline bool read_word(__u64 *into, __u64 address)
+{
+	return !bpf_probe_read_user(into, sizeof(*into), (const void *)address);
+}
+
+/* The thread of the goroutine at `address`, if that is the one that it runs. */
+static __always_inline __u64 go_thread(__u64 address)
+{
+	__u64 m, running;
+
+	if (!read_word(&m, address + __builtin_offsetof(struct goroutine, m)) ||
+	    !read_word(&running, m + THREAD_GOROUTINE) || running != address)
+		return 0;
+	return m;
+}
+
+/* Whether two frame pointers are those of one frame, or of it and its copy. */
+static __always_inline bool same_caller(__u64 fp, __u64 other)
+{
+	__u64 ip, other_ip;
+
+	return fp == other ||
+	       (read_word(&ip, fp + 8) && read_word(&other_ip, other + 8) && ip == other_ip);
+}
+
+/*
+ * From the system's stack, where Go's runtime and C run, to the goroutine that called them. The
+ * register that Go keeps the current goroutine's descriptor in is the leaf's; C may have changed
+ * it, so asmcgocall has saved another. What is found is believed if the descriptors point at each
+ * other, the system's stack begins where we are, and the goroutine's holds the place where it was
+ * left.
+ */
+static __noinline int switch_stack(struct cpu_state *cpu, __u32 cfa)
+{
+	struct walk *walk = &cpu->walk;
+	struct goroutine goroutine;
+	__u64 m = 0, address;
+
+	if (cfa == CFA_CGO_CALL) {
+		if (read_word(&address, walk->regs.sp + CGO_CALL_GOROUTINE))
+			m = go_thread(address);
+		if (!m && read_word(&address, walk->regs.sp + CGO_CALL_GOROUTINE_1_22))
+			m = go_thread(address);
+	} else {
+		read_word(&m, walk->leaf[14] + __builtin_offsetof(struct goroutine, m));
+	}
+	if (!m || !read_word(&address, m + THREAD_SYSTEM_GOROUTINE) ||
+	    bpf_probe_read_user(&goroutine, sizeof(goroutine), (const void *)address) ||
+	    goroutine.m != m || goroutine.sp - walk->regs.sp > 128 ||
+	    !read_word(&address, m + THREAD_GOROUTINE))
+		return STEP_NOT_UNDERSTOOD;
+	/* It was preempted and given back; the thread looks for another. */
+	if (cfa == CFA_MORE_STACK && !address)
+		return STEP_END;
+	if (bpf_probe_read_user(&goroutine, sizeof(goroutine), (const void *)address) ||
+	    goroutine.m != m || goroutine.sp < goroutine.stack_lo ||
+	    goroutine.sp >= goroutine.stack_hi)
+		return STEP_NOT_UNDERSTOOD;
+	walk->regs.ip = goroutine.pc;
+	walk->regs.sp = goroutine.sp;
+	if (cfa == CFA_MORE_STACK) {
+		/* The thread may have found another. The same one's stack may have moved. */
+		if (!same_caller(walk->regs.fp, goroutine.fp[0]) &&
+		    !same_caller(walk->regs.fp, goroutine.fp[1]))
+			return STEP_NOT_UNDERSTOOD;
+	} else {
+		if (!read_word(&walk->regs.ip, goroutine.sp))
+			return STEP_FAULT;
+		walk->regs.sp += 8;
+	}
+	return STEP_CALLER;
+}
+
+/* A frame whose caller may be on another stack; 1 ends the walk. */
+static __always_inline long walk_switch(struct cpu_state *cpu, __u32 cfa, __u32 i)
+{
+	struct walk *walk = &cpu->walk;
+	enum step step;
+
+	if (walk->switches++ >= MAX_SWITCHES) {
+		walk->outcome = OUTCOME_USER_CHAIN;
+		return 1;
+	}
+	if (cfa == CFA_OTHER_STACK) {
+		walk->regs.sp = 0; /* which the frame pointer may be below */
+		step = step_by_frame_pointer(&walk->regs, walk);
+	} else {
+		step = switch_stack(cpu, cfa);
+		/* Before the switch, or on the system's stack already: it has no frame. */
+		if (step == STEP_NOT_UNDERSTOOD && !i && read_word(&walk->regs.ip, walk->regs.sp)) {
+			walk->regs.sp += 8;
+			step = STEP_CALLER;
+		}
+	}
+	walk->is_return_address = 1;
+	walk->outcome = step == STEP_CALLER ? walk->outcome : outcome_of(step);
+	return step != STEP_CALLER;
+}
+
+/*
+ * A leaf that keeps frame pointers, but has not made its frame yet or has it no more: before or
+ * behind its push %rbp, or at its ret. By frame pointer its caller would be missing.
+ */
+static __always_inline bool leave_frameless(struct unwind_registers *regs)
+{
+	__u32 code = 0;
+	__u64 sp = regs->sp, fp = regs->fp;
+
+	if (bpf_probe_read_user(&code, sizeof(code), (const void *)regs->ip))
+		return false;
+	if ((code & 0xffffff) == 0xe58948) { /* mov %rsp,%rbp */
+		if (!read_word(&fp, sp))
+			return false;
+		sp += 8;
+	} else if ((code & 0xff) != 0x55 && (code & 0xff) != 0xc3 && (code & 0xff) != 0xc2) {
+		return false;
+	}
+	if (!read_word(&regs->ip, sp))
+		return false;
+	regs->sp = sp + 8;
+	regs->fp = fp;
+	return true;
+}
+
 struct walk_context {
 	struct cpu_state *cpu;
 };
@@ -206,7 +347,15 @@ static long walk_frame(__u32 i, void *data)
 		walk->outcome = OUTCOME_USER_NO_MAPPING;
 		return 1;
 	}
-	if (mapping && mapping->has_table)
+	/* A caller is none where no code is known, but a leaf runs there. */
+	if (!mapping || mapping->has_table == TABLE_SOON) {
+		walk->outcome = mapping ? OUTCOME_USER_NO_TABLE : OUTCOME_USER_NO_MAPPING;
+		body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = regs.ip;
+		body->user_frames = i + 1;
+		walk->hash = hash_step(walk->hash, regs.ip);
+		return 1;
+	}
+	if (mapping->has_table)
 		rule = find_rule(mapping, walk);
 	has_rule = rule && rule->cfa != CFA_UNCOVERED;
 	/* musl does not describe its signal trampoline. */
@@ -214,17 +363,23 @@ static long walk_frame(__u32 i, void *data)
 	if (is_trampoline)
 		walk->is_return_address = 0;
 	walk->has_rule = has_rule;
-	leaf = i == walk->is_return_address ? walk->leaf : NULL;
+	leaf = i <= walk->is_return_address ? walk->leaf : NULL;
 	barrier_var(leaf); /* so that what is checked is what is used */
 	/* User space takes one byte off all but the leaf's. */
 	frame = regs.ip + (i && !walk->is_return_address);
 	body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = frame;
 	body->user_frames = i + 1;
 	walk->hash = hash_step(walk->hash, frame);
+	if (has_rule && rule->cfa >= CFA_SYSTEM_STACK)
+		return walk_switch(cpu, rule->cfa, i);
+	if (has_rule && rule->cfa == CFA_SIGNAL) /* nor is a trampoline called */
+		body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = regs.ip + 1;
 	if (is_trampoline)
 		step = step_out_of_signal(&regs, walk);
 	else if (has_rule)
 		step = unwind_step(&regs, rule, leaf, walk);
+	else if (!i && leave_frameless(&regs))
+		step = STEP_CALLER;
 	else
 		step = step_by_frame_pointer(&regs, walk);
 	if (step > STEP_INTERRUPTED) {

@@ -26,6 +26,7 @@ pub fn unwind(bytes: &[u8]) -> bool {
                 max_fdes: (flags & 2 != 0).then_some(u32::from(flags >> 2)),
             },
             &[code, high],
+            &[],
         )
     };
     let Ok(table) = table else { return false };

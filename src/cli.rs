@@ -122,6 +122,10 @@ pub struct RecordArgs {
     #[arg(long, value_name = "ENTRIES", hide = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub counts_entries: Option<u32>,
 
+    /// Capacity of the kernel's unwind tables, in place of the computed one (for tests)
+    #[arg(long, value_name = "CHUNKS,MAPPINGS", hide = true, value_delimiter = ',')]
+    pub table_limits: Option<Vec<u32>>,
+
     /// Run this command and record it and its children; its exit status is returned
     #[arg(last = true, value_name = "CMD", group = "target", num_args = 1..)]
     pub command: Vec<OsString>,

@@ -206,7 +206,7 @@ impl Elf {
     /// # Errors
     /// If there is none, or it cannot be read, or it is too large.
     pub fn call_frames(&self, file: &dyn Source) -> Result<CallFrames> {
-        if let Some(frames) = self.section(file, Dialect::EhFrame)? {
+        if let Some(frames) = self.frames_in(file, Dialect::EhFrame)? {
             return Ok(frames);
         }
         if let Some(header) = &self.eh_frame_header {
@@ -218,24 +218,36 @@ impl Elf {
             self.sections.iter().all(|section| section.name != b".note.go.buildid"),
             "failed to find call frame information: Go's .debug_frame is not enough"
         );
-        match self.section(file, Dialect::DebugFrame)? {
+        match self.frames_in(file, Dialect::DebugFrame)? {
             Some(frames) => Ok(frames),
             None => bail!("failed to find call frame information: no .eh_frame or .debug_frame"),
         }
     }
 
-    fn section(&self, file: &dyn Source, dialect: Dialect) -> Result<Option<CallFrames>> {
+    fn frames_in(&self, file: &dyn Source, dialect: Dialect) -> Result<Option<CallFrames>> {
         let name = match dialect {
             Dialect::EhFrame => ".eh_frame",
             Dialect::DebugFrame => ".debug_frame",
         };
-        let Some(section) = self.sections.iter().find(|section| section.name == name.as_bytes()) else {
-            return Ok(None);
-        };
-        let bytes = read(file, section.file_offset, section.file_bytes, MAX_CALL_FRAMES_BYTES)
+        let vaddr = self.find(name).map_or(0, |section| section.vaddr);
+        let bytes = self.section(file, name, MAX_CALL_FRAMES_BYTES)?;
+        Ok(bytes.map(|bytes| CallFrames { dialect, vaddr, bytes, max_fdes: None }))
+    }
+
+    fn find(&self, name: &str) -> Option<&Section> {
+        self.sections.iter().find(|section| section.name == name.as_bytes())
+    }
+
+    /// The bytes of the section of a name, of which the first 16 letters count.
+    ///
+    /// # Errors
+    /// If it cannot be read or is larger than `limit` bytes.
+    pub fn section(&self, file: &dyn Source, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let Some(section) = self.find(name) else { return Ok(None) };
+        read(file, section.file_offset, section.file_bytes, limit)
             .and_then(|bytes| if section.is_compressed { decompressed(&bytes) } else { Ok(bytes) })
-            .with_context(|| format!("failed to read {name}"))?;
-        Ok(Some(CallFrames { dialect, vaddr: section.vaddr, bytes, max_fdes: None }))
+            .map(Some)
+            .with_context(|| format!("failed to read {name}"))
     }
 
     /// `.eh_frame_hdr` begins with a version, three encodings, the address of `.eh_frame` and the

@@ -66,6 +66,17 @@ struct Process {
     exited_ns: Option<u64>,
 }
 
+/// A process as it once was.
+#[derive(Debug)]
+pub struct Snapshot(Process);
+
+impl Snapshot {
+    /// Executable memory.
+    pub fn regions(&self) -> &Regions {
+        &self.0.regions
+    }
+}
+
 /// Every process that lives, and those whose last counts are not in yet.
 #[derive(Debug)]
 pub struct Processes {
@@ -239,14 +250,27 @@ impl Processes {
         self.processes.values().filter(|process| process.exited_ns.is_none()).count()
     }
 
+    /// A process as it is now, for a stack that can be resolved only later.
+    pub fn snapshot(&self, tgid: u32) -> Option<Snapshot> {
+        self.processes.get(&tgid).cloned().map(Snapshot)
+    }
+
     /// Locations of a stack's frames, and whose it is.
-    pub fn resolve(&mut self, stack: &Stack, objects: &mut Objects) -> Resolved {
+    pub fn resolve(&self, stack: &Stack, objects: &mut Objects) -> Resolved {
+        self.resolve_in(self.processes.get(&stack.key.tgid), stack, objects)
+    }
+
+    /// The same in the state that the process had before.
+    pub fn resolve_then(&self, then: &Snapshot, stack: &Stack, objects: &mut Objects) -> Resolved {
+        self.resolve_in(Some(&then.0), stack, objects)
+    }
+
+    fn resolve_in(&self, process: Option<&Process>, stack: &Stack, objects: &mut Objects) -> Resolved {
         let mut frames = Vec::with_capacity(stack.kernel.len() + stack.user.len());
         for (depth, &addr) in stack.kernel.iter().enumerate() {
             frames.push(self.kernel_location(addr.wrapping_sub(u64::from(depth > 0))));
         }
         let mut truncation = stack.truncation;
-        let process = self.processes.get_mut(&stack.key.tgid);
         let unknown: Rc<str> = "[unknown]".into();
         let (comm, thread_comm) = match &process {
             Some(process) => {
@@ -259,7 +283,7 @@ impl Processes {
         for (depth, &addr) in stack.user.iter().enumerate() {
             // Return addresses point behind the call, a leaf's own address at its instruction.
             let addr = if depth > 0 { addr.wrapping_sub(1) } else { addr };
-            match process.as_ref().and_then(|process| process.location(addr)) {
+            match process.and_then(|process| process.location(addr)) {
                 Some(location) => frames.push(location),
                 // In the midst of exec the registers still are those of the program that is gone.
                 None if depth == 0 && !stack.kernel.is_empty() => {

@@ -29,8 +29,13 @@ use crate::usage::{self, CpuTime};
 
 /// How often the side-band is read while new files appear: soon enough to open them.
 const BUSY_TICK: Duration = Duration::from_millis(10);
-/// How often it is read otherwise. A ring that fills up ends the wait.
+/// How often it is read otherwise. A ring that fills up ends the wait, and so does a sample of a
+/// process that is not known yet.
 const QUIET_TICK: Duration = Duration::from_millis(100);
+/// In a storm of processes one is always new. So each look is followed by a rest of so many times its
+/// own length, and not less than the shortest.
+const REST_PER_LOOK: u32 = 50;
+const SHORTEST_REST: Duration = Duration::from_millis(1);
 
 /// Records, and returns the exit status: the command's, or 0.
 ///
@@ -74,6 +79,8 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     for _ in 0..2 {
         machine.drain()?;
     }
+    machine.unwinding.wait_for_tables(&machine.timeline.objects);
+    machine.take_late();
 
     let Machine { sideband, sampler, timeline, unwinding } = machine;
     let mut summary = Summary {
@@ -136,10 +143,12 @@ fn follow(
     let started = Instant::now();
     let mut drained = started;
     let mut tick = BUSY_TICK;
+    let mut rest = SHORTEST_REST;
     let mut lost = 0;
     loop {
         let left = args.duration.map(|duration| duration.saturating_sub(started.elapsed()));
-        wait(signals, &machine.sideband, left.map_or(tick, |left| left.min(tick)))?;
+        wait(signals, machine, rest, left.map_or(tick, |left| left.min(tick)))?;
+        let looked = Instant::now();
         while let Some(received) = signals.receive() {
             if let Some(child) = child.as_ref().filter(|_| received.to_us_alone) {
                 child.signal(received.signal);
@@ -165,6 +174,7 @@ fn follow(
         } else {
             tick = if machine.read()? { BUSY_TICK } else { (tick * 2).min(QUIET_TICK) };
         }
+        rest = (looked.elapsed() * REST_PER_LOOK).clamp(SHORTEST_REST, BUSY_TICK);
         if progress.is_visible() {
             let outcomes = Summary { outcomes: machine.sampler.outcomes()?, ..Summary::default() };
             let lost = outcomes.lost().values().sum();
@@ -182,10 +192,16 @@ fn targets_are_gone(plan: &Plan, timeline: &Timeline) -> bool {
     }
 }
 
-/// Sleeps until a signal, a side-band ring that fills up, or the timeout.
-fn wait(signals: &Signals, sideband: &Sideband, timeout: Duration) -> Result<()> {
+/// Sleeps until a signal, a ring that wants to be read, or the timeout; samples of unknown processes
+/// count after a rest.
+fn wait(signals: &Signals, machine: &Machine, rest: Duration, timeout: Duration) -> Result<()> {
+    let dumps = machine.sampler.dumps_fd();
+    if dumps.is_some() {
+        std::thread::sleep(rest.min(timeout));
+    }
+    let timeout = if dumps.is_some() { timeout.saturating_sub(rest) } else { timeout };
     let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(signals.fd(), PollFlags::POLLIN)];
-    fds.extend(sideband.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+    fds.extend(machine.sideband.fds().chain(dumps).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
     // Rounded up: a timeout of 0 would spin through the last millisecond.
     let timeout = PollTimeout::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
     match poll(&mut fds, timeout) {
@@ -209,11 +225,14 @@ impl Machine {
         let mut timeline = Timeline::new(processes(plan), Tally::new(empty_profile(args)));
         let mut unwinding = Unwinding::default();
         timeline.inbox().extend(snapshot(plan));
-        timeline
-            .advance(proc::now_ns(), |dump, processes, objects| unwinding.unwind(dump, processes, objects));
+        timeline.advance(proc::now_ns(), |_, _, _, _| None);
         if plan.walk_by_tables {
             unwinding.prepare(&timeline.processes, &timeline.objects);
-            plan.config.tables = Some(unwinding.capacity());
+            let mut capacity = unwinding.capacity();
+            if let Some([chunks, mappings]) = args.table_limits.as_deref() {
+                (capacity.chunks, capacity.mappings) = (*chunks, *mappings);
+            }
+            plan.config.tables = Some(capacity);
         }
         let sampler = Sampler::load(&plan.config)?;
         if let Some(tables) = sampler.tables()? {
@@ -225,14 +244,24 @@ impl Machine {
     /// Reads all rings and applies what happened; says whether the next look should be soon: new
     /// files are there to be opened, or new mappings to be walked by.
     fn read(&mut self) -> Result<bool> {
+        self.take_late();
         let Self { sideband, sampler, timeline, unwinding } = self;
         let now_ns = proc::now_ns();
         let known = timeline.objects.iter().len();
         sampler.read_stacks(timeline.inbox())?;
         sideband.read(timeline.inbox());
-        timeline.advance(now_ns, |dump, processes, objects| unwinding.unwind(dump, processes, objects));
+        timeline.advance(now_ns, |time_ns, dump, processes, objects| {
+            unwinding.unwind(time_ns, dump, processes, objects)
+        });
         let published = unwinding.update(&mut timeline.processes, &timeline.objects);
         Ok(published || timeline.objects.iter().len() > known)
+    }
+
+    /// Takes the stacks whose tables have come.
+    fn take_late(&mut self) {
+        for (time_ns, then, stack) in self.unwinding.take_late() {
+            self.timeline.late(time_ns, &then, &stack);
+        }
     }
 
     /// Takes the counts of the interval that ends now.

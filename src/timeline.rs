@@ -6,7 +6,7 @@
 
 use crate::event::{Count, Dump, Event, Stack, Timed};
 use crate::objects::Objects;
-use crate::process::Processes;
+use crate::process::{Processes, Snapshot};
 use crate::tally::{Finished, Tally};
 
 /// The machine over time, and what was sampled on it.
@@ -33,14 +33,21 @@ impl Timeline {
     }
 
     /// Applies what happened up to `until_ns`; all rings must have been read since. `unwind` walks
-    /// stacks that came as memory.
-    pub fn advance(&mut self, until_ns: u64, mut unwind: impl FnMut(&Dump, &Processes, &Objects) -> Stack) {
+    /// stacks that came as memory, or keeps them for [`Self::late`].
+    pub fn advance(
+        &mut self,
+        until_ns: u64,
+        mut unwind: impl FnMut(u64, Dump, &Processes, &Objects) -> Option<Stack>,
+    ) {
         // Stable: one CPU's events of one instant keep their order.
         self.waiting.sort_by_key(|event| event.time_ns);
         let ready = self.waiting.partition_point(|event| event.time_ns <= until_ns);
         for Timed { time_ns, event } in self.waiting.drain(..ready) {
             let event = match event {
-                Event::Dump(dump) => Event::Stack(unwind(&dump, &self.processes, &self.objects)),
+                Event::Dump(dump) => match unwind(time_ns, dump, &self.processes, &self.objects) {
+                    Some(stack) => Event::Stack(stack),
+                    None => continue,
+                },
                 event => event,
             };
             match event {
@@ -51,6 +58,12 @@ impl Timeline {
                 event => self.processes.apply(time_ns, event, &mut self.objects),
             }
         }
+    }
+
+    /// Takes a stack of a process as it was then.
+    pub fn late(&mut self, time_ns: u64, then: &Snapshot, stack: &Stack) {
+        let resolved = self.processes.resolve_then(then, stack, &mut self.objects);
+        self.tally.stack(time_ns, stack.key, &resolved, &self.objects);
     }
 
     /// Takes the counts of the interval that ended at `end_ns`, when [`Self::advance`] has gone

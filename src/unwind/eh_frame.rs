@@ -51,23 +51,24 @@ impl UnwindContextStorage<usize> for Storage {
     type Stack = Box<[UnwindTableRow<usize, Self>; 8]>;
 }
 
-/// The table of a file's call frame information, for the code in its segments.
+/// The table of a file's call frame information, for the code in its segments; with `others`, rows
+/// of one range of code that has none.
 ///
 /// # Errors
 /// If there is more of it than is reasonable. What is merely wrong is left out, and counted.
-pub fn convert(frames: &CallFrames, segments: &[Segment]) -> Result<Table> {
+pub fn convert(frames: &CallFrames, segments: &[Segment], others: &[(u64, Rule)]) -> Result<Table> {
     let bytes = EndianSlice::new(&frames.bytes, LittleEndian);
     let bases = BaseAddresses::default().set_eh_frame(frames.vaddr);
     match frames.dialect {
         Dialect::EhFrame => {
             let mut section = gimli::EhFrame::from(bytes);
             section.set_address_size(8);
-            Conversion::new(section, &bases, frames)?.run(segments)
+            Conversion::new(section, &bases, frames)?.run(segments, others)
         }
         Dialect::DebugFrame => {
             let mut section = gimli::DebugFrame::from(bytes);
             section.set_address_size(8);
-            Conversion::new(section, &bases, frames)?.run(segments)
+            Conversion::new(section, &bases, frames)?.run(segments, others)
         }
     }
 }
@@ -131,27 +132,39 @@ where
         })
     }
 
-    fn run(mut self, segments: &[Segment]) -> Result<Table> {
-        let codes = self.codes(segments);
-        let table = self.table(&codes)?;
+    fn run(mut self, segments: &[Segment], others: &[(u64, Rule)]) -> Result<Table> {
+        let mut codes = self.codes(segments);
+        let mut first = codes.len();
+        if let (Some(&(start, _)), Some(&(end, _))) = (others.first(), others.last()) {
+            codes.retain(|code| code.end <= start || code.start >= end);
+            first = codes.partition_point(|code| code.start < start);
+        }
+        let (before, behind) = codes.split_at(first);
+        let table = self.table(before, others, behind)?;
         if !table.rules().iter().any(|rule| REGISTERS.is_from_base(rule)) {
             return Ok(table);
         }
         self.follows_base = true;
-        self.table(&codes)
+        self.table(before, others, behind)
     }
 
-    fn table(&self, codes: &[Code]) -> Result<Table> {
+    fn table(&self, before: &[Code], others: &[(u64, Rule)], behind: &[Code]) -> Result<Table> {
         let mut builder = Builder::default();
         let mut context = UnwindContext::new_in();
         let mut budget = INSTRUCTION_BYTES_PER_BYTE * self.section_bytes();
-        for code in codes {
+        for (at, code) in before.iter().chain(behind).enumerate() {
+            if at == before.len() {
+                others.iter().try_for_each(|&(offset, rule)| builder.push(offset, rule))?;
+            }
             let fde = self.fde(code.fde)?;
             let cost = (fde.entry_len() + fde.cie().entry_len()) as u64;
             ensure!(cost <= budget, "failed to bound the work: too many functions share large prologues");
             budget -= cost;
             self.rows(&fde, code, &mut context, &mut builder)?;
             builder.push(code.end, Rule::Uncovered)?;
+        }
+        if behind.is_empty() {
+            others.iter().try_for_each(|&(offset, rule)| builder.push(offset, rule))?;
         }
         builder.finish(self.stats.clone())
     }

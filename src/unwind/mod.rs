@@ -33,6 +33,7 @@ pub mod dwarf;
 pub mod eh_frame;
 mod entries;
 pub mod frame;
+pub mod go;
 pub mod show;
 pub mod table;
 pub mod x86_64;
@@ -40,7 +41,7 @@ pub mod x86_64;
 use anyhow::Result;
 
 use crate::elf::{Elf, Source};
-use table::Table;
+use table::{Builder, Stats, Table};
 
 /// How to get from an instruction to its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,12 +50,28 @@ pub enum Rule {
     Frame(frame::Frame),
     /// The kernel has interrupted the caller, to deliver a signal.
     SignalFrame,
+    /// The caller is on another stack.
+    Switch(Switch),
     /// There is no caller: the thread starts here.
     EndOfStack,
     /// No function is described here: follow the frame pointer, if at all.
     Uncovered,
     /// Described, but in a way that has no rule here.
     NotUnderstood(Reason),
+}
+
+/// How Go code has got to the stack that it is on: the runtime's own functions run on the system's
+/// stack, and where their goroutine was left is in its descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Switch {
+    /// `runtime.systemstack`: its return address is on the goroutine's stack.
+    SystemStack,
+    /// `runtime.morestack`: the goroutine stopped in the function that needs more stack.
+    MoreStack,
+    /// `runtime.asmcgocall`: like systemstack, to call C.
+    CgoCall,
+    /// Around calls into the vDSO: the frame pointer leads back.
+    FramePointer,
 }
 
 /// Why a row is not understood.
@@ -95,5 +112,14 @@ impl Reason {
 /// than is reasonable.
 pub fn build(file: &dyn Source) -> Result<Table> {
     let elf = Elf::read(file)?;
-    eh_frame::convert(&elf.call_frames(file)?, &elf.segments)
+    let go = go::rows(&elf, file).unwrap_or_default();
+    match elf.call_frames(file) {
+        Ok(frames) => eh_frame::convert(&frames, &elf.segments, &go),
+        Err(_) if !go.is_empty() => {
+            let mut builder = Builder::default();
+            go.iter().try_for_each(|&(offset, rule)| builder.push(offset, rule))?;
+            builder.finish(Stats::default())
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -66,6 +66,7 @@ fn write(table: &Table, segments: &[Segment], mut out: impl Write) -> io::Result
                 writeln!(out, "{cfa:<14} {fp:<10} {ra}")?;
             }
             Rule::SignalFrame => writeln!(out, "signal-frame")?,
+            Rule::Switch(switch) => writeln!(out, "switch: {switch:?}")?,
             Rule::EndOfStack => writeln!(out, "end-of-stack")?,
             Rule::Uncovered => writeln!(out, "uncovered")?,
             Rule::NotUnderstood(reason) => writeln!(out, "not-understood: {}", reason.words())?,

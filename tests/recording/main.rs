@@ -10,6 +10,7 @@ mod limits;
 mod paths;
 mod processes;
 mod refusals;
+mod runtimes;
 mod shares;
 mod viewers;
 mod whole;

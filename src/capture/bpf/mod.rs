@@ -10,7 +10,7 @@
 
 use std::cell::RefCell;
 use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -320,6 +320,11 @@ impl Sampler {
             processes,
         )
         .map(Some)
+    }
+
+    /// Readable when a process was sampled whose mappings are not known.
+    pub fn dumps_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.walks_by_tables.then(|| self.skeleton.maps.dumps.as_fd())
     }
 
     /// Stops sampling.

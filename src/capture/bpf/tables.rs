@@ -16,10 +16,10 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::skeleton::types as abi;
 use crate::event::{Dump, Truncation};
-use crate::unwind::Rule;
 use crate::unwind::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
 use crate::unwind::table::{Page, Table};
 use crate::unwind::x86_64::REGISTERS;
+use crate::unwind::{Rule, Switch};
 
 /// How large the arrays are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct Mapping {
     pub file_offset: u64,
     /// The file's table; without one, frames are walked by frame pointer.
     pub table: Option<FileTable>,
+    /// There will be one soon: until then stacks are sent.
+    pub soon: bool,
 }
 
 /// A table in the kernel's arrays: the page of file offset 0, modulo 2³².
@@ -240,7 +242,11 @@ impl Tables {
                 end: mapping.end,
                 to_file: mapping.file_offset.wrapping_sub(mapping.start),
                 first_page: mapping.table.map_or(0, |table| table.page_0),
-                has_table: mapping.table.is_some().into(),
+                has_table: match mapping.table {
+                    Some(_) => abi::has_table::TABLE_READY.0,
+                    None if mapping.soon => abi::has_table::TABLE_SOON.0,
+                    None => abi::has_table::TABLE_NONE.0,
+                },
             };
             self.mappings.write(block.first + at as u32, value);
         }
@@ -372,6 +378,15 @@ fn encode(rule: Rule) -> abi::unwind_rule {
     let frame @ Frame { cfa, fp, base, ra } = match rule {
         Rule::Frame(frame) => frame,
         Rule::SignalFrame => return plain(abi::cfa::CFA_SIGNAL),
+        Rule::Switch(switch) => {
+            let cfa = match switch {
+                Switch::SystemStack => abi::cfa::CFA_SYSTEM_STACK,
+                Switch::MoreStack => abi::cfa::CFA_MORE_STACK,
+                Switch::CgoCall => abi::cfa::CFA_CGO_CALL,
+                Switch::FramePointer => abi::cfa::CFA_OTHER_STACK,
+            };
+            return plain(cfa);
+        }
         Rule::EndOfStack => return plain(abi::cfa::CFA_END),
         Rule::Uncovered => return plain(abi::cfa::CFA_UNCOVERED),
         Rule::NotUnderstood(_) => return plain(abi::cfa::CFA_NOT_UNDERSTOOD),
