@@ -317,7 +317,7 @@ mod tests {
 
         fn try_convert(self) -> Result<Table> {
             let dialect = Dialect::EhFrame;
-            convert(&CallFrames { dialect, vaddr: VADDR, bytes: self.0, max_fdes: None }, &[CODE])
+            convert(&CallFrames { dialect, vaddr: VADDR, bytes: self.0, max_fdes: None }, &[CODE], &[])
         }
 
         fn convert(self) -> Table {
