@@ -229,7 +229,7 @@ fn a_library_that_is_loaded_later() {
 fn three_thousand_programs_leave_nothing_behind() {
     let Some(test) = Test::new("execs") else { return };
     let script = "for i in $(seq 3000); do /bin/true; done";
-    let limits = ["--table-limits", "256,16384"];
+    let limits = ["--table-limits", "256,2048"];
     let recording =
         test.record(&[&["--unwind", "table", "-F", "99"], &limits[..], &["--", "sh", "-c", script]].concat());
     assert!(!recording.told.contains("no room"), "{}", recording.told);
