@@ -21,8 +21,10 @@ fn main() {
             &format!("-D__TARGET_ARCH_{arch}"),
             "-Wall",
             "-Werror",
-            // clang for the bpf target does not look where Debian keeps <asm/…>.
+            // clang for the bpf target does not look where Debian keeps <asm/…>, be it for this
+            // machine or for another.
             &format!("-idirafter/usr/include/{target}-linux-gnu"),
+            &format!("-idirafter/usr/{target}-linux-gnu/include"),
         ])
         .build_and_generate(out.join("profile.skel.rs"))
         .unwrap_or_else(|error| panic!("failed to build {SOURCE}: {error:#}"));

@@ -18,7 +18,7 @@ enum limits {
 	MAX_MAPPINGS = 1024, /* per process */
 	MAX_RULES = 65536,
 	LEAF_REGISTERS = 16,
-	LEAF_BX = 3,
+	LEAF_BX = 3, /* on arm64 x30 is there, the only one that rules need */
 	LEAF_RULE_RETURN_ADDRESS_SHIFT = 4, /* see LEAF_RULE_CFA */
 	LEAF_RULE_ADDED_SHIFT = 9,
 	/* Stacks of processes whose tables are not ready: registers and the top of the stack. */

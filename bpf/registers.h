@@ -125,13 +125,14 @@ static __always_inline bool in_system_call(struct pt_regs *saved)
 	return false;
 }
 
-/* No rule for arm64 needs them yet. */
 static __always_inline void interrupted_leaf(struct perf_event_context *ctx, __u64 *leaf)
 {
+	LOAD(leaf[LEAF_BX], ctx->regs[30]);
 }
 
 static __always_inline void saved_leaf(struct pt_regs *saved, __u64 *leaf)
 {
+	leaf[LEAF_BX] = saved->user_regs.regs[30];
 }
 
 #endif

@@ -4,11 +4,13 @@
  * for stacks that are unwound in user space, natively; memory is read through READ_STACK, which the
  * includer defines: READ_STACK(memory, into, bytes, address), 0 if it could be read.
  *
- * On x86-64, with the row's rule giving CFA:
+ * With the row's rule giving CFA and where the caller's fp is, on x86-64
  *
  *	caller's ip = *(CFA - 8)
  *	caller's sp = CFA
  *	caller's fp = as saved_fp says
+ *
+ * On arm64 the caller's ip lies above its fp, or in x30: see caller_of().
  */
 #ifndef UNWIND_H
 #define UNWIND_H
@@ -17,11 +19,22 @@
 #define HIGHEST_USER_ADDRESS 0x00ffffffffffffffULL
 
 /* Offsets of saved registers from sp at the first instruction of a signal trampoline: the
- * sigcontext within struct rt_sigframe (arch/x86/include/asm/sigframe.h), less the popped return
- * address. */
+ * sigcontext within struct rt_sigframe (arch/x86/include/asm/sigframe.h, there less the popped
+ * return address; arch/arm64/kernel/signal.c). */
+#if defined(__TARGET_ARCH_arm64) || defined(__aarch64__)
+#define SIGNAL_FP 544
+#define SIGNAL_SP 560
+#define SIGNAL_IP 568
+#define SIGNAL_BX 552
+/* Return addresses may be signed, in the bits above those of user space. */
+#define RETURN_ADDRESS(word) ((word) & ((1ULL << 48) - 1))
+#else
 #define SIGNAL_FP 120
 #define SIGNAL_SP 160
 #define SIGNAL_IP 168
+#define SIGNAL_BX 128
+#define RETURN_ADDRESS(word) (word)
+#endif
 
 /* What a signal trampoline does: mov $15 (rt_sigreturn), %rax; syscall. */
 #define SIGRETURN_CODE 0x0f0000000fc0c748ULL
@@ -38,14 +51,17 @@ enum step {
 	STEP_NO_ROW, /* no rule, and fp is no frame pointer */
 };
 
+/* What a caller's frame pointer and its return address are, where they lie side by side. */
+struct frame_record {
+	__u64 fp;
+	__u64 ip;
+};
+
 /* By frame pointer: *(fp) is the caller's, *(fp + 8) the return address. A thread's first function
  * has 0. Anything that cannot be a frame above this one is data. */
 static __always_inline enum step step_by_frame_pointer(struct unwind_registers *regs, void *memory)
 {
-	struct {
-		__u64 fp;
-		__u64 ip;
-	} frame;
+	struct frame_record frame;
 
 	if (!regs->fp)
 		return STEP_END;
@@ -53,6 +69,7 @@ static __always_inline enum step step_by_frame_pointer(struct unwind_registers *
 		return STEP_NO_ROW;
 	if (READ_STACK(memory, &frame, sizeof(frame), regs->fp))
 		return STEP_FAULT;
+	frame.ip = RETURN_ADDRESS(frame.ip);
 	if (!frame.ip)
 		return frame.fp ? STEP_NO_ROW : STEP_END;
 	if (frame.ip < LOWEST_USER_ADDRESS || frame.ip > HIGHEST_USER_ADDRESS)
@@ -68,13 +85,85 @@ static __always_inline enum step step_out_of_signal(struct unwind_registers *reg
 {
 	__u64 sp = regs->sp;
 
-	regs->bx = 0;
 	if (READ_STACK(memory, &regs->ip, 8, sp + SIGNAL_IP) ||
 	    READ_STACK(memory, &regs->fp, 8, sp + SIGNAL_FP) ||
+	    READ_STACK(memory, &regs->bx, 8, sp + SIGNAL_BX) ||
 	    READ_STACK(memory, &regs->sp, 8, sp + SIGNAL_SP))
 		return STEP_FAULT;
 	return STEP_INTERRUPTED;
 }
+
+#if defined(__TARGET_ARCH_arm64) || defined(__aarch64__)
+/*
+ * fp_offset is that of the pair of fp and return address. A function that has saved no fp has put
+ * the return address alone there, or, where that is 0, not yet: a leaf has it in x30, which is lost
+ * by its call.
+ */
+static __always_inline enum step caller_of(struct unwind_registers *regs,
+					   const struct unwind_rule *rule, __u64 cfa,
+					   const __u64 *leaf, __u32 return_register,
+					   struct frame_record *frame, void *memory)
+{
+	__u64 at = cfa;
+
+	frame->fp = regs->fp;
+	frame->ip = regs->bx;
+	regs->bx = 0;
+	switch (SAVED_FP(rule->saved)) {
+	case SAVED_FP_SAME:
+		if (rule->fp_offset)
+			return READ_STACK(memory, &frame->ip, 8, cfa + rule->fp_offset)
+				   ? STEP_FAULT
+				   : STEP_CALLER;
+		return frame->ip ? STEP_CALLER : STEP_REGISTER;
+	case SAVED_FP_AT_FP:
+		at = regs->fp;
+		break;
+	case SAVED_FP_AT_SP:
+		at = regs->sp;
+		break;
+	case SAVED_FP_UNDEFINED:
+		return STEP_NOT_UNDERSTOOD;
+	}
+	return READ_STACK(memory, frame, sizeof(*frame), at + rule->fp_offset) ? STEP_FAULT
+									       : STEP_CALLER;
+}
+#else
+static __always_inline enum step caller_of(struct unwind_registers *regs,
+					   const struct unwind_rule *rule, __u64 cfa,
+					   const __u64 *leaf, __u32 return_register,
+					   struct frame_record *frame, void *memory)
+{
+	__u32 saved_fp = SAVED_FP(rule->saved), saved_bx = SAVED_BX(rule->saved);
+
+	if (saved_bx == SAVED_BX_LOST ||
+	    (saved_bx != SAVED_BX_SAME && READ_STACK(memory, &regs->bx, 8, cfa - 8 * saved_bx)))
+		regs->bx = 0;
+	if (saved_fp == SAVED_FP_AT_CFA && rule->fp_offset == -16 &&
+	    return_register == LEAF_REGISTERS) {
+		/* The usual frame: both words lie side by side. */
+		if (READ_STACK(memory, frame, sizeof(*frame), cfa - 16))
+			return STEP_FAULT;
+	} else {
+		frame->fp = regs->fp;
+		if (leaf && return_register < LEAF_REGISTERS)
+			frame->ip = leaf[return_register & (LEAF_REGISTERS - 1)];
+		else if (READ_STACK(memory, &frame->ip, 8, cfa - 8))
+			return STEP_FAULT;
+		if (saved_fp != SAVED_FP_SAME && saved_fp != SAVED_FP_UNDEFINED) {
+			__u64 at = cfa;
+
+			if (saved_fp == SAVED_FP_AT_FP)
+				at = regs->fp;
+			else if (saved_fp == SAVED_FP_AT_SP)
+				at = regs->sp;
+			if (READ_STACK(memory, &frame->fp, 8, at + rule->fp_offset))
+				return STEP_FAULT;
+		}
+	}
+	return STEP_CALLER;
+}
+#endif
 
 /* `leaf` are all registers of the leaf; its caller's too, where assembly keeps its CFA in one that
  * a call may change, knowing that this one does not. NULL for others, which have lost them. */
@@ -82,11 +171,8 @@ static __always_inline enum step unwind_step(struct unwind_registers *regs,
 					     const struct unwind_rule *rule, const __u64 *leaf,
 					     void *memory)
 {
-	struct {
-		__u64 fp;
-		__u64 ip;
-	} frame;
-	__u32 saved_fp = SAVED_FP(rule->saved), saved_bx = SAVED_BX(rule->saved);
+	struct frame_record frame;
+	enum step step;
 	__u32 return_register = LEAF_REGISTERS;
 	__u64 cfa;
 
@@ -126,31 +212,10 @@ static __always_inline enum step unwind_step(struct unwind_registers *regs,
 	default:
 		return STEP_NOT_UNDERSTOOD;
 	}
-	if (saved_bx == SAVED_BX_LOST ||
-	    (saved_bx != SAVED_BX_SAME && READ_STACK(memory, &regs->bx, 8, cfa - 8 * saved_bx)))
-		regs->bx = 0;
-	if (saved_fp == SAVED_FP_AT_CFA && rule->fp_offset == -16 &&
-	    return_register == LEAF_REGISTERS) {
-		/* The usual frame: both words lie side by side. */
-		if (READ_STACK(memory, &frame, sizeof(frame), cfa - 16))
-			return STEP_FAULT;
-	} else {
-		frame.fp = regs->fp;
-		if (leaf && return_register < LEAF_REGISTERS)
-			frame.ip = leaf[return_register & (LEAF_REGISTERS - 1)];
-		else if (READ_STACK(memory, &frame.ip, 8, cfa - 8))
-			return STEP_FAULT;
-		if (saved_fp != SAVED_FP_SAME && saved_fp != SAVED_FP_UNDEFINED) {
-			__u64 at = cfa;
-
-			if (saved_fp == SAVED_FP_AT_FP)
-				at = regs->fp;
-			else if (saved_fp == SAVED_FP_AT_SP)
-				at = regs->sp;
-			if (READ_STACK(memory, &frame.fp, 8, at + rule->fp_offset))
-				return STEP_FAULT;
-		}
-	}
+	step = caller_of(regs, rule, cfa, leaf, return_register, &frame, memory);
+	if (step != STEP_CALLER)
+		return step;
+	frame.ip = RETURN_ADDRESS(frame.ip);
 	if (!frame.ip)
 		return STEP_END;
 	regs->ip = frame.ip;

@@ -1,6 +1,6 @@
 //! What must hold of any input: for the fuzz targets, and for the tests that keep what they found.
 
-use profiler::elf::{self, CallFrames, Dialect, Segment};
+use profiler::elf::{self, CallFrames, Dialect, Machine, Segment};
 use profiler::output::{frames, pprof};
 use profiler::unwind::{self, Rule, eh_frame};
 
@@ -20,6 +20,7 @@ pub fn unwind(bytes: &[u8]) -> bool {
         let high = Segment { vaddr: 1 << 40, file_offset: 1 << 24, file_bytes: 1 << 33, executable: true };
         eh_frame::convert(
             &CallFrames {
+                machine: if flags & 128 == 0 { Machine::X86_64 } else { Machine::Aarch64 },
                 dialect: if flags & 1 == 0 { Dialect::EhFrame } else { Dialect::DebugFrame },
                 vaddr: 1 << 24,
                 bytes: section.to_vec(),

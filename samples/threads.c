@@ -2,8 +2,8 @@
  * A fixed amount of arithmetic on many threads, a known number of frames deep: a program whose
  * wall-clock time says how much of the CPUs somebody else took.
  *
- * Usage: threads THREADS MILLIONS [FRAMES]; MILLIONS of rounds by all threads together, on stacks of
- * FRAMES frames (16), libc's two included. Prints the seconds they took.
+ * Usage: threads THREADS MILLIONS [FRAMES]; MILLIONS of rounds by all threads together, on stacks
+ * of FRAMES frames (16), libc's two included. Prints the seconds they took.
  */
 #include <pthread.h>
 #include <stdint.h>

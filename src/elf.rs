@@ -118,6 +118,20 @@ impl Segment {
     }
 }
 
+/// Whose instructions a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// 64-bit x86.
+    X86_64,
+    /// 64-bit ARM.
+    Aarch64,
+}
+
+impl Machine {
+    /// This program's own.
+    pub const NATIVE: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
+}
+
 /// In which dialect call frame information is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -130,6 +144,8 @@ pub enum Dialect {
 /// Call frame information.
 #[derive(Debug)]
 pub struct CallFrames {
+    /// Whose frames they are.
+    pub machine: Machine,
     /// How to read it.
     pub dialect: Dialect,
     /// Address of the first byte.
@@ -140,10 +156,12 @@ pub struct CallFrames {
     pub max_fdes: Option<u32>,
 }
 
-/// The headers of an ELF file for x86-64. Nothing is read here that does not lie within the file or
+/// The headers of an ELF file for a 64-bit machine. Nothing is read here that does not lie within the file or
 /// is larger than a limit, whatever the headers claim.
 #[derive(Debug)]
 pub struct Elf {
+    /// Whose code it is.
+    pub machine: Machine,
     /// What is loaded.
     pub segments: Vec<Segment>,
     notes: Vec<Segment>,
@@ -164,18 +182,17 @@ impl Elf {
     /// Reads the headers.
     ///
     /// # Errors
-    /// If the file cannot be read or is not an ELF program or library for x86-64.
+    /// If the file cannot be read or is not an ELF program or library for a [`Machine`].
     pub fn read(file: &dyn Source) -> Result<Self> {
         let header: FileHeader64<LE> = one(&read(file, 0, 64, 64).context("failed to read the ELF header")?)?;
         let ident = &header.e_ident;
         ensure!(ident.magic == elf::ELFMAG, "failed to find the ELF magic number: not an ELF file");
-        ensure!(
-            ident.class == elf::ELFCLASS64
-                && ident.data == elf::ELFDATA2LSB
-                && header.e_machine.get(LE) == elf::EM_X86_64,
-            "failed to find code for x86-64: the ELF file is for machine {}",
-            header.e_machine.get(LE)
-        );
+        let is_64_bit = ident.class == elf::ELFCLASS64 && ident.data == elf::ELFDATA2LSB;
+        let machine = match header.e_machine.get(LE) {
+            elf::EM_X86_64 if is_64_bit => Machine::X86_64,
+            elf::EM_AARCH64 if is_64_bit => Machine::Aarch64,
+            other => bail!("failed to find 64-bit code: the ELF file is for machine {other}"),
+        };
         let kind = header.e_type.get(LE);
         ensure!(
             matches!(kind, elf::ET_EXEC | elf::ET_DYN),
@@ -190,6 +207,7 @@ impl Elf {
             array(file, header.e_phoff.get(LE), count).context("failed to read the program headers")?;
         let of_type = |wanted| headers.iter().filter(move |header| header.p_type.get(LE) == wanted);
         Ok(Self {
+            machine,
             segments: of_type(elf::PT_LOAD).map(segment).collect(),
             notes: of_type(elf::PT_NOTE).map(segment).collect(),
             eh_frame_header: of_type(elf::PT_GNU_EH_FRAME).map(segment).next(),
@@ -231,7 +249,7 @@ impl Elf {
         };
         let vaddr = self.find(name).map_or(0, |section| section.vaddr);
         let bytes = self.section(file, name, MAX_CALL_FRAMES_BYTES)?;
-        Ok(bytes.map(|bytes| CallFrames { dialect, vaddr, bytes, max_fdes: None }))
+        Ok(bytes.map(|bytes| CallFrames { machine: self.machine, dialect, vaddr, bytes, max_fdes: None }))
     }
 
     fn find(&self, name: &str) -> Option<&Section> {
@@ -275,7 +293,7 @@ impl Elf {
         // Its size is not known: it ends with a terminator, somewhere in its segment.
         let limit = MAX_CALL_FRAMES_BYTES;
         let bytes = read(file, offset, size.min(limit), limit)?;
-        Ok(CallFrames { dialect: Dialect::EhFrame, vaddr, bytes, max_fdes })
+        Ok(CallFrames { machine: self.machine, dialect: Dialect::EhFrame, vaddr, bytes, max_fdes })
     }
 }
 

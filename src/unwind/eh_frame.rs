@@ -26,9 +26,8 @@ use gimli::{
 use super::dwarf::{self, RowRules, SavedRule};
 use super::entries::{Entry, entries};
 use super::table::{Builder, END_OF_TABLE, Stats, Table};
-use super::x86_64::{self, REGISTERS};
 use super::{Reason, Rule};
-use crate::elf::{CallFrames, Dialect, Segment};
+use crate::elf::{CallFrames, Dialect, Machine, Segment};
 
 type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 type Cie<'a> = gimli::CommonInformationEntry<Bytes<'a>>;
@@ -59,15 +58,22 @@ impl UnwindContextStorage<usize> for Storage {
 pub fn convert(frames: &CallFrames, segments: &[Segment], others: &[(u64, Rule)]) -> Result<Table> {
     let bytes = EndianSlice::new(&frames.bytes, LittleEndian);
     let bases = BaseAddresses::default().set_eh_frame(frames.vaddr);
+    // Whose instructions there are beside DWARF's own.
+    let vendor = match frames.machine {
+        Machine::X86_64 => gimli::Vendor::Default,
+        Machine::Aarch64 => gimli::Vendor::AArch64,
+    };
     match frames.dialect {
         Dialect::EhFrame => {
             let mut section = gimli::EhFrame::from(bytes);
             section.set_address_size(8);
+            section.set_vendor(vendor);
             Conversion::new(section, &bases, frames)?.run(segments, others)
         }
         Dialect::DebugFrame => {
             let mut section = gimli::DebugFrame::from(bytes);
             section.set_address_size(8);
+            section.set_vendor(vendor);
             Conversion::new(section, &bases, frames)?.run(segments, others)
         }
     }
@@ -83,6 +89,7 @@ struct Code {
 }
 
 struct Conversion<'a, S> {
+    machine: Machine,
     section: S,
     bases: &'a BaseAddresses,
     cies: HashMap<usize, Cie<'a>>,
@@ -99,7 +106,8 @@ where
     /// Finds the entries.
     fn new(section: S, bases: &'a BaseAddresses, frames: &CallFrames) -> Result<Self> {
         let (cies, fdes, stats) = (HashMap::new(), Vec::new(), Stats::default());
-        let mut this = Self { section, bases, cies, fdes, stats, follows_base: false };
+        let machine = frames.machine;
+        let mut this = Self { machine, section, bases, cies, fdes, stats, follows_base: false };
         let max_fdes = frames.max_fdes.map_or(usize::MAX, |max| max as usize);
         for entry in entries(frames) {
             match entry {
@@ -141,9 +149,10 @@ where
         }
         let (before, behind) = codes.split_at(first);
         let table = self.table(before, others, behind)?;
-        if !table.rules().iter().any(|rule| REGISTERS.is_from_base(rule)) {
+        if !table.rules().iter().any(|rule| self.machine.registers().is_from_base(rule)) {
             return Ok(table);
         }
+        drop(table);
         self.follows_base = true;
         self.table(before, others, behind)
     }
@@ -204,7 +213,7 @@ where
         builder: &mut Builder,
     ) -> Result<()> {
         let failed = Rule::NotUnderstood(Reason::Instructions);
-        if fde.cie().return_address_register().0 != REGISTERS.ra {
+        if fde.cie().return_address_register().0 != self.machine.registers().ra {
             return builder.push(code.start, Rule::NotUnderstood(Reason::ReturnAddress));
         }
         let Ok(mut table) = fde.rows(&self.section, self.bases, context) else {
@@ -230,17 +239,18 @@ where
     }
 
     fn rule(&self, row: &UnwindTableRow<usize, Storage>, fde: &Fde<'a>) -> Rule {
-        x86_64::rule(&RowRules {
+        let registers = self.machine.registers();
+        self.machine.rule(&RowRules {
             cfa: match row.cfa() {
                 CfaRule::RegisterAndOffset { register, offset } => {
                     dwarf::CfaRule::Register(register.0, *offset)
                 }
                 CfaRule::Expression(expression) => dwarf::CfaRule::Expression(self.expression(expression)),
             },
-            sp: self.saved(row.register(Register(REGISTERS.sp))),
-            fp: self.saved(row.register(Register(REGISTERS.fp))),
-            base: self.follows_base.then(|| self.saved(row.register(Register(REGISTERS.base)))),
-            ra: self.saved(row.register(Register(REGISTERS.ra))),
+            sp: self.saved(row.register(Register(registers.sp))),
+            fp: self.saved(row.register(Register(registers.fp))),
+            base: self.follows_base.then(|| self.saved(row.register(Register(registers.base)))),
+            ra: self.saved(row.register(Register(registers.ra))),
             is_signal_frame: fde.is_signal_trampoline(),
         })
     }
@@ -317,7 +327,17 @@ mod tests {
 
         fn try_convert(self) -> Result<Table> {
             let dialect = Dialect::EhFrame;
-            convert(&CallFrames { dialect, vaddr: VADDR, bytes: self.0, max_fdes: None }, &[CODE], &[])
+            convert(
+                &CallFrames {
+                    machine: Machine::X86_64,
+                    dialect,
+                    vaddr: VADDR,
+                    bytes: self.0,
+                    max_fdes: None,
+                },
+                &[CODE],
+                &[],
+            )
         }
 
         fn convert(self) -> Table {

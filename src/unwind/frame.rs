@@ -91,8 +91,8 @@ pub enum Cfa {
 pub enum SavedFp {
     /// Untouched.
     Same,
-    /// `*(cfa + o)`
-    AtCfa(i16),
+    /// `*(cfa + o)`. On ARM it is at the bottom of the frame, however large that is.
+    AtCfa(i32),
     /// `*(fp + o)`: functions that align their stack.
     AtFp(i16),
     /// `*(sp + o)`: hand-written code that aligns its stack without a frame pointer.
@@ -118,7 +118,7 @@ pub enum SavedBase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReturnAddress {
     /// `*(cfa + o)`
-    AtCfa(i16),
+    AtCfa(i32),
     /// In a register; leaf only.
     Register(Register),
 }
@@ -152,7 +152,8 @@ pub struct Registers {
 }
 
 impl Registers {
-    pub(super) fn get(&self, number: u16) -> Option<Register> {
+    /// The register of this number, if a rule may have it.
+    pub fn get(&self, number: u16) -> Option<Register> {
         u8::try_from(number).ok().filter(|number| usize::from(*number) < self.names.len()).map(Register)
     }
 
@@ -192,7 +193,7 @@ impl Registers {
     pub(super) fn saved_fp(&self, rule: SavedRule) -> SavedFp {
         let saved = match rule {
             SavedRule::Unspecified | SavedRule::Same => Some(SavedFp::Same),
-            SavedRule::Offset(offset) => i16::try_from(offset).ok().map(SavedFp::AtCfa),
+            SavedRule::Offset(offset) => i32::try_from(offset).ok().map(SavedFp::AtCfa),
             SavedRule::Register(fp) if fp == self.fp => Some(SavedFp::Same),
             SavedRule::Register(register) => self.get(register).map(SavedFp::Register),
             SavedRule::Expression(bytes) => {

@@ -10,7 +10,7 @@
 //! ```text
 //! elf ─▶ sections, segments ─▶ eh_frame ─▶ rows of rules ─▶ table ─▶ pages of 4-byte rows
 //!                                 ├ entries, dwarf: what the file says
-//!                                 ├ x86_64: what a row means on this machine
+//!                                 ├ x86_64, aarch64: what a row means on a machine
 //!                                 └ frame: the rules that there are
 //! ```
 //!
@@ -29,6 +29,7 @@
 //! - Files come from every process on the machine and are untrusted. All sizes are bounded, by the
 //!   file's and by constants; work is linear in the section's size.
 
+pub mod aarch64;
 pub mod dwarf;
 pub mod eh_frame;
 mod entries;
@@ -38,9 +39,11 @@ pub mod show;
 pub mod table;
 pub mod x86_64;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::elf::{Elf, Source};
+use crate::elf::{Elf, Machine, Source};
+use dwarf::RowRules;
+use frame::Registers;
 use table::{Builder, Stats, Table};
 
 /// How to get from an instruction to its caller.
@@ -105,6 +108,24 @@ impl Reason {
     }
 }
 
+impl Machine {
+    /// Its registers.
+    pub fn registers(self) -> &'static Registers {
+        match self {
+            Self::X86_64 => &x86_64::REGISTERS,
+            Self::Aarch64 => &aarch64::REGISTERS,
+        }
+    }
+
+    /// The rule that a row comes to.
+    fn rule(self, row: &RowRules) -> Rule {
+        match self {
+            Self::X86_64 => x86_64::rule(row),
+            Self::Aarch64 => aarch64::rule(row),
+        }
+    }
+}
+
 /// The table of a file.
 ///
 /// # Errors
@@ -112,7 +133,18 @@ impl Reason {
 /// than is reasonable.
 pub fn build(file: &dyn Source) -> Result<Table> {
     let elf = Elf::read(file)?;
-    let go = go::rows(&elf, file).unwrap_or_default();
+    ensure!(
+        elf.machine == Machine::NATIVE,
+        "failed to find code for this machine: it is {:?}'s",
+        elf.machine
+    );
+    build_for_any_machine(&elf, file)
+}
+
+fn build_for_any_machine(elf: &Elf, file: &dyn Source) -> Result<Table> {
+    // Go's stacks are laid out in another way on arm64.
+    let go =
+        if elf.machine == Machine::X86_64 { go::rows(elf, file).unwrap_or_default() } else { Vec::new() };
     match elf.call_frames(file) {
         Ok(frames) => eh_frame::convert(&frames, &elf.segments, &go),
         Err(_) if !go.is_empty() => {

@@ -8,9 +8,8 @@ use anyhow::{Context, Result};
 
 use super::Rule;
 use super::table::Table;
-use super::x86_64::REGISTERS;
 use crate::cli::UnwindTableArgs;
-use crate::elf::Segment;
+use crate::elf::Elf;
 
 /// Prints a file's rows to standard output, and what there is to know about them to standard error.
 /// Columns are named and written as by `readelf --debug-dump=frames-interp`.
@@ -21,10 +20,11 @@ pub fn run(args: &UnwindTableArgs) -> Result<()> {
     let name = args.file.display();
     let file = File::open(&args.file).with_context(|| format!("failed to open {name}"))?;
     let start = Instant::now();
-    let elf = crate::elf::Elf::read(&file).with_context(|| format!("failed to read {name}"))?;
-    let table = super::build(&file).with_context(|| format!("failed to build the table of {name}"))?;
+    let elf = Elf::read(&file).with_context(|| format!("failed to read {name}"))?;
+    let table = super::build_for_any_machine(&elf, &file)
+        .with_context(|| format!("failed to build the table of {name}"))?;
     let elapsed = start.elapsed();
-    match write(&table, &elf.segments, BufWriter::new(io::stdout().lock())) {
+    match write(&table, &elf, BufWriter::new(io::stdout().lock())) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         written => written.context("failed to write rows to standard output")?,
     }
@@ -53,16 +53,18 @@ pub fn run(args: &UnwindTableArgs) -> Result<()> {
     Ok(())
 }
 
-fn write(table: &Table, segments: &[Segment], mut out: impl Write) -> io::Result<()> {
-    writeln!(out, "{:<16} {:<8} {:<14} {:<10} ra", "vaddr", "offset", "CFA", "rbp")?;
+fn write(table: &Table, elf: &Elf, mut out: impl Write) -> io::Result<()> {
+    let registers = elf.machine.registers();
+    let fp = registers.names[usize::from(registers.fp)];
+    writeln!(out, "{:<16} {:<8} {:<14} {fp:<10} ra", "vaddr", "offset", "CFA")?;
     for row in table.rows() {
         let offset = row.file_offset;
-        let code = segments.iter().filter(|segment| segment.executable);
+        let code = elf.segments.iter().filter(|segment| segment.executable);
         let vaddr = code.filter_map(|segment| segment.vaddr(offset)).next().unwrap_or_default();
         write!(out, "{vaddr:016x} {offset:08x} ")?;
         match table.rule(row.rule) {
             Rule::Frame(frame) => {
-                let [cfa, fp, ra] = REGISTERS.words(&frame);
+                let [cfa, fp, ra] = registers.words(&frame);
                 writeln!(out, "{cfa:<14} {fp:<10} {ra}")?;
             }
             Rule::SignalFrame => writeln!(out, "signal-frame")?,

@@ -169,7 +169,7 @@ mod tests {
             SavedRule::Undefined,
             SavedRule::Other,
             SavedRule::ValueOffset(-16),
-            SavedRule::Offset(1 << 20),
+            SavedRule::Offset(1 << 40),
             SavedRule::Register(20),
             SavedRule::Expression(&[0x73, 0x00]),
         ] {

@@ -29,6 +29,10 @@ def readelf(option, elf):
     child.wait()
 
 
+def is_arm(elf):
+    return 'AArch64' in subprocess.run(['readelf', '-h', elf], stdout=subprocess.PIPE, text=True).stdout
+
+
 def translate(expression):
     """A DWARF expression in readelf's words, in ours."""
     m = re.fullmatch(r'DW_OP_breg\d+ \((\w+)\): (-?\d+); DW_OP_deref(?:; DW_OP_plus_uconst: (\d+))?', expression)
@@ -50,6 +54,8 @@ def expressions(elf):
         if m:
             entry = m[1]
             continue
+        if line.strip() == 'DW_CFA_undefined: r30 (x30)':
+            found[entry, 'end'] = ['end-of-stack']
         m = re.match(r'\s+DW_CFA_(def_cfa_expression|expression: r6 \(rbp\)) \((.*)\)$', line)
         if m:
             kind = 'cfa' if m[1].startswith('def') else 'rbp'
@@ -57,12 +63,18 @@ def expressions(elf):
     return found
 
 
-def expected(cells, names, signal):
+def expected(cells, names, signal, arm_ra):
     """Our words for a row of readelf's; 'exp' stands for an expression."""
     row = dict(zip(names, (intern(m[1] or m[2]) for m in CELL.finditer(cells))))
     ra = row.get('ra', 'u')
     if signal:
         return 'signal-frame'
+    if arm_ra:
+        if arm_ra != 30:
+            return 'not-understood: return address'
+        # readelf has one sign for a register that is kept and for one that is lost.
+        ra = 'x30' if ra in 'us' else ra
+        return intern('%s %s %s' % (row['CFA'], row.get('x29', 'u').replace('s', 'u'), ra))
     if ra == 'u':
         return 'end-of-stack'
     if ra != 'c-8' and not re.fullmatch(r'r\w+', ra):
@@ -80,15 +92,17 @@ def expected(cells, names, signal):
 def theirs(elf):
     """[(start, end, entry, [(pc, rule)])] by start, the first FDE for each start only."""
     cies, fdes, rows, names, signal = {}, {}, None, [], False
+    arm = arm_ra = is_arm(elf)
     for line in readelf('-wNF', elf):
         m = HEAD.match(line)
         if m and m[2]:
             rows, names = [], []
             signal = 'S' in m[3]
-            cies[m[1]] = (rows, signal)
+            arm_ra = arm and int(line.split('ra=')[1])
+            cies[m[1]] = (rows, signal, arm_ra)
         elif m:
             start, end = int(m[5], 16), int(m[6], 16)
-            initial, signal = cies[m[4]]
+            initial, signal, arm_ra = cies[m[4]]
             rows, names = [], []
             if start and end > start and start not in fdes:
                 fdes[start] = (end, m[1], rows, initial)
@@ -97,7 +111,7 @@ def theirs(elf):
         else:
             m = ROW.match(line)
             if m:
-                rows.append((int(m[1], 16), expected(m[2], names, signal)))
+                rows.append((int(m[1], 16), expected(m[2], names, signal, arm_ra)))
     return [(start, end, entry, rows or [(start, initial[0][1])])
             for start, (end, entry, rows, initial) in sorted(fdes.items())]
 
@@ -125,6 +139,8 @@ def ours(profiler, elf):
 
 def same(rule, found, entry, spelled):
     """Whether our rule is theirs, or is one that their expressions spell."""
+    if found == 'end-of-stack' and rule.endswith(' x30'):
+        return (entry, 'end') in spelled()
     if rule == found or 'exp' not in rule:
         return rule == found
     if found == 'not-understood: CFA expression':

@@ -131,6 +131,12 @@ fn compiled_frames_are_as_readelf_says() {
         ("throws", "g++ -O2 throws.cc", &["uncovered"]),
         ("throws-clang", "clang++ -O1 -fPIC throws.cc", &["uncovered"]),
         ("bfd-text", "gcc -O2 -Wl,-z,noseparate-code frames.c", &["plt(11) u c-8"]),
+        ("arm64", "aarch64-linux-gnu-gcc -O2 frames.c", &["sp+0 u x30", "x29+", "end-of-stack"]),
+        (
+            "arm64-signed",
+            "aarch64-linux-gnu-gcc -O2 -mbranch-protection=standard -fomit-frame-pointer frames.c",
+            &["sp+0 u x30", "sp+32 u c-"],
+        ),
         (
             "debug-frame",
             "gcc -O2 -g -fno-asynchronous-unwind-tables -fno-unwind-tables -nostdlib \

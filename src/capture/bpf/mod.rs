@@ -33,6 +33,7 @@ use decode::{dump, stack};
 use skeleton::types as abi;
 
 mod decode;
+mod encode;
 mod figures;
 pub mod tables;
 

@@ -14,12 +14,11 @@ use anyhow::{Context, Result};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use memmap2::{MmapOptions, MmapRaw};
 
+use super::encode::encode;
 use super::skeleton::types as abi;
 use crate::event::{Dump, Truncation};
-use crate::unwind::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
+use crate::unwind::Rule;
 use crate::unwind::table::{Page, Table};
-use crate::unwind::x86_64::REGISTERS;
-use crate::unwind::{Rule, Switch};
 
 /// How large the arrays are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +47,6 @@ impl Capacity {
 }
 
 const ROWS_PER_CHUNK: u16 = abi::limits::ROWS_PER_CHUNK.0 as u16;
-/// Stands for a register in a rule that needs none.
-const NO_REGISTER: i32 = abi::limits::LEAF_REGISTERS.0 as i32;
 
 /// A mapping of a process, as the walk needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,7 +305,8 @@ impl Tables {
         frames: &mut Vec<u64>,
     ) -> Option<Truncation> {
         let [ip, sp, fp] = dump.registers;
-        let mut registers = abi::unwind_registers { ip, sp, fp, bx: dump.leaf[usize::from(REGISTERS.base)] };
+        let mut registers =
+            abi::unwind_registers { ip, sp, fp, bx: dump.leaf[abi::limits::LEAF_BX.0 as usize] };
         let memory =
             CopiedStack { bytes: dump.memory.as_ptr(), start: dump.start, length: dump.memory.len() as u64 };
         let mut is_return_address = 0;
@@ -371,68 +369,4 @@ impl Tables {
         let row = unsafe { chunk.cast::<abi::unwind_row>().add(row as usize).read() };
         self.rules.read(row.rule.into())
     }
-}
-
-fn encode(rule: Rule) -> abi::unwind_rule {
-    let plain = |cfa: abi::cfa| abi::unwind_rule { cfa: cfa.0 as u8, ..Default::default() };
-    let frame @ Frame { cfa, fp, base, ra } = match rule {
-        Rule::Frame(frame) => frame,
-        Rule::SignalFrame => return plain(abi::cfa::CFA_SIGNAL),
-        Rule::Switch(switch) => {
-            let cfa = match switch {
-                Switch::SystemStack => abi::cfa::CFA_SYSTEM_STACK,
-                Switch::MoreStack => abi::cfa::CFA_MORE_STACK,
-                Switch::CgoCall => abi::cfa::CFA_CGO_CALL,
-                Switch::FramePointer => abi::cfa::CFA_OTHER_STACK,
-            };
-            return plain(cfa);
-        }
-        Rule::EndOfStack => return plain(abi::cfa::CFA_END),
-        Rule::Uncovered => return plain(abi::cfa::CFA_UNCOVERED),
-        Rule::NotUnderstood(_) => return plain(abi::cfa::CFA_NOT_UNDERSTOOD),
-    };
-    let halves = |offset: i16, addend: i16| (i32::from(addend) << 16) | i32::from(offset.cast_unsigned());
-    let (cfa, offset) = match cfa {
-        Cfa::Sp(offset) => (abi::cfa::CFA_SP, offset),
-        Cfa::Fp(offset) => (abi::cfa::CFA_FP, offset),
-        Cfa::DerefSp { offset, addend } => (abi::cfa::CFA_DEREF_SP, halves(offset, addend)),
-        Cfa::DerefFp { offset, addend } => (abi::cfa::CFA_DEREF_FP, halves(offset, addend)),
-        Cfa::Plt { threshold } => (abi::cfa::CFA_PLT, threshold.into()),
-        Cfa::Register { offset, .. } => (abi::cfa::CFA_REGISTER, offset),
-    };
-    let (saved_fp, fp_offset) = match fp {
-        SavedFp::Same => (abi::saved_fp::SAVED_FP_SAME, 0),
-        SavedFp::AtCfa(offset) => (abi::saved_fp::SAVED_FP_AT_CFA, offset),
-        SavedFp::AtFp(offset) => (abi::saved_fp::SAVED_FP_AT_FP, offset),
-        SavedFp::AtSp(offset) => (abi::saved_fp::SAVED_FP_AT_SP, offset),
-        SavedFp::Register(_) | SavedFp::Lost => (abi::saved_fp::SAVED_FP_UNDEFINED, 0),
-    };
-    let saved_bx = match base {
-        SavedBase::Lost => 0,
-        SavedBase::Same => 1,
-        SavedBase::AtCfa(eights) => eights,
-    };
-    let saved = saved_fp.0 as u8 | saved_bx << 4;
-    // A register that only the leaf has: see LEAF_RULE_CFA in profile.h.
-    let return_register = match ra {
-        ReturnAddress::AtCfa(_) => NO_REGISTER,
-        ReturnAddress::Register(register) => i32::from(register.number()),
-    };
-    let cfa_register = match frame.cfa {
-        Cfa::Sp(_) => REGISTERS.sp.into(),
-        Cfa::Fp(_) => REGISTERS.fp.into(),
-        Cfa::Register { register, .. } => i32::from(register.number()),
-        _ => NO_REGISTER,
-    };
-    if return_register != NO_REGISTER || cfa == abi::cfa::CFA_REGISTER {
-        let added = offset << abi::limits::LEAF_RULE_ADDED_SHIFT.0;
-        if cfa_register == NO_REGISTER || added >> abi::limits::LEAF_RULE_ADDED_SHIFT.0 != offset {
-            return plain(abi::cfa::CFA_NOT_UNDERSTOOD);
-        }
-        let offset =
-            added | (return_register << abi::limits::LEAF_RULE_RETURN_ADDRESS_SHIFT.0) | cfa_register;
-        let cfa = abi::cfa::CFA_REGISTER.0 as u8;
-        return abi::unwind_rule { cfa, saved, fp_offset, offset };
-    }
-    abi::unwind_rule { cfa: cfa.0 as u8, saved, fp_offset, offset }
 }
