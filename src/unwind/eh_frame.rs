@@ -24,8 +24,8 @@ use gimli::{
 };
 
 use super::dwarf::{self, RowRules, SavedRule};
-use super::entries::{Entry, entries};
-use super::table::{Builder, END_OF_TABLE, Stats, Table};
+use super::entries::{Code, Entry, entries, located};
+use super::table::{Builder, Stats, Table};
 use super::{Reason, Rule};
 use crate::elf::{CallFrames, Dialect, Machine, Segment};
 
@@ -77,15 +77,6 @@ pub fn convert(frames: &CallFrames, segments: &[Segment], others: &[(u64, Rule)]
             Conversion::new(section, &bases, frames)?.run(segments, others)
         }
     }
-}
-
-/// The code that an FDE describes.
-struct Code {
-    start: u64,
-    /// Offset in the file, not address; above the start.
-    end: u64,
-    /// Offset of the FDE in its section.
-    fde: usize,
 }
 
 struct Conversion<'a, S> {
@@ -186,7 +177,7 @@ where
     fn codes(&mut self, segments: &[Segment]) -> Vec<Code> {
         let mut codes = Vec::with_capacity(self.fdes.len());
         for fde in std::mem::take(&mut self.fdes) {
-            match self.fde(fde).map(|found| located(&found, fde, segments)) {
+            match self.fde(fde).map(|found| located(fde, found.initial_address(), found.len(), segments)) {
                 Ok(Some(code)) => codes.push(code),
                 Ok(None) => self.stats.ignored_fdes += 1,
                 Err(_) => self.stats.broken_entries += 1,
@@ -272,16 +263,6 @@ where
     fn expression(&self, expression: &UnwindExpression<usize>) -> &'a [u8] {
         expression.get(&self.section).map_or(&[], |expression| expression.0.slice())
     }
-}
-
-/// Where in the file an FDE's code is; none if nowhere.
-fn located(fde: &Fde, offset: usize, segments: &[Segment]) -> Option<Code> {
-    // Linkers set the address of a discarded function to 0, where the ELF header is.
-    let address = Some(fde.initial_address()).filter(|address| *address != 0)?;
-    let executable = segments.iter().filter(|segment| segment.executable);
-    let (start, room) = executable.filter_map(|segment| segment.locate(address)).next()?;
-    let end = start.checked_add(fde.len().min(room))?.min(END_OF_TABLE - 1);
-    (start < end).then_some(Code { start, end, fde: offset })
 }
 
 #[cfg(test)]

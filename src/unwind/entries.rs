@@ -1,6 +1,7 @@
-//! The entries of a section of call frame information.
+//! The entries of a section of call frame information, and where their code is.
 
-use crate::elf::{CallFrames, Dialect};
+use super::table::END_OF_TABLE;
+use crate::elf::{CallFrames, Dialect, Segment};
 
 /// One of a section's entries, by its offset.
 pub(super) enum Entry {
@@ -48,4 +49,23 @@ fn entry(bytes: &[u8], dialect: Dialect, offset: usize) -> Option<(Entry, usize)
         (Dialect::DebugFrame, true) => body.first_chunk() == Some(&[0xff; 8]),
     };
     Some((if is_cie { Entry::Cie(offset) } else { Entry::Fde(offset) }, header + length))
+}
+
+/// The code that an FDE describes.
+pub(super) struct Code {
+    pub start: u64,
+    /// Offset in the file, not address; above the start.
+    pub end: u64,
+    /// Offset of the FDE in its section.
+    pub fde: usize,
+}
+
+/// Where in the file an FDE's code is; none if nowhere.
+pub(super) fn located(fde: usize, address: u64, size: u64, segments: &[Segment]) -> Option<Code> {
+    // Linkers set the address of a discarded function to 0, where the ELF header is.
+    let address = Some(address).filter(|address| *address != 0)?;
+    let executable = segments.iter().filter(|segment| segment.executable);
+    let (start, room) = executable.filter_map(|segment| segment.locate(address)).next()?;
+    let end = start.checked_add(size.min(room))?.min(END_OF_TABLE - 1);
+    (start < end).then_some(Code { start, end, fde })
 }
