@@ -20,7 +20,14 @@ section help profiler record --help
 section record profiler record -F 499 -o /tmp/o.pb.gz -- sh -c '/shares-fp 4 & /shares-nofp 4; wait'
 section folded profiler folded /tmp/o.pb.gz
 section pprof base64 /tmp/o.pb.gz
-# Without frame pointers, and with a libc in between that has none either.
+# Without frame pointers, and with a libc in between that has none either. As on any machine there is
+# a program with that libc already: to build its table takes an emulated CPU 0.2 s, which is longer
+# than the stacks of a young process are kept for.
+/deep &
+other=$!
+sleep 1
+kill -STOP $other
 section tables profiler record --unwind auto -F 499 -o /tmp/d.pb.gz -- /deep
+kill -KILL $other
 section deep profiler folded /tmp/d.pb.gz
 section dmesg sh -c 'dmesg | tail -20'
