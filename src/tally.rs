@@ -242,16 +242,34 @@ impl Finished {
         }
         let mut base = vec![0; extent.len()];
         let mut next = ALIGNMENT;
+        // A BPF program may have come to where another was, and the kernel has code near them that
+        // it has no symbols for.
+        let is_free = |start: u64, end: u64, taken: &[(u64, u64)]| {
+            taken.iter().all(|&(from, to)| end <= from || start >= to)
+        };
+        let mut taken: Vec<(u64, u64)> = Vec::new();
+        for (at, &(low, high)) in extent.iter().enumerate() {
+            let object = self.object_of.get(&MappingId::from(at)).copied().unwrap_or(ObjectId::NONE);
+            if matches!(objects.get(object).source, Source::Kernel) {
+                taken.push((low & !(PAGE - 1), (high | (PAGE - 1)).saturating_add(1)));
+            }
+        }
         for (at, mapping) in self.profile.mappings.iter_mut().enumerate() {
             let (low, high) = extent[at];
             let (low, limit) = (low & !(PAGE - 1), (high | (PAGE - 1)).saturating_add(1));
             let object = self.object_of.get(&MappingId::from(at)).copied().unwrap_or(ObjectId::NONE);
             match objects.get(object).source {
                 Source::Kernel => (mapping.memory_start, mapping.memory_limit) = (low, limit),
-                Source::Bpf { start, end } => (mapping.memory_start, mapping.memory_limit) = (start, end),
+                Source::Bpf { start, end } if is_free(start, end, &taken) => {
+                    (mapping.memory_start, mapping.memory_limit) = (start, end);
+                    taken.push((start, end));
+                }
                 _ => {
-                    // Code of a runtime has no file that it starts in: begin at its first page.
-                    let start = if matches!(objects.get(object).source, Source::Jit(_)) { low } else { 0 };
+                    // Code without a file begins at its first page.
+                    let start = match objects.get(object).source {
+                        Source::Jit(_) | Source::Bpf { .. } => low,
+                        _ => 0,
+                    };
                     mapping.file_offset = start;
                     mapping.memory_start = next;
                     mapping.memory_limit = next + (limit - start);
