@@ -31,12 +31,19 @@ fn peaks(recording: &Recording) -> (f64, f64) {
     (peaks.next().unwrap(), peaks.next().unwrap())
 }
 
+/// Unwind rows that the summary tells, if any.
+fn rows(recording: &Recording) -> Option<f64> {
+    let line = recording.told.lines().find_map(|line| line.strip_prefix("  tables "))?;
+    Some(line.split_whitespace().next().unwrap().replace(',', "").parse().unwrap())
+}
+
 /// The bounds of docs/memory.md, in MiB.
-fn bounds(cpus: f64, hz: f64, processes: f64, stacks: f64) -> (f64, f64) {
+fn bounds(cpus: f64, hz: f64, processes: f64, stacks: f64, rows: Option<f64>) -> (f64, f64) {
     // Both CPUs at 10,000 Hz are below the 32,768 samples per second that shorten the interval.
     let ring = (cpus * hz / 2.0 * 2096.0).clamp(262144.0, 64.0 * MIB) as u64;
     let ring = ring.next_power_of_two() as f64;
-    let base = 16.0 + 0.5 * cpus + 4096.0 * processes / MIB;
+    let tables = rows.map_or(0.0, |rows| 22.0 + 24.0 * rows / MIB);
+    let base = 16.0 + 0.5 * cpus + 4096.0 * processes / MIB + tables;
     (base + 2.0 * ring / MIB + 768.0 * stacks / MIB, base + 48.0 + 1300.0 * stacks / MIB)
 }
 
@@ -44,7 +51,7 @@ fn check(test: &Test, recording: &Recording, hz: f64, processes: usize) -> usize
     let stacks: HashSet<_> = recording.samples.iter().map(|sample| (sample.pid, &sample.stack)).collect();
     let cpus = recording.told.split(" CPU").next().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
     let (recorder, naming) = peaks(recording);
-    let (most, most_naming) = bounds(cpus, hz, processes as f64, stacks.len() as f64);
+    let (most, most_naming) = bounds(cpus, hz, processes as f64, stacks.len() as f64, rows(recording));
     let said = format!(
         "{} stacks, {processes} processes, {hz} Hz: recorder {recorder} of at most {most:.1} MiB, naming {naming} of {most_naming:.1} MiB",
         stacks.len()
@@ -62,10 +69,12 @@ fn memory_at_two_thousand_processes() {
     let sleeping: Vec<_> = (0..2000).map(|_| spawn(Command::new("sleep").arg("60"))).collect();
     let _busy = spawn(Command::new(&program).arg("60"));
     std::thread::sleep(Duration::from_millis(100));
-    let recording = test.record(&["-a", "-d", "1500ms"]);
-    assert!(recording.with("busy") > 20, "{}", recording.told);
-    check(&test, &recording, 99.0, sleeping.len() + 200);
-    assert!(peaks(&recording).0 < 60.0, "{}", recording.told);
+    for unwind in ["fp", "auto"] {
+        let recording = test.record(&["-a", "-d", "1500ms", "--unwind", unwind]);
+        assert!(recording.with("busy") > 20, "{}", recording.told);
+        check(&test, &recording, 99.0, sleeping.len() + 200);
+        assert!(unwind != "fp" || peaks(&recording).0 < 60.0, "{}", recording.told);
+    }
 }
 
 #[test]
