@@ -12,8 +12,27 @@ struct mm_struct {
 	unsigned long exec_vm; /* executable pages */
 };
 
+struct sched_info {
+	unsigned long long run_delay; /* nanoseconds runnable and not on a CPU */
+};
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+	int level;
+	struct cgroup *ancestors[1]; /* itself the last; Linux 6.1 on */
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
 struct task_struct {
 	unsigned int flags;
+	int on_cpu;
 	int pid;
 	int tgid;
 	struct mm_struct *mm;
@@ -21,6 +40,20 @@ struct task_struct {
 	__u64 start_boottime;
 	__u64 self_exec_id; /* counts execs, inherited over fork */
 	unsigned int in_execve : 1;
+	struct css_set *cgroups;
+	struct sched_info sched_info;
+	char comm[16];
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
 };
 
 #if defined(__TARGET_ARCH_x86)
@@ -47,6 +80,10 @@ enum bpf_func_id___probe {
 };
 
 #pragma clang attribute pop
+
+/* States with which a thread leaves the CPU (include/linux/sched.h), of which the lowest are S and D. */
+#define TASK_DEAD 0x80
+#define TASK_STATES 0x1ff
 
 #define PF_IDLE 0x00000002
 #define PF_KTHREAD 0x00200000

@@ -59,7 +59,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, CPU_STATES);
 	__type(key, __u32);
 	__type(value, struct cpu_state);
 } cpu_states SEC(".maps");
@@ -81,6 +81,7 @@ const enum step *abi_step __attribute__((unused));
 const enum cfa *abi_cfa __attribute__((unused));
 const enum saved_fp *abi_saved_fp __attribute__((unused));
 const struct cpu_state *abi_cpu_state __attribute__((unused));
+const enum cpu_state_index *abi_cpu_state_index __attribute__((unused));
 const enum outcome *abi_outcome __attribute__((unused));
 const enum kind *abi_kind __attribute__((unused));
 const enum has_table *abi_has_table __attribute__((unused));
@@ -110,8 +111,7 @@ static __always_inline __u32 address_space_generation(struct task_struct *task)
 	return hash ^ (hash >> 32);
 }
 
-static __always_inline enum outcome collect_kernel_stack(struct perf_event_context *ctx,
-							 struct stack_body *body)
+static __always_inline enum outcome collect_kernel_stack(void *ctx, struct stack_body *body)
 {
 	long bytes = bpf_get_stack(ctx, body->frames, MAX_KERNEL_FRAMES * sizeof(__u64), 0);
 	__u64 hash = 1;
@@ -131,7 +131,7 @@ static __always_inline enum outcome collect_kernel_stack(struct perf_event_conte
 }
 
 /* Before Linux 5.15 the registers of a task in the kernel are out of reach: the kernel's walk. */
-static __always_inline enum outcome collect_user_stack_by_helper(struct perf_event_context *ctx,
+static __always_inline enum outcome collect_user_stack_by_helper(void *ctx,
 								 struct stack_body *body)
 {
 	__u32 at = body->kernel_frames & (FRAMES_CAPACITY / 2 - 1);
@@ -248,34 +248,17 @@ static __always_inline enum outcome walk_by_tables(struct cpu_state *cpu, __u32 
 	return walk->outcome;
 }
 
-static __always_inline enum outcome collect_user_stack(struct perf_event_context *ctx,
-						       struct task_struct *task,
-						       struct cpu_state *cpu, bool by_tables)
+/* Walks from the registers in `cpu->walk`. */
+static __always_inline enum outcome walk_user_stack(struct task_struct *task, struct cpu_state *cpu,
+						    bool by_tables)
 {
 	struct stack_body *body = &cpu->body;
-	struct unwind_registers regs = {};
+	struct unwind_registers regs = cpu->walk.regs;
 	enum outcome outcome;
 
-	if (kernel_walks_user || !HAS_HELPER(task_pt_regs))
-		return collect_user_stack_by_helper(ctx, body);
-	interrupted_registers(ctx, &regs);
-	if (by_tables)
-		interrupted_leaf(ctx, cpu->walk.leaf);
-	cpu->walk.is_return_address = 0;
-	if (!in_user_mode(ctx)) {
-		saved_user_registers((struct pt_regs *)bpf_task_pt_regs(task), &regs);
-		if (by_tables) {
-			struct pt_regs *saved = (struct pt_regs *)bpf_task_pt_regs(task);
-
-			saved_leaf(saved, cpu->walk.leaf);
-			/* A function may end there, as a signal's trampoline does. */
-			cpu->walk.is_return_address = in_system_call(saved);
-		}
-	}
 	/* A worker of io_uring has an address space, but was never in user mode. */
 	if (!regs.ip)
 		return OUTCOME_COMPLETE;
-	cpu->walk.regs = regs;
 	cpu->walk.window_start = 0;
 	if (by_tables)
 		outcome = walk_by_tables(cpu, body->key.tgid, &regs);
@@ -288,6 +271,38 @@ static __always_inline enum outcome collect_user_stack(struct perf_event_context
 	}
 	body->key.user_stack_id = hash_step(cpu->walk.hash, outcome);
 	return outcome;
+}
+
+/* Of a task that is in the kernel. */
+static __always_inline enum outcome collect_saved_user_stack(void *ctx, struct task_struct *task,
+							     struct cpu_state *cpu, bool by_tables)
+{
+	struct pt_regs *saved;
+
+	if (kernel_walks_user || !HAS_HELPER(task_pt_regs))
+		return collect_user_stack_by_helper(ctx, &cpu->body);
+	saved = (struct pt_regs *)bpf_task_pt_regs(task);
+	saved_user_registers(saved, &cpu->walk.regs);
+	cpu->walk.is_return_address = 0;
+	if (by_tables) {
+		saved_leaf(saved, cpu->walk.leaf);
+		/* A function may end there, as a signal's trampoline does. */
+		cpu->walk.is_return_address = in_system_call(saved);
+	}
+	return walk_user_stack(task, cpu, by_tables);
+}
+
+static __always_inline enum outcome collect_user_stack(struct perf_event_context *ctx,
+						       struct task_struct *task,
+						       struct cpu_state *cpu, bool by_tables)
+{
+	if (!in_user_mode(ctx) || kernel_walks_user || !HAS_HELPER(task_pt_regs))
+		return collect_saved_user_stack(ctx, task, cpu, by_tables);
+	interrupted_registers(ctx, &cpu->walk.regs);
+	cpu->walk.is_return_address = 0;
+	if (by_tables)
+		interrupted_leaf(ctx, cpu->walk.leaf);
+	return walk_user_stack(task, cpu, by_tables);
 }
 
 /* The frames are not sent to user space again while their key stays in the map. */
@@ -309,7 +324,7 @@ static __always_inline bool send_body(struct cpu_state *cpu, struct stack_body *
 }
 
 /* Counts the sample under its key; the first one of a key brings the frames along. */
-static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_body *body)
+static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_body *body, __u64 ns)
 {
 	void *counts = bpf_map_lookup_elem(&current_counts, &zero);
 	struct counts_value *value;
@@ -321,7 +336,7 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 	if (!value) {
 		struct counts_value first = {
 		    .samples = 1,
-		    .time_ns = period_ns,
+		    .time_ns = ns,
 		};
 
 		first.body_sent = send_body(cpu, body);
@@ -335,10 +350,23 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 						     : OUTCOME_LOST_COUNTS_BUSY;
 	}
 	__sync_fetch_and_add(&value->samples, 1);
-	__sync_fetch_and_add(&value->time_ns, period_ns);
+	__sync_fetch_and_add(&value->time_ns, ns);
 	if (!value->body_sent)
 		value->body_sent = send_body(cpu, body);
 	return body->outcome;
+}
+
+static __always_inline void begin_body(struct stack_body *body, __u32 tgid, __u32 tid,
+				       enum kind kind)
+{
+	body->key.tgid = tgid;
+	body->key.tid = tid;
+	body->key.kind = kind;
+	body->key.generation = 0;
+	body->key.kernel_stack_id = 0;
+	body->key.user_stack_id = 0;
+	body->kernel_frames = 0;
+	body->user_frames = 0;
 }
 
 static __always_inline enum outcome sample(struct perf_event_context *ctx, struct cpu_state *cpu,
@@ -354,15 +382,7 @@ static __always_inline enum outcome sample(struct perf_event_context *ctx, struc
 	if (!wanted(id >> 32, id))
 		return OUTCOME_FILTERED;
 
-	body->key.tgid = id >> 32;
-	body->key.tid = id;
-	body->key.kind = KIND_ON_CPU;
-	body->key.generation = 0;
-	body->key.kernel_stack_id = 0;
-	body->key.user_stack_id = 0;
-	body->kernel_frames = 0;
-	body->user_frames = 0;
-
+	begin_body(body, id >> 32, id, KIND_ON_CPU);
 	if (kernel_stacks && !in_user_mode(ctx))
 		outcome = collect_kernel_stack(ctx, body);
 	/* An exiting process has given its memory back, and with it its user stack. */
@@ -374,7 +394,7 @@ static __always_inline enum outcome sample(struct perf_event_context *ctx, struc
 			outcome = user;
 	}
 	body->outcome = outcome;
-	return count(cpu, body);
+	return count(cpu, body, period_ns);
 }
 
 static __always_inline int run(struct perf_event_context *ctx, bool by_tables)
@@ -390,6 +410,8 @@ static __always_inline int run(struct perf_event_context *ctx, bool by_tables)
 		cpu->outcomes[outcome]++;
 	return 0;
 }
+
+#include "off_cpu.h"
 
 SEC("perf_event")
 int on_cpu(struct perf_event_context *ctx)

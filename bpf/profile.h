@@ -60,6 +60,7 @@ enum outcome {
 /* What the time of a count was spent on. */
 enum kind {
 	KIND_ON_CPU,
+	KIND_OFF_CPU, /* blocked */
 };
 
 /* Whose samples are taken. */
@@ -238,11 +239,70 @@ struct walk {
 	__u8 window[STACK_WINDOW + 16];
 };
 
+/* What a thread does, as its last switch told. */
+enum thread_state {
+	THREAD_UNKNOWN, /* it has not switched yet */
+	THREAD_ON_CPU,
+	THREAD_BLOCKED,
+	THREAD_RUNNABLE, /* waiting for a CPU */
+};
+
+/* A thread's time since `start_ns`, kept while its CPU switches. */
+struct thread_time {
+	__u64 start_ns;
+	__u64 since_ns; /* the state holds */
+	__u64 on_cpu_ns;
+	__u64 off_cpu_ns;   /* all of it: runnable, blocked, and blocked for too short a time */
+	__u64 runnable_ns;  /* of which it waited for a CPU */
+	__u64 stacked_ns;   /* of which is counted under a stack */
+	__u64 run_delay_ns; /* the scheduler's sum at the last look */
+	__u32 state;	    /* enum thread_state */
+	__u32 task_state;   /* TASK_* bits with which it left the CPU */
+	__u32 changes;	    /* odd while a switch changes this */
+	__u16 ended;	    /* nothing is added any more */
+	__u16 told;	    /* its record is written */
+};
+
+/* A thread's time in the recording, at its end or the recording's. */
+struct thread_record {
+	__u32 tgid;
+	__u32 tid;
+	__u64 start_ns;
+	__u64 end_ns;
+	__u64 on_cpu_ns;
+	__u64 off_cpu_ns;
+	__u64 runnable_ns;
+	__u64 stacked_ns;
+	__u8 comm[16];
+	__u32 has_stack;
+	__u32 padding;
+};
+
+/* What follows the record of a thread that lives on, if `has_stack`: it is blocked. */
+struct blocked_thread {
+	__u64 blocked_ns;
+	struct stack_dump dump;
+};
+
+struct thread_flush {
+	struct thread_record record;
+	struct blocked_thread blocked;
+};
+
+/* The sampler interrupts the scheduler's hook: each has its own space. */
+enum cpu_state_index {
+	CPU_STATE_SAMPLER,
+	CPU_STATE_SCHEDULER,
+	CPU_STATES,
+};
+
 /* What each CPU has for itself. */
 struct cpu_state {
 	__u64 outcomes[OUTCOME_MAX];
 	__u64 bodies_delayed; /* ring full: the body is sent with a later sample of its key */
 	__u64 follow_failed;  /* children that did not fit into `targets` */
+	__u64 threads_lost;   /* threads that ended while there was no room for their record */
+	__u64 pending_ns;     /* off the CPU, of the thread that is about to return from a block */
 	struct walk walk;     /* scratch space of the sampler, as is `body` */
 	struct stack_body body;
 };

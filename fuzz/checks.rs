@@ -56,7 +56,7 @@ pub fn unwind(bytes: &[u8]) -> bool {
 pub fn pprof(bytes: &[u8]) -> bool {
     let Ok(profile) = pprof::parse(bytes) else { return false };
     for index in 0..profile.sample_types.len() {
-        if let Ok(folded) = frames::fold(&profile, index, &["comm".to_owned()], |_| "") {
+        if let Ok(folded) = frames::fold(&profile, index, None, &["comm".to_owned()], |_| "") {
             for (names, _) in folded.lines() {
                 for name in names {
                     assert!(!name.is_empty() && !name.contains([';', '\n', '\r']));

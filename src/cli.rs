@@ -50,6 +50,8 @@ pub enum Command {
     Flamegraph(FlamegraphArgs),
     /// Print the stacks of a pprof file folded: root;…;leaf count
     Folded(FoldedArgs),
+    /// Print where each thread's time went: on the CPU, waiting for one, blocked
+    Threads(ThreadsArgs),
     /// Print how the stack is unwound at each instruction of a file
     #[command(hide = true)]
     UnwindTable(UnwindTableArgs),
@@ -95,6 +97,26 @@ pub struct RecordArgs {
     /// Kernel stacks only
     #[arg(short = 'K', long)]
     pub kernel_stacks_only: bool,
+
+    /// Record blocked time too: where threads wait, for how long, beside where they run
+    #[arg(long, conflicts_with = "cpu")]
+    pub off_cpu: bool,
+
+    /// Record blocked time alone
+    #[arg(long, conflicts_with_all = ["cpu", "include_idle"])]
+    pub off_cpu_only: bool,
+
+    /// Shortest block that gets a stack; shorter ones are added up by thread. 0 takes all
+    #[arg(long, value_name = "DUR", default_value = "1ms", value_parser = parse_block)]
+    pub min_block: Duration,
+
+    /// Longest block that gets a stack
+    #[arg(long, value_name = "DUR", value_parser = parse_block)]
+    pub max_block: Option<Duration>,
+
+    /// Only blocks in these states: S (interruptible), D (uninterruptible, disk), T (stopped)
+    #[arg(long, value_name = "STATES", value_parser = parse_states)]
+    pub state: Option<u32>,
 
     /// Sample idle CPUs too; without it their time is only reported
     #[arg(short = 'I', long)]
@@ -149,15 +171,58 @@ pub struct ViewArgs {
     #[arg(value_name = "FILE", default_value = "output.pb.gz")]
     pub input: PathBuf,
 
+    /// What to show: cpu or samples (time on the CPU), off-cpu (blocked, and waiting for a CPU), or
+    /// wall (both)
+    #[arg(long = "type", value_name = "TYPE", conflicts_with = "sample_index", hide_possible_values = true)]
+    pub shown: Option<Shown>,
+
     /// Which value to show, by its pprof name. Default is samples where the file has it, else
     /// the file's own default
     #[arg(long, value_name = "NAME")]
     pub sample_index: Option<String>,
 
+    /// Fold threads that were blocked in one stack for over 95 % of the recording into one frame for
+    /// each process, drawn narrow, with their number and time in its name
+    #[arg(long)]
+    pub hide_idle: bool,
+
     /// Put the values of these labels below the stack's root, as go tool pprof does; an empty
     /// list puts none
     #[arg(long, value_name = "LABEL,…", default_value = "comm", value_delimiter = ',')]
     pub tagroot: Vec<String>,
+}
+
+/// What of a profile to show.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Nanoseconds on the CPU.
+    Cpu,
+    /// Samples on the CPU.
+    Samples,
+    /// Nanoseconds off the CPU.
+    OffCpu,
+    /// Nanoseconds on and off the CPU.
+    Wall,
+}
+
+impl Shown {
+    /// Its name in the file, or what its name would be.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Samples => "samples",
+            Self::OffCpu => "off_cpu",
+            Self::Wall => "wall",
+        }
+    }
+}
+
+/// Options of `profiler threads`.
+#[derive(Args, Debug)]
+pub struct ThreadsArgs {
+    /// A recording made with --off-cpu; `-` is standard input
+    #[arg(value_name = "FILE", default_value = "output.pb.gz")]
+    pub input: PathBuf,
 }
 
 /// Options of `profiler folded`.
@@ -250,6 +315,29 @@ pub enum MinWidth {
     Percent(f64),
     /// Pixels of the image.
     Pixels(f64),
+}
+
+/// Parses a length of a block: as a duration, or in microseconds or nanoseconds, or 0.
+fn parse_block(text: &str) -> Result<Duration, String> {
+    if let Ok(0) = text.trim().parse::<u64>() {
+        return Ok(Duration::ZERO);
+    }
+    for (unit, ns) in [("us", 1000), ("µs", 1000), ("ns", 1)] {
+        if let Some(number) = text.strip_suffix(unit).and_then(|number| number.parse::<u64>().ok()) {
+            return Ok(Duration::from_nanos(number.saturating_mul(ns)));
+        }
+    }
+    parse_duration(text).map_err(|_| "expected a duration such as 1ms, 100us, 2s or 0".to_owned())
+}
+
+/// Parses thread states as letters into bits of `TASK_*` (include/linux/sched.h).
+fn parse_states(text: &str) -> Result<u32, String> {
+    text.chars().filter(|&letter| letter != ',').try_fold(0, |bits, letter| match letter {
+        'S' => Ok(bits | 1),
+        'D' => Ok(bits | 2),
+        'T' => Ok(bits | 4 | 8),
+        _ => Err(format!("expected states such as S, D or T, and not {letter:?}")),
+    })
 }
 
 fn parse_min_width(text: &str) -> Result<MinWidth, String> {

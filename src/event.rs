@@ -58,6 +58,8 @@ pub enum Event {
     Stack(Stack),
     /// The stack of a process whose mappings were not known yet.
     Dump(Dump),
+    /// A thread's time in the recording, when one of the two ends.
+    Thread(ThreadTime),
 }
 
 /// A file, as the kernel names it in a mapping.
@@ -192,6 +194,15 @@ pub enum Outcome {
     Lost(Loss),
 }
 
+/// What time was spent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Running: samples of the CPU's clock.
+    OnCpu,
+    /// Blocked: from switch to switch.
+    OffCpu,
+}
+
 /// Under what samples are counted in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CountKey {
@@ -199,8 +210,8 @@ pub struct CountKey {
     pub tgid: u32,
     /// Thread.
     pub tid: u32,
-    /// What the time was spent on; as in the BPF program.
-    pub kind: u32,
+    /// What the time was spent on.
+    pub kind: Kind,
     /// State of the process's address space.
     pub generation: u32,
     /// Hash of the kernel stack, or 0.
@@ -239,6 +250,28 @@ pub struct Dump {
     pub start: u64,
     /// The stack from there on.
     pub memory: Vec<u8>,
+}
+
+/// Where a thread's time went while it was recorded, in nanoseconds. Each moment is either on or
+/// off the CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadTime {
+    /// Process.
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Name of the thread.
+    pub comm: String,
+    /// Its birth or the recording's begin, until its end or the recording's.
+    pub lifetime_ns: u64,
+    /// On a CPU.
+    pub on_cpu_ns: u64,
+    /// Off the CPU.
+    pub off_cpu_ns: u64,
+    /// Of that: waiting for a CPU.
+    pub runnable_ns: u64,
+    /// Of that: blocked, and counted under a stack.
+    pub stacked_ns: u64,
 }
 
 /// What was counted under a key since the last drain.

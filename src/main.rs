@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use profiler::cli::{Cli, Command};
-use profiler::output::{flamegraph, folded};
+use profiler::output::{flamegraph, folded, threads};
 use profiler::record;
 use profiler::unwind::show;
 
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Command::Record(args) => record::run(&args),
         Command::Flamegraph(args) => flamegraph::run(&args).map(|()| 0),
         Command::Folded(args) => folded::run(&args).map(|()| 0),
+        Command::Threads(args) => threads::run(&args).map(|()| 0),
         Command::UnwindTable(args) => show::run(&args).map(|()| 0),
     };
     match result {

@@ -1,10 +1,11 @@
 //! What to record, checked before anything is touched.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::capture::bpf::{Config, Filter};
+use crate::capture::bpf::{Config, Filter, OffCpu};
 use crate::capture::{cgroup, kernel, perf, proc};
 use crate::cli::{RecordArgs, Unwind};
 
@@ -70,6 +71,11 @@ impl Plan {
             kernel_stacks: !args.user_stacks_only,
             include_idle: args.include_idle,
             counts_entries: args.counts_entries,
+            off_cpu: (args.off_cpu || args.off_cpu_only).then(|| OffCpu {
+                min_ns: nanoseconds(args.min_block),
+                max_ns: args.max_block.map_or(u64::MAX, nanoseconds),
+                states: args.state.unwrap_or(u32::MAX),
+            }),
             tables: None,
         };
         let walk_by_tables = match args.unwind {
@@ -98,6 +104,10 @@ fn check_pid_namespace() -> Result<()> {
          the whole system with -a"
     );
     Ok(())
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn ranges(cpus: &[u32]) -> String {

@@ -165,7 +165,9 @@ impl Processes {
                 }
             }
             Event::Ksymbol(symbol) => self.ksymbol(&symbol, objects),
-            Event::Stack(_) | Event::Dump(_) => debug_assert!(false, "stacks are resolved, not applied"),
+            Event::Stack(_) | Event::Dump(_) | Event::Thread(_) => {
+                debug_assert!(false, "what was measured is resolved, not applied");
+            }
         }
         self.peak = self.peak.max(self.processes.len());
     }

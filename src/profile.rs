@@ -88,7 +88,7 @@ pub struct Location {
 }
 
 /// A label's value.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LabelValue {
     /// Text.
     Str(Rc<str>),
@@ -97,7 +97,7 @@ pub enum LabelValue {
 }
 
 /// A fact about a sample, such as `comm` = `bash`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Label {
     /// `pid`, `comm`, `thread_comm`, …
     pub key: Rc<str>,
@@ -239,6 +239,29 @@ impl Profile {
         for (sum, value) in self.samples[at].values.iter_mut().zip(values) {
             *sum = sum.saturating_add(*value);
         }
+    }
+
+    /// Takes all samples out, to be changed and added again.
+    pub fn take_samples(&mut self) -> Vec<Sample> {
+        self.sample_index.clear();
+        std::mem::take(&mut self.samples)
+    }
+
+    /// Adds a value to every sample, made of those that it has.
+    pub fn add_sample_type(&mut self, ty: ValueType, value: impl Fn(&[i64]) -> i64) {
+        self.sample_types.push(ty);
+        for sample in &mut self.samples {
+            sample.values.push(value(&sample.values));
+        }
+    }
+
+    /// Adds a frame that is no code.
+    pub fn marker(&mut self, name: &str) -> LocationId {
+        let name = name.to_owned();
+        let function = Function { system_name: name.clone(), name, ..Function::default() };
+        let function = self.functions.intern(function).into();
+        self.locations.push(Location { lines: vec![Line { function, line: 0 }], ..Location::default() });
+        LocationId::from(self.locations.len() - 1)
     }
 
     /// The samples, each stack and label set once.

@@ -13,7 +13,7 @@ use crate::capture::child::Child;
 use crate::capture::perf::{self, Sideband};
 use crate::capture::proc;
 use crate::cli::RecordArgs;
-use crate::event::Timed;
+use crate::event::{Event, Timed};
 use crate::naming;
 use crate::output::file::Pending;
 use crate::plan::Plan;
@@ -58,7 +58,8 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     usage::raise_file_limit();
 
     let mut machine = Machine::listen(args, &mut plan)?;
-    let clocks = plan.cpus.iter().map(|&cpu| perf::open_clock(cpu, args.frequency, args.include_idle));
+    let clocked = if args.off_cpu_only { &[][..] } else { &plan.cpus };
+    let clocks = clocked.iter().map(|&cpu| perf::open_clock(cpu, args.frequency, args.include_idle));
     machine.sampler.attach(clocks.collect::<Result<_>>()?)?;
     for missing in machine.sideband.missing.iter().chain(&machine.sampler.missing) {
         eprintln!("profiler: this kernel lacks {missing}");
@@ -72,6 +73,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         child.release()?;
     }
     let reason = follow(args, &plan, &mut signals, &mut child, &mut machine)?;
+    machine.flush_threads()?;
     machine.sampler.detach();
     let duration = started.elapsed();
     let target_ns = target_cpu_ns(&plan).saturating_sub(target_before);
@@ -95,18 +97,23 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         own_peak_bytes: usage::own_peak_bytes(),
         kernel_bytes: sampler.map_bytes() + sideband.ring_bytes() + unwinding.bytes(),
         tables: unwinding.figures(),
+        blocks: sampler.blocks()?,
         ..Summary::default()
     };
     drop((sampler, sideband));
     let (mut finished, objects) = timeline.finish();
-    summary.complete = finished.complete;
-    summary.incomplete = std::mem::take(&mut finished.incomplete);
+    summary.complete = finished.samples.complete;
+    summary.incomplete = std::mem::take(&mut finished.samples.incomplete);
+    if let Some(blocks) = &mut summary.blocks {
+        blocks.stacks = std::mem::take(&mut finished.blocks);
+        blocks.threads = finished.threads;
+    }
     finished.profile.time_ns = unix_ns(start_ns);
     finished.profile.duration_ns = duration.as_nanos() as i64;
     finished.profile.comments = comments(&summary);
 
     naming::name_and_write(args, finished, &objects, &summary, &mut signals, output)?;
-    if summary.taken() == 0 {
+    if summary.taken() == 0 && !args.off_cpu_only {
         eprintln!("{}", explain_nothing(args, &plan, &summary, target_ns));
     }
     signals.release();
@@ -222,7 +229,7 @@ impl Machine {
     /// Opens the side-band, reads what runs already, makes its unwind tables, loads the sampler.
     fn listen(args: &RecordArgs, plan: &mut Plan) -> Result<Self> {
         let sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
-        let mut timeline = Timeline::new(processes(plan), Tally::new(empty_profile(args)));
+        let mut timeline = Timeline::new(processes(plan), Tally::new(empty_profile(args), threshold(args)));
         let mut unwinding = Unwinding::default();
         timeline.inbox().extend(snapshot(plan));
         timeline.advance(proc::now_ns(), |_, _, _, _| None);
@@ -273,6 +280,27 @@ impl Machine {
         self.timeline.count(&counts, end_ns);
         Ok(())
     }
+
+    /// Ends the time of all threads. Stacks of those that are blocked are walked one by one: together
+    /// they would be large.
+    fn flush_threads(&mut self) -> Result<()> {
+        let mut counts = Vec::new();
+        let Self { sideband, sampler, timeline, unwinding } = self;
+        sideband.read(timeline.inbox());
+        sampler.flush_threads(|thread, stack| {
+            let now_ns = thread.time_ns;
+            timeline.inbox().push(thread);
+            if let Some((dump, count)) = stack {
+                timeline.inbox().push(Timed { time_ns: now_ns, event: Event::Dump(dump) });
+                counts.push(count);
+            }
+            timeline.advance(now_ns, |time_ns, dump, processes, objects| {
+                unwinding.unwind(time_ns, dump, processes, objects)
+            });
+        })?;
+        timeline.tally.count(&counts, 0);
+        Ok(())
+    }
 }
 
 fn processes(plan: &Plan) -> Processes {
@@ -308,11 +336,33 @@ fn sideband_pages(cpus: usize) -> usize {
 
 fn empty_profile(args: &RecordArgs) -> Profile {
     let mut profile = Profile::default();
-    profile.sample_types = vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")];
-    profile.default_sample_type = "cpu".to_owned();
+    let on = [("samples", "count"), ("cpu", "nanoseconds")];
+    let off = [("off_cpu_events", "count"), ("off_cpu", "nanoseconds")];
+    // Not of stacks but of threads: how long each ran exactly, and how long it was watched.
+    let threads = [("thread_cpu", "nanoseconds"), ("thread_lifetime", "nanoseconds")];
+    let recorded = [
+        (!args.off_cpu_only, on),
+        (args.off_cpu || args.off_cpu_only, off),
+        (args.off_cpu || args.off_cpu_only, threads),
+    ];
+    let types = recorded.iter().filter(|(wanted, _)| *wanted).flat_map(|(_, types)| types);
+    profile.sample_types = types.map(|(name, unit)| ValueType::new(name, unit)).collect();
+    profile.default_sample_type = if args.off_cpu_only { "off_cpu" } else { "cpu" }.to_owned();
     profile.period_type = ValueType::new("cpu", "nanoseconds");
     profile.period = bpf::period_ns(args.frequency) as i64;
     profile
+}
+
+/// From which length on blocks have stacks, in words.
+fn threshold(args: &RecordArgs) -> String {
+    if !(args.off_cpu || args.off_cpu_only) {
+        return String::new();
+    }
+    let ns = args.min_block.as_nanos();
+    let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns")];
+    let (unit, name) =
+        units.into_iter().find(|(unit, _)| u128::is_multiple_of(ns, *unit)).unwrap_or((1, "ns"));
+    format!("{} {name}", ns / unit)
 }
 
 /// Wall-clock time of a moment on the monotonic clock.

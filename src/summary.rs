@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::capture::bpf::{Cost, Outcomes};
+use crate::capture::bpf::{Blocks, Cost, Outcomes};
 use crate::event::{Loss, Outcome, Truncation};
 use crate::profile::Profile;
 use crate::usage::CpuTime;
@@ -48,6 +48,8 @@ pub struct Summary {
     pub own_peak_bytes: u64,
     /// Memory in the kernel for maps and rings, in bytes.
     pub kernel_bytes: u64,
+    /// Time off the CPU, if it was recorded.
+    pub blocks: Option<Blocks>,
     /// Unwind tables, if stacks were walked by them.
     pub tables: Option<TableFigures>,
 }
@@ -141,6 +143,24 @@ impl Summary {
             let label = if at == 0 { "hottest" } else { "" };
             let _ = writeln!(text, "  {label:7} {:5.1}%  {name}", share(*samples as f64, taken as f64));
         }
+        if let Some(blocks) = &self.blocks {
+            let incomplete: u64 = blocks.stacks.incomplete.values().sum();
+            let _ = writeln!(
+                text,
+                "  blocked {} times long enough (complete {} + incomplete {incomplete}), lost {}; {} short or runnable; {} threads{}; seen at {}",
+                thousands(blocks.stacks.complete + incomplete),
+                thousands(blocks.stacks.complete),
+                blocks.lost,
+                thousands(blocks.short),
+                thousands(blocks.threads as u64),
+                if blocks.threads_lost > 0 {
+                    format!(", {} lost", blocks.threads_lost)
+                } else {
+                    String::new()
+                },
+                blocks.hook,
+            );
+        }
         if let Some(tables) = self.tables {
             let _ = write!(
                 text,
@@ -183,12 +203,16 @@ impl Summary {
 /// The functions with the most samples of their own, at most `n`: name and samples.
 pub fn hottest(profile: &Profile, n: usize) -> Vec<(String, i64)> {
     let mut own: BTreeMap<&str, i64> = BTreeMap::new();
+    let Some(column) = profile.sample_types.iter().position(|ty| ty.name == "samples") else {
+        return Vec::new();
+    };
     for sample in profile.samples() {
         let leaf = profile.stack(sample.stack).first().and_then(|&id| profile.location(id).lines.first());
         if let Some(line) = leaf {
-            *own.entry(&profile.function(line.function).name).or_default() += sample.values[0];
+            *own.entry(&profile.function(line.function).name).or_default() += sample.values[column];
         }
     }
+    own.retain(|_, samples| *samples > 0);
     let mut own: Vec<_> = own.into_iter().map(|(name, samples)| (name.to_owned(), samples)).collect();
     own.sort_by_key(|(_, samples)| std::cmp::Reverse(*samples));
     own.truncate(n);

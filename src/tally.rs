@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use crate::event::{Count, CountKey, Truncation};
+use crate::event::{Count, CountKey, Kind, ThreadTime, Truncation};
 use crate::objects::{ObjectId, Objects, Source};
 use crate::process::{Location, Resolved};
 use crate::profile::{
-    Function, Label, LabelValue, LabelsId, Line, Location as ProfileLocation, LocationId, Mapping, MappingId,
-    Profile, StackId,
+    Label, LabelValue, LabelsId, Location as ProfileLocation, LocationId, Mapping, MappingId, Profile,
+    StackId,
 };
 
 /// A stack that arrived, as the profile holds it.
@@ -34,21 +34,37 @@ pub struct Tally {
     mappings: HashMap<ObjectId, MappingId>,
     seen: HashMap<CountKey, Seen>,
     orphans: HashMap<CountKey, Count>,
-    /// Samples with whole stacks.
+    /// Samples by how whole their stacks are.
+    pub samples: Wholeness,
+    /// The same of blocks.
+    pub blocks: Wholeness,
+    threads: usize,
+    /// In words, the length from which on blocks have stacks; empty if there are none.
+    threshold: String,
+}
+
+/// How many stacks are whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wholeness {
+    /// Whole.
     pub complete: u64,
-    /// Samples with stacks that are not whole.
+    /// Not whole, by what they lack.
     pub incomplete: BTreeMap<Truncation, u64>,
+}
+
+impl Wholeness {
+    fn add(&mut self, truncation: Option<Truncation>, n: u64) {
+        match truncation {
+            None => self.complete += n,
+            Some(truncation) => *self.incomplete.entry(truncation).or_default() += n,
+        }
+    }
 }
 
 impl Tally {
     /// Starts from a profile that has its sample types and no samples.
-    pub fn new(profile: Profile) -> Self {
-        Self { profile, ..Self::default() }
-    }
-
-    /// Samples counted so far.
-    pub fn samples(&self) -> u64 {
-        self.complete + self.incomplete.values().sum::<u64>()
+    pub fn new(profile: Profile, threshold: String) -> Self {
+        Self { profile, threshold, ..Self::default() }
     }
 
     /// Distinct stacks so far.
@@ -68,13 +84,7 @@ impl Tally {
             frames.push(self.marker(if key.tgid == 0 { "[idle]" } else { "[not recorded]" }));
         }
         let stack = self.profile.intern_stack(&frames);
-        let text =
-            |key: &str, value: &Rc<str>| Label { key: key.into(), value: LabelValue::Str(Rc::clone(value)) };
-        let labels = self.profile.intern_labels(&[
-            Label { key: "pid".into(), value: LabelValue::Num(key.tgid.into(), "".into()) },
-            text("comm", &resolved.comm),
-            text("thread_comm", &resolved.thread_comm),
-        ]);
+        let labels = self.labels(key.tgid, key.tid, &resolved.comm, &resolved.thread_comm);
         self.seen.insert(key, Seen { time_ns, stack, labels, truncation: resolved.truncation });
         if let Some(count) = self.orphans.remove(&key) {
             self.add(&count);
@@ -99,12 +109,55 @@ impl Tally {
 
     fn add(&mut self, count: &Count) {
         let Some(&seen) = self.seen.get(&count.key) else { return };
-        match seen.truncation {
-            None => self.complete += count.samples,
-            Some(truncation) => *self.incomplete.entry(truncation).or_default() += count.samples,
+        let (wholeness, columns) = match count.key.kind {
+            Kind::OnCpu => (&mut self.samples, ["samples", "cpu"]),
+            Kind::OffCpu => (&mut self.blocks, ["off_cpu_events", "off_cpu"]),
+        };
+        wholeness.add(seen.truncation, count.samples);
+        self.add_values(seen.stack, seen.labels, columns, [count.samples, count.time_ns]);
+    }
+
+    fn add_values(&mut self, stack: StackId, labels: LabelsId, columns: [&str; 2], values: [u64; 2]) {
+        let types = &self.profile.sample_types;
+        let mut all = vec![0; types.len()];
+        for (column, value) in columns.iter().zip(values) {
+            if let Some(at) = types.iter().position(|ty| ty.name == *column) {
+                all[at] = saturate(value);
+            }
         }
-        let values = [saturate(count.samples), saturate(count.time_ns)];
-        self.profile.add(seen.stack, seen.labels, &values);
+        self.profile.add(stack, labels, &all);
+    }
+
+    /// Takes what a thread did in all: the part of its time off the CPU that has no stack, and its
+    /// exact time on it.
+    pub fn thread(&mut self, time: &ThreadTime, comm: &Rc<str>) {
+        self.threads += 1;
+        let labels = self.labels(time.tgid, time.tid, comm, &time.comm.as_str().into());
+        let below = format!("[blocked < {}]", self.threshold);
+        for (marker, ns) in [("[runnable]", time.runnable_ns), (&below, time.below_ns())] {
+            if ns > 0 {
+                let stack = [self.marker(marker)];
+                let stack = self.profile.intern_stack(&stack);
+                self.add_values(stack, labels, ["off_cpu_events", "off_cpu"], [0, ns]);
+            }
+        }
+        let stack = [self.marker("[thread]")];
+        let stack = self.profile.intern_stack(&stack);
+        let values = [time.on_cpu_ns, time.lifetime_ns];
+        self.add_values(stack, labels, ["thread_cpu", "thread_lifetime"], values);
+    }
+
+    /// Threads multiply the number of samples, and are told apart only where their time is kept.
+    fn labels(&mut self, tgid: u32, tid: u32, comm: &Rc<str>, thread_comm: &Rc<str>) -> LabelsId {
+        let number =
+            |key: &str, id: u32| Label { key: key.into(), value: LabelValue::Num(id.into(), "".into()) };
+        let text =
+            |key: &str, value: &Rc<str>| Label { key: key.into(), value: LabelValue::Str(Rc::clone(value)) };
+        let mut labels = vec![number("pid", tgid), text("comm", comm), text("thread_comm", thread_comm)];
+        if !self.threshold.is_empty() {
+            labels.insert(1, number("tid", tid));
+        }
+        self.profile.intern_labels(&labels)
     }
 
     /// The profile, addresses laid out, when all counts are in.
@@ -125,8 +178,9 @@ impl Tally {
         let mut finished = Finished {
             profile: self.profile,
             object_of,
-            complete: self.complete,
-            incomplete: self.incomplete,
+            samples: self.samples,
+            blocks: self.blocks,
+            threads: self.threads,
         };
         finished.main_binary_first(objects);
         finished.lay_out(objects);
@@ -165,12 +219,7 @@ impl Tally {
         if let Some(&known) = self.markers.get(name) {
             return known;
         }
-        let function =
-            Function { name: name.to_owned(), system_name: name.to_owned(), ..Function::default() };
-        let function = self.profile.functions.intern(function).into();
-        let id = LocationId::from(self.profile.locations.len());
-        let lines = vec![Line { function, line: 0 }];
-        self.profile.locations.push(ProfileLocation { lines, ..ProfileLocation::default() });
+        let id = self.profile.marker(name);
         self.markers.insert(name.to_owned(), id);
         id
     }
@@ -187,10 +236,12 @@ pub struct Finished {
     pub profile: Profile,
     /// Object behind each mapping.
     pub object_of: HashMap<MappingId, ObjectId>,
-    /// Samples with whole stacks.
-    pub complete: u64,
-    /// Samples with stacks that are not whole.
-    pub incomplete: BTreeMap<Truncation, u64>,
+    /// Samples by how whole their stacks are.
+    pub samples: Wholeness,
+    /// The same of blocks.
+    pub blocks: Wholeness,
+    /// Threads whose time was kept.
+    pub threads: usize,
 }
 
 impl Finished {

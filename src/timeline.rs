@@ -55,6 +55,10 @@ impl Timeline {
                     let resolved = self.processes.resolve(&stack, &mut self.objects);
                     self.tally.stack(time_ns, stack.key, &resolved, &self.objects);
                 }
+                Event::Thread(time) => {
+                    let comm = self.processes.comm(time.tgid).into();
+                    self.tally.thread(&time, &comm);
+                }
                 event => self.processes.apply(time_ns, event, &mut self.objects),
             }
         }

@@ -349,6 +349,10 @@ impl Unwinding {
             kernel: dump.kernel.clone(),
             user: Vec::new(),
         };
+        // A thread of the kernel's.
+        if dump.registers[0] == 0 {
+            return (stack, false);
+        }
         let Some(tables) = self.tables.as_ref().filter(|_| !regions.is_empty()) else {
             stack.user.push(dump.registers[0]);
             stack.truncation = Some(Truncation::NoTable);

@@ -14,7 +14,7 @@ pub(super) type Rgb = [u8; 3];
 pub(super) const ROOT: Rgb = [238, 238, 238];
 
 /// Kinds with their word in the legend and the two colours between which their frames vary.
-const KINDS: [(FrameKind, &str, Rgb, Rgb); 7] = [
+const KINDS: [(FrameKind, &str, Rgb, Rgb); 9] = [
     (FrameKind::Process, "process", [221, 228, 238], [204, 214, 228]),
     (FrameKind::Kernel, "kernel", [250, 160, 92], [238, 134, 62]),
     (FrameKind::User, "user", [255, 231, 140], [247, 207, 98]),
@@ -22,6 +22,8 @@ const KINDS: [(FrameKind, &str, Rgb, Rgb); 7] = [
     (FrameKind::Jit, "JIT", [176, 226, 138], [136, 204, 104]),
     (FrameKind::Bpf, "BPF", [218, 186, 250], [196, 156, 238]),
     (FrameKind::Unresolved, "unresolved", [206, 206, 206], [178, 178, 178]),
+    (FrameKind::Blocked, "blocked", [178, 214, 252], [138, 188, 244]),
+    (FrameKind::Runnable, "runnable", [250, 176, 196], [244, 156, 182]),
 ];
 
 /// Colour of a frame. A function has the same one in every picture.
@@ -39,16 +41,17 @@ pub(super) fn color(name: &str, kind: FrameKind) -> Rgb {
 }
 
 /// The legend as an SVG element, centred in the picture, with its text on the line `y`.
-pub(super) fn legend(y: u32) -> String {
+pub(super) fn legend(y: u32, shown: impl Fn(FrameKind) -> bool) -> String {
     const SQUARE: u32 = 10;
     const LETTER: u32 = 7;
     const GAP: u32 = 18;
     let entry = |word: &str| SQUARE + 5 + LETTER * word.len() as u32;
-    let width = KINDS.iter().map(|(_, word, ..)| entry(word) + GAP).sum::<u32>() - GAP;
+    let kinds = || KINDS.into_iter().filter(|(kind, ..)| shown(*kind));
+    let width = kinds().map(|(_, word, ..)| entry(word) + GAP).sum::<u32>().saturating_sub(GAP);
     let mut x = -i64::from(width / 2);
     // A nested image may start at a percentage, and so stays centred when the window changes.
     let mut svg = r#"<svg id="legend" x="50%" y="0" overflow="visible">"#.to_owned();
-    for (_, word, [r, g, b], _) in KINDS {
+    for (_, word, [r, g, b], _) in kinds() {
         // Writing to a string cannot fail.
         let _ = write!(
             svg,

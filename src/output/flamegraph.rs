@@ -9,7 +9,7 @@ use super::file::Pending;
 use super::folded::annotation;
 use super::frames::{self, Folded};
 use super::names::FrameKind;
-use super::{colors, open};
+use super::{View, colors, open};
 use crate::cli::{FlamegraphArgs, MinWidth};
 use crate::profile::{Profile, ValueType};
 
@@ -28,16 +28,17 @@ const KIND_PALETTE: &str = "kind";
 /// value asked for, or if the image cannot be written. An older image then stays as it is.
 pub fn run(args: &FlamegraphArgs) -> Result<()> {
     let palette = palette(&args.colors)?;
-    let (profile, index) = open(&args.view)?;
+    let view = open(&args.view)?;
+    let (profile, index) = (&view.profile, view.index);
     let mark = match palette {
         None => inner_mark,
         Some(Palette::Multi(_)) => annotation,
         // These colour by the whole text if at all.
         Some(Palette::Basic(_)) => |_| "",
     };
-    let folded = frames::fold(&profile, index, &args.view.tagroot, mark)?;
+    let folded = frames::fold(profile, index, view.blocked, &args.view.tagroot, mark)?;
     let (lines, total) = lines(&folded, &args.view.input.display().to_string())?;
-    let svg = draw(args, &profile, index, palette, &folded, &lines, total)?;
+    let svg = draw(args, &view, palette, &folded, &lines, total)?;
     let drawn = svg.matches("<title>").count();
     let mut file = Pending::create(&args.output)?;
     file.write_all(svg.as_bytes())?;
@@ -64,7 +65,7 @@ fn palette(name: &str) -> Result<Option<Palette>> {
 /// frames and BPF programs need none, as no function is called like them.
 fn inner_mark(kind: FrameKind) -> &'static str {
     match kind {
-        FrameKind::Process => "_[w]",
+        FrameKind::Process | FrameKind::Blocked => "_[w]",
         kind => annotation(kind),
     }
 }
@@ -109,14 +110,14 @@ fn lines(folded: &Folded, input: &str) -> Result<(Vec<String>, i64)> {
 
 fn draw(
     args: &FlamegraphArgs,
-    profile: &Profile,
-    index: usize,
+    view: &View,
     palette: Option<Palette>,
     folded: &Folded,
     lines: &[String],
     total: i64,
 ) -> Result<String> {
-    let ty = &profile.sample_types[index];
+    let View { profile, index, blocked } = view;
+    let ty = &profile.sample_types[*index];
     let mut by_kind = PaletteMap::default();
     let mut options = Options::default();
     if let Some(palette) = palette {
@@ -153,6 +154,11 @@ fn draw(
     options.subtitle = Some(plain(&args.subtitle.clone().unwrap_or_else(about)));
     let unit = if ty.unit.is_empty() || ty.unit == "count" { &ty.name } else { &ty.unit };
     options.count_name = plain(args.countname.as_ref().unwrap_or(unit));
+    if blocked.is_some() {
+        // As in all off-CPU flamegraphs.
+        options.factor = 1e-3;
+        options.count_name = plain(args.countname.as_deref().unwrap_or("us"));
+    }
     // It goes into a comment, which may not hold two hyphens in a row nor end with one.
     options.notes = plain(args.notes.as_deref().unwrap_or_default()).replace('-', "- ");
 
@@ -160,12 +166,18 @@ fn draw(
     from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)
         .context("failed to draw the flamegraph")?;
     let svg = String::from_utf8(svg).context("failed to draw the flamegraph")?;
-    Ok(if palette.is_none() { with_legend(svg) } else { svg })
+    let on_cpu = blocked.is_none_or(|at| at != *index);
+    let in_legend = |kind| match kind {
+        FrameKind::Process => true,
+        FrameKind::Blocked | FrameKind::Runnable => blocked.is_some(),
+        _ => on_cpu,
+    };
+    Ok(if palette.is_none() { with_legend(svg, in_legend) } else { svg })
 }
 
 /// Puts the legend below the subtitle, for which the lines above move up. If a later inferno draws
 /// them elsewhere, the picture stays as it is.
-fn with_legend(svg: String) -> String {
+fn with_legend(svg: String, shown: impl Fn(FrameKind) -> bool) -> String {
     const TITLE: (&str, &str) = (r##" x="50.0000%" y="24.00">"##, r##" x="50.0000%" y="20.00">"##);
     const SUBTITLE: (&str, &str) = (
         r##"<text id="subtitle" x="50.0000%" y="48.00">"##,
@@ -174,12 +186,17 @@ fn with_legend(svg: String) -> String {
     let Some(at) = svg.find(SUBTITLE.0) else { return svg };
     let (head, tail) = svg.split_at(at);
     let head = head.replacen(TITLE.0, TITLE.1, 1);
-    format!("{head}{}{}", colors::legend(52), tail.replacen(SUBTITLE.0, SUBTITLE.1, 1))
+    format!("{head}{}{}", colors::legend(52, shown), tail.replacen(SUBTITLE.0, SUBTITLE.1, 1))
 }
 
 fn title(profile: &Profile, ty: &ValueType, inverted: bool) -> String {
-    let is_cpu = profile.period_type.name == "cpu" && ["cpu", "samples"].contains(&&*ty.name);
-    format!("{}{}", if is_cpu { "CPU " } else { "" }, if inverted { "Icicle Graph" } else { "Flame Graph" })
+    let of = match &*ty.name {
+        "off_cpu" => "Off-CPU Time ",
+        "wall" => "Wall-Clock Time ",
+        "cpu" | "samples" if profile.period_type.name == "cpu" => "CPU ",
+        _ => "",
+    };
+    format!("{of}{}", if inverted { "Icicle Graph" } else { "Flame Graph" })
 }
 
 /// How much, how long, and of which file.
@@ -264,7 +281,10 @@ mod tests {
         assert_eq!(title(&profile, &samples, false), "CPU Flame Graph");
         assert_eq!(title(&profile, &samples, true), "CPU Icicle Graph");
         assert_eq!(title(&Profile::default(), &samples, false), "Flame Graph");
-        assert_eq!(title(&profile, &ValueType::new("off_cpu", "nanoseconds"), true), "Icicle Graph");
+        assert_eq!(
+            title(&profile, &ValueType::new("off_cpu", "nanoseconds"), true),
+            "Off-CPU Time Icicle Graph"
+        );
     }
 
     #[test]
@@ -275,7 +295,7 @@ mod tests {
             options.direction = direction;
             let mut svg = Vec::new();
             from_lines(&mut options, ["main;leaf 1"], &mut svg).unwrap();
-            let svg = with_legend(String::from_utf8(svg).unwrap());
+            let svg = with_legend(String::from_utf8(svg).unwrap(), |_| true);
             assert!(svg.contains(r##"<svg id="legend""##));
             assert!(svg.contains(r##"id="title" fill="rgb(0,0,0)" x="50.0000%" y="20.00">"##));
         }

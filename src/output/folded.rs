@@ -16,9 +16,9 @@ use crate::cli::FoldedArgs;
 /// If the file cannot be read, has no samples or does not have the value asked for, or if standard
 /// output cannot be written.
 pub fn run(args: &FoldedArgs) -> Result<()> {
-    let (profile, index) = super::open(&args.view)?;
+    let view = super::open(&args.view)?;
     let mark = if args.annotate { annotation } else { |_| "" };
-    let folded = frames::fold(&profile, index, &args.view.tagroot, mark)?;
+    let folded = frames::fold(&view.profile, view.index, None, &args.view.tagroot, mark)?;
     match write(&folded, BufWriter::new(io::stdout().lock())) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context(
@@ -34,7 +34,12 @@ pub(super) fn annotation(kind: FrameKind) -> &'static str {
         FrameKind::Kernel => "_[k]",
         FrameKind::Inlined => "_[i]",
         FrameKind::Jit => "_[j]",
-        FrameKind::Process | FrameKind::User | FrameKind::Bpf | FrameKind::Unresolved => "",
+        FrameKind::Process
+        | FrameKind::User
+        | FrameKind::Bpf
+        | FrameKind::Unresolved
+        | FrameKind::Blocked
+        | FrameKind::Runnable => "",
     }
 }
 

@@ -33,13 +33,15 @@ pub struct Folded {
 
 /// Folds a profile: the values at `index` of equal lines are summed up, lines whose sum is 0 are
 /// left out. The values of the labels `tagroot` come first, in this order; a sample without a
-/// label has no frame for it. `mark` is appended to a name by its kind.
+/// label has no frame for it. Samples that have a value at `blocked` have frames of that kind. `mark`
+/// is appended to a name by its kind.
 ///
 /// # Errors
 /// If the stacks hold more frames than memory is for, as only a made-up file does.
 pub fn fold(
     profile: &Profile,
     index: usize,
+    blocked: Option<usize>,
     tagroot: &[String],
     mark: fn(FrameKind) -> &'static str,
 ) -> Result<Folded> {
@@ -49,11 +51,13 @@ pub fn fold(
     let mut total_frames = 0;
     for sample in profile.samples() {
         stack.clear();
+        folder.blocked = false;
         for key in tagroot {
             if let Some(value) = tag(profile, sample.labels, key) {
                 stack.push(folder.intern(&value, FrameKind::Process)?);
             }
         }
+        folder.blocked = blocked.is_some_and(|at| sample.values[at] != 0);
         for &at in profile.stack(sample.stack).iter().rev() {
             stack.extend_from_slice(folder.location(at)?);
             ensure!(
@@ -93,10 +97,12 @@ struct Folder<'a> {
     folded: Folded,
     names_bytes: usize,
     mapping_kinds: Vec<FrameKind>,
+    /// Whether the frames to come are of a thread that is blocked.
+    blocked: bool,
     /// Frames of functions that are inlined, or else lie in a mapping of a kind or in none.
     functions: HashMap<(FunctionId, Option<FrameKind>), u32>,
-    /// Frames of locations, root first.
-    locations: Vec<Option<Box<[u32]>>>,
+    /// Frames of locations, root first; second, those of blocked threads.
+    locations: [Vec<Option<Box<[u32]>>>; 2],
 }
 
 impl<'a> Folder<'a> {
@@ -107,12 +113,19 @@ impl<'a> Folder<'a> {
             folded: Folded::default(),
             names_bytes: 0,
             mapping_kinds: profile.mappings.iter().map(|it| mapping_kind(&it.path)).collect(),
+            blocked: false,
             functions: HashMap::new(),
-            locations: vec![None; profile.locations.len()],
+            locations: std::array::from_fn(|_| vec![None; profile.locations.len()]),
         }
     }
 
     fn intern(&mut self, name: &str, kind: FrameKind) -> Result<u32> {
+        let kind = match kind {
+            FrameKind::Unresolved if name == "[runnable]" => FrameKind::Runnable,
+            FrameKind::Process => kind,
+            _ if self.blocked => FrameKind::Blocked,
+            _ => kind,
+        };
         let mut text = escape(name);
         text.push_str((self.mark)(kind));
         let length = text.len();
@@ -132,11 +145,12 @@ impl<'a> Folder<'a> {
     }
 
     fn location(&mut self, at: LocationId) -> Result<&[u32]> {
-        if self.locations[at.index()].is_none() {
+        let known = usize::from(self.blocked);
+        if self.locations[known][at.index()].is_none() {
             let frames = self.frames(self.profile.location(at))?;
-            self.locations[at.index()] = Some(frames.into());
+            self.locations[known][at.index()] = Some(frames.into());
         }
-        Ok(self.locations[at.index()].as_deref().unwrap_or_default())
+        Ok(self.locations[known][at.index()].as_deref().unwrap_or_default())
     }
 
     fn frames(&mut self, location: &Location) -> Result<Vec<u32>> {
@@ -153,12 +167,13 @@ impl<'a> Folder<'a> {
     }
 
     fn function(&mut self, at: FunctionId, place: Option<FrameKind>) -> Result<u32> {
-        if let Some(&frame) = self.functions.get(&(at, place)) {
+        let place_or_state = if self.blocked { Some(FrameKind::Blocked) } else { place };
+        if let Some(&frame) = self.functions.get(&(at, place_or_state)) {
             return Ok(frame);
         }
         let name = &self.profile.function(at).name;
         let frame = self.intern(name, kind(name, place))?;
-        self.functions.insert((at, place), frame);
+        self.functions.insert((at, place_or_state), frame);
         Ok(frame)
     }
 }
@@ -244,7 +259,7 @@ mod tests {
 
     fn lines(profile: &Profile, tagroot: &[&str], mark: fn(FrameKind) -> &'static str) -> Vec<String> {
         let tagroot: Vec<_> = tagroot.iter().map(|&key| key.to_owned()).collect();
-        let folded = fold(profile, 0, &tagroot, mark).unwrap();
+        let folded = fold(profile, 0, None, &tagroot, mark).unwrap();
         let line = |(names, sum): (_, i64)| format!("{} {sum}", Iterator::collect::<Vec<_>>(names).join(";"));
         folded.lines().map(line).collect()
     }

@@ -5,27 +5,46 @@ pub mod file;
 pub mod flamegraph;
 pub mod folded;
 pub mod frames;
+mod idle;
 pub mod names;
 pub mod pprof;
+pub mod threads;
 
 use anyhow::{Result, bail};
 
-use crate::cli::ViewArgs;
-use crate::profile::Profile;
+use crate::cli::{Shown, ViewArgs};
+use crate::profile::{Profile, ValueType};
 
-/// The profile that the options name, and the index of the value to show.
-fn open(view: &ViewArgs) -> Result<(Profile, usize)> {
-    let profile = pprof::read(&view.input)?;
+/// A profile, and what of it is shown.
+struct View {
+    profile: Profile,
+    /// The value.
+    index: usize,
+    /// The value that only samples of blocked time have, where those are shown.
+    blocked: Option<usize>,
+}
+
+/// What the options name.
+fn open(view: &ViewArgs) -> Result<View> {
+    let mut profile = pprof::read(&view.input)?;
+    let off_cpu = profile.sample_type(Some("off_cpu"));
+    if let (Some(Shown::Wall), Some(off)) = (view.shown, off_cpu) {
+        let on = profile.sample_type(Some("cpu"));
+        profile.add_sample_type(ValueType::new("wall", "nanoseconds"), |values| {
+            on.map_or(0, |on| values[on]).saturating_add(values[off])
+        });
+    }
     let names: Vec<_> = profile.sample_types.iter().map(|ty| ty.name.as_str()).collect();
     let name = view.input.display();
-    let index = match view.sample_index.as_deref() {
+    let wanted = view.shown.map(Shown::name).or(view.sample_index.as_deref());
+    let index = match wanted {
         // Stacks weighted by samples are what flamegraphs are known for, whatever the default of
         // the file, which is made for tables.
         None => profile.sample_type(Some("samples")).or_else(|| profile.sample_type(None)),
         Some(wanted) => match profile.sample_type(Some(wanted)) {
             None => bail!(
                 "failed to find the value '{wanted}' in {name}: it has {}; name one of them with \
-                 --sample-index",
+                 --sample-index, or record with --off-cpu",
                 if names.is_empty() { "none".to_owned() } else { names.join(", ") }
             ),
             found => found,
@@ -45,5 +64,9 @@ fn open(view: &ViewArgs) -> Result<(Profile, usize)> {
             names.join(", ")
         );
     }
-    Ok((profile, index))
+    let is_blocked = ["off_cpu", "wall"].contains(&names[index]);
+    if view.hide_idle {
+        idle::fold(&mut profile, index);
+    }
+    Ok(View { profile, index, blocked: off_cpu.filter(|_| is_blocked) })
 }

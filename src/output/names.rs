@@ -19,6 +19,10 @@ pub enum FrameKind {
     Bpf,
     /// An address without a name.
     Unresolved,
+    /// A frame of a thread that is blocked, whatever its code.
+    Blocked,
+    /// No function: a thread that waits for a CPU.
+    Runnable,
 }
 
 /// Name of a location that has none: `libc.so.6+0x1234`, in which the number is an offset in the

@@ -7,6 +7,7 @@ mod common;
 mod endings;
 mod filters;
 mod limits;
+mod off_cpu;
 mod paths;
 mod processes;
 mod refusals;

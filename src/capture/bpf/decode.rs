@@ -4,13 +4,15 @@ use std::mem::{offset_of, size_of};
 use std::ptr;
 
 use super::skeleton::types as abi;
-use crate::event::{CountKey, Dump, Event, Loss, Outcome, Stack, Timed, Truncation};
+use crate::event::{CountKey, Dump, Event, Kind, Loss, Outcome, Stack, ThreadTime, Timed, Truncation};
 
 /// Types of the ABI: integers only, so that any bytes make a value.
 pub(super) trait Plain: Default {}
 impl Plain for abi::counts_key {}
 impl Plain for abi::cpu_state {}
 impl Plain for abi::stack_dump {}
+impl Plain for abi::thread_record {}
+impl Plain for abi::blocked_thread {}
 
 /// A value from the start of `bytes`; what they do not cover stays zero.
 pub(super) fn plain<T: Plain>(bytes: &[u8]) -> T {
@@ -25,7 +27,10 @@ pub(super) fn count_key(key: &abi::counts_key) -> CountKey {
     CountKey {
         tgid: key.tgid,
         tid: key.tid,
-        kind: key.kind,
+        kind: match abi::kind(key.kind) {
+            abi::kind::KIND_OFF_CPU => Kind::OffCpu,
+            _ => Kind::OnCpu,
+        },
         generation: key.generation,
         kernel_stack_id: key.kernel_stack_id,
         user_stack_id: key.user_stack_id,
@@ -55,9 +60,33 @@ fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
 
 pub(super) fn dump(bytes: &[u8]) -> Option<Timed> {
     let body: abi::stack_dump = plain(bytes);
+    Some(Timed { time_ns: body.time_ns, event: Event::Dump(dump_event(&body)?) })
+}
+
+pub(super) fn thread(bytes: &[u8]) -> Option<Timed> {
+    Some(thread_time(&plain(bytes)))
+}
+
+pub(super) fn thread_time(record: &abi::thread_record) -> Timed {
+    let comm = record.comm.split(|&byte| byte == 0).next().unwrap_or_default();
+    let time = ThreadTime {
+        tgid: record.tgid,
+        tid: record.tid,
+        comm: String::from_utf8_lossy(comm).into_owned(),
+        lifetime_ns: record.end_ns.saturating_sub(record.start_ns),
+        on_cpu_ns: record.on_cpu_ns,
+        off_cpu_ns: record.off_cpu_ns,
+        // The scheduler's clocks differ a little from CPU to CPU.
+        runnable_ns: record.runnable_ns.min(record.off_cpu_ns.saturating_sub(record.stacked_ns)),
+        stacked_ns: record.stacked_ns,
+    };
+    Timed { time_ns: record.end_ns, event: Event::Thread(time) }
+}
+
+pub(super) fn dump_event(body: &abi::stack_dump) -> Option<Dump> {
     let page = abi::limits::STACK_DUMP_PAGE.0 as usize;
     let start = body.regs.sp & !(page as u64 - 1);
-    let event = Event::Dump(Dump {
+    Some(Dump {
         key: count_key(&body.key),
         truncation: truncation(body.outcome),
         kernel: body.kernel.get(..usize::from(body.kernel_frames))?.to_vec(),
@@ -65,8 +94,7 @@ pub(super) fn dump(bytes: &[u8]) -> Option<Timed> {
         leaf: body.leaf,
         start,
         memory: body.stack.get(..usize::from(body.pages) * page)?.to_vec(),
-    });
-    Some(Timed { time_ns: body.time_ns, event })
+    })
 }
 
 fn truncation(number: u32) -> Option<Truncation> {

@@ -11,6 +11,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use super::decode::{count_key, outcome, plain};
 use super::{Sampler, abi};
 use crate::event::{Count, Outcome};
+use crate::tally::Wholeness;
 
 /// What the sampler itself cost, from the kernel's statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,25 @@ pub struct Cost {
     pub sampler_runs: u64,
     /// Time of the sampling program alone.
     pub sampler_time_ns: u64,
+}
+
+/// What came of the switches of recorded threads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blocks {
+    /// Where threads were seen to return.
+    pub hook: String,
+    /// Returns from a block that was long enough, and counted under a stack.
+    pub counted: u64,
+    /// Those for which there was no room: their time is among the short ones'.
+    pub lost: u64,
+    /// All other returns.
+    pub short: u64,
+    /// Threads that ended, and whose time there was no room for.
+    pub threads_lost: u64,
+    /// Counted ones by how whole their stacks are, and those that had not ended.
+    pub stacks: Wholeness,
+    /// Threads.
+    pub threads: usize,
 }
 
 /// How every run of the sampler ended.
@@ -50,6 +70,26 @@ impl Sampler {
         Ok(outcomes)
     }
 
+    /// How blocks were counted, if time off the CPU is recorded.
+    pub fn blocks(&self) -> Result<Option<Blocks>> {
+        let Some(hook) = self.return_hook() else { return Ok(None) };
+        let mut blocks = Blocks { hook: hook.name().to_owned(), ..Blocks::default() };
+        let key = abi::cpu_state_index::CPU_STATE_SCHEDULER.0.to_ne_bytes();
+        let states = self.skeleton.maps.cpu_states.lookup_percpu(&key, MapFlags::ANY)?;
+        for bytes in states.unwrap_or_default() {
+            let state: abi::cpu_state = plain(&bytes);
+            for (index, &runs) in state.outcomes.iter().enumerate() {
+                match outcome(index as u32) {
+                    Outcome::Filtered | Outcome::Idle => blocks.short += runs,
+                    Outcome::Lost(_) => blocks.lost += runs,
+                    _ => blocks.counted += runs,
+                }
+            }
+            blocks.threads_lost += state.threads_lost;
+        }
+        Ok(Some(blocks))
+    }
+
     /// What the programs have cost so far; `None` if the kernel keeps no statistics.
     pub fn cost(&self) -> Option<Cost> {
         self._statistics.as_ref()?;
@@ -62,6 +102,10 @@ impl Sampler {
             &progs.inherit_tables,
             &progs.forget_tables,
             &progs.forget_process,
+            &progs.switched,
+            &progs.returned,
+            &progs.returned_by_kprobe,
+            &progs.follow_newborn,
         ] {
             let sampler =
                 program.name() == progs.on_cpu.name() || program.name() == progs.on_cpu_by_tables.name();

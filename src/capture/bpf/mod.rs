@@ -23,21 +23,23 @@ use libbpf_rs::{
 };
 
 use crate::capture::kernel;
-use crate::event::{Count, Timed};
+use crate::event::{Count, Dump, Event, Kind, Stack, Timed};
 
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/profile.skel.rs"));
 }
-use decode::{dump, stack};
+use decode::{dump, stack, thread};
 use skeleton::types as abi;
 
 mod decode;
 mod encode;
 mod figures;
+mod off_cpu;
 pub mod tables;
 
-pub use figures::{Cost, Outcomes};
+pub use figures::{Blocks, Cost, Outcomes};
+pub use off_cpu::{OffCpu, ReturnHook};
 
 /// What the sampler is asked for.
 #[derive(Clone, Debug)]
@@ -56,6 +58,8 @@ pub struct Config {
     pub kernel_stacks: bool,
     /// Sample the idle task.
     pub include_idle: bool,
+    /// Record time off the CPU too.
+    pub off_cpu: Option<OffCpu>,
     /// Capacity of the counts map, in place of the computed one.
     pub counts_entries: Option<u32>,
     /// Walk user stacks by unwind tables of this size; without it, by frame pointers.
@@ -117,6 +121,7 @@ pub struct Sampler {
     counts: [MapHandle; 2],
     current: usize,
     walks_by_tables: bool,
+    hooks: Option<off_cpu::Hooks>,
     /// Sizes in force.
     pub sizes: Sizes,
     /// What this kernel lacks, in words.
@@ -229,6 +234,8 @@ impl Sampler {
             MOST_TARGETS
         })?;
 
+        let hooks = off_cpu::configure(&mut open, config.off_cpu, tables.is_some())?;
+
         let skeleton = open.load().map_err(|error| with_log(error, "failed to load the BPF program"))?;
         let counts =
             [MapHandle::try_from(&skeleton.maps.counts_a)?, MapHandle::try_from(&skeleton.maps.counts_b)?];
@@ -242,6 +249,11 @@ impl Sampler {
         })?;
         builder.add(&skeleton.maps.dumps, move |bytes| {
             dumped.borrow_mut().extend(dump(bytes));
+            0
+        })?;
+        let ended = Rc::clone(&received);
+        builder.add(&skeleton.maps.ended_threads, move |bytes| {
+            ended.borrow_mut().extend(thread(bytes));
             0
         })?;
         let bodies = builder.build().map_err(|error| with_log(error, "failed to map the BPF ring buffer"))?;
@@ -259,6 +271,7 @@ impl Sampler {
             counts,
             current: 0,
             walks_by_tables: tables.is_some(),
+            hooks,
             sizes,
             missing,
         };
@@ -294,6 +307,11 @@ impl Sampler {
                     .map_err(|error| with_log(error, &format!("failed to attach to {name}")))?;
                 self.links.push(link);
             }
+        }
+        if let Some(hooks) = &self.hooks {
+            let links = hooks.attach(self)?;
+            self.links.extend(links);
+            self.follow_threads()?;
         }
         for clock in clocks {
             // libbpf closes the event with the link.
@@ -336,7 +354,20 @@ impl Sampler {
     /// Appends the stacks that arrived since the last call.
     pub fn read_stacks(&mut self, events: &mut Vec<Timed>) -> Result<()> {
         self.bodies.consume().context("failed to read the BPF ring buffer")?;
-        events.append(&mut self.received.borrow_mut());
+        let mut received = self.received.borrow_mut();
+        if let Some(hooks) = &self.hooks {
+            for Timed { event, .. } in received.iter_mut() {
+                match event {
+                    Event::Stack(Stack { key, kernel, .. }) | Event::Dump(Dump { key, kernel, .. })
+                        if key.kind == Kind::OffCpu =>
+                    {
+                        hooks.trim(kernel);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        events.append(&mut received);
         Ok(())
     }
 

@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
+/*
+ * Time off the CPU. `switched` runs at every context switch and only adds up: the time that the
+ * leaving thread was on the CPU, and the time that the arriving one was off it. Its sums close by
+ * construction, because each moment of a thread ends in exactly one of them.
+ *
+ * A stack is taken only where the block was long enough, and not before it is over: in the thread
+ * itself, on its way back, where its registers and its memory are at hand. That is `returned`, at a
+ * hook that runs right after the switch on the same CPU; the two speak through `pending_ns`.
+ *
+ * How long a thread waited for a CPU, the scheduler knows (sched_info.run_delay). It is added
+ * there when the thread arrives, so it is looked at when the thread returns or next leaves.
+ */
+#ifndef OFF_CPU_H
+#define OFF_CPU_H
+
+const volatile __u64 min_block_ns = 1000000;
+const volatile __u64 max_block_ns = ~0ULL;
+const volatile __u32 block_states = ~0U; /* bits of TASK_* that count as blocked */
+const volatile bool off_cpu_by_tables = false;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct thread_time);
+} thread_times SEC(".maps");
+
+/* Threads that ended: struct thread_record. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096); /* set by user space */
+} ended_threads SEC(".maps");
+
+/* Where the end of the recording writes a thread's last stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct thread_flush);
+} flush_space SEC(".maps");
+
+const struct thread_flush *abi_thread_flush __attribute__((unused));
+
+static const __u32 scheduler = CPU_STATE_SCHEDULER;
+
+/* What the scheduler has added to a thread's wait for a CPU since the last look. */
+static __always_inline __u64 waited_since(struct thread_time *time, struct task_struct *task)
+{
+	__u64 delay = task->sched_info.run_delay;
+	__u64 waited = delay - time->run_delay_ns;
+
+	time->run_delay_ns = delay;
+	time->runnable_ns += waited;
+	return waited;
+}
+
+static __always_inline void fill_record(struct thread_record *record, struct thread_time *time,
+					struct task_struct *task, __u64 now)
+{
+	record->tgid = task->tgid;
+	record->tid = task->pid;
+	bpf_probe_read_kernel(record->comm, sizeof(record->comm), task->comm);
+	record->start_ns = time->start_ns;
+	record->end_ns = now;
+	record->on_cpu_ns = time->on_cpu_ns;
+	record->off_cpu_ns = time->off_cpu_ns;
+	record->runnable_ns = time->runnable_ns;
+	record->stacked_ns = time->stacked_ns;
+	record->has_stack = 0;
+}
+
+static __always_inline void leave(struct cpu_state *cpu, struct thread_time *time,
+				  struct task_struct *task, __u32 state, __u64 now)
+{
+	struct thread_record *record;
+
+	time->changes++;
+	time->on_cpu_ns += now - time->since_ns;
+	time->since_ns = now;
+	time->state = state ? THREAD_BLOCKED : THREAD_RUNNABLE;
+	time->task_state = state;
+	waited_since(time, task);
+	if (state & TASK_DEAD) {
+		record = bpf_ringbuf_reserve(&ended_threads, sizeof(*record), 0);
+		if (record) {
+			fill_record(record, time, task, now);
+			bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+		} else {
+			cpu->threads_lost++;
+		}
+		time->ended = time->told = 1;
+	}
+	time->changes++;
+}
+
+static __always_inline void arrive(struct cpu_state *cpu, struct thread_time *time, __u64 now)
+{
+	__u64 off = now - time->since_ns;
+
+	time->changes++;
+	time->off_cpu_ns += off;
+	time->since_ns = now;
+	if (time->state != THREAD_RUNNABLE && off >= min_block_ns &&
+	    (time->state == THREAD_UNKNOWN || (time->task_state & block_states)))
+		cpu->pending_ns = off;
+	else
+		cpu->outcomes[OUTCOME_FILTERED]++;
+	time->state = THREAD_ON_CPU;
+	time->changes++;
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(switched, bool preempt, struct task_struct *prev, struct task_struct *next,
+	     unsigned int prev_state)
+{
+	struct cpu_state *cpu = bpf_map_lookup_elem(&cpu_states, &scheduler);
+	__u64 now = bpf_ktime_get_ns();
+	struct thread_time *time;
+
+	if (!cpu)
+		return 0; /* cannot be: the array has this entry */
+	cpu->pending_ns = 0;
+	if (prev->pid) {
+		time = bpf_task_storage_get(&thread_times, prev, NULL, 0);
+		if (time && !time->ended)
+			leave(cpu, time, prev, preempt ? 0 : prev_state & TASK_STATES, now);
+	}
+	if (next->pid) {
+		time = bpf_task_storage_get(&thread_times, next, NULL, 0);
+		if (time && !time->ended)
+			arrive(cpu, time, now);
+	}
+	return 0;
+}
+
+/* Counts a block of `ns` that has ended, with the stacks of the current thread. */
+static __always_inline enum outcome count_block(void *ctx, struct cpu_state *cpu, __u64 ns)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct thread_time *time = bpf_task_storage_get(&thread_times, task, NULL, 0);
+	struct stack_body *body = &cpu->body;
+	enum outcome outcome = OUTCOME_COMPLETE, user = OUTCOME_COMPLETE;
+	__u64 waited;
+
+	if (!time)
+		return OUTCOME_FILTERED;
+	waited = waited_since(time, task);
+	ns = ns > waited ? ns - waited : 0;
+	if (ns < min_block_ns || ns > max_block_ns || !ns)
+		return OUTCOME_FILTERED;
+	if (!wanted(task->tgid, task->pid))
+		return OUTCOME_FILTERED;
+	begin_body(body, task->tgid, task->pid, KIND_OFF_CPU);
+	if (kernel_stacks)
+		outcome = collect_kernel_stack(ctx, body);
+	if (user_stacks && !(task->flags & PF_KTHREAD) && task->mm) {
+		body->key.generation = address_space_generation(task);
+		body->outcome = outcome;
+		user = collect_saved_user_stack(ctx, task, cpu, off_cpu_by_tables);
+		if (outcome == OUTCOME_COMPLETE || user == OUTCOME_USER_DUMPED)
+			outcome = user;
+	}
+	body->outcome = outcome;
+	outcome = count(cpu, body, ns);
+	if (outcome < OUTCOME_LOST_COUNTS_FULL)
+		time->stacked_ns += ns;
+	return outcome;
+}
+
+static __always_inline int return_from_block(void *ctx)
+{
+	struct cpu_state *cpu = bpf_map_lookup_elem(&cpu_states, &scheduler);
+	__u64 ns, outcome;
+
+	if (!cpu || !cpu->pending_ns)
+		return 0;
+	ns = cpu->pending_ns;
+	cpu->pending_ns = 0;
+	outcome = count_block(ctx, cpu, ns);
+	barrier_var(outcome);
+	if (outcome < OUTCOME_MAX)
+		cpu->outcomes[outcome]++;
+	return 0;
+}
+
+/* Linux 6.18 on. */
+SEC("tp_btf/sched_exit_tp")
+int BPF_PROG(returned, bool is_switch)
+{
+	return return_from_block(ctx);
+}
+
+/* Before that: at finish_task_switch(), whose name user space finds. */
+SEC("kprobe")
+int returned_by_kprobe(struct pt_regs *ctx)
+{
+	return return_from_block(ctx);
+}
+
+/* Like bpf_get_current_ancestor_cgroup_id(), of any task. */
+static __always_inline bool in_cgroup(struct task_struct *task)
+{
+	struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+	struct cgroup *ancestor = NULL;
+
+	if (BPF_CORE_READ(cgroup, level) < (int)cgroup_level ||
+	    bpf_core_read(&ancestor, sizeof(ancestor), &cgroup->ancestors[cgroup_level]))
+		return false;
+	return BPF_CORE_READ(ancestor, kn, id) == cgroup_id;
+}
+
+static __always_inline void follow_thread(struct task_struct *task, __u32 state)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct thread_time *time;
+
+	if (cgroup_id && !in_cgroup(task))
+		return;
+	time = bpf_task_storage_get(&thread_times, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!time || time->start_ns)
+		return;
+	time->run_delay_ns = task->sched_info.run_delay;
+	time->state = state;
+	time->start_ns = now;
+	time->since_ns = now;
+}
+
+/* A newborn waits for a CPU. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(follow_newborn, struct task_struct *parent, struct task_struct *child)
+{
+	__u32 tgid = child->tgid;
+
+	if (filter == FILTER_NONE || (filter == FILTER_TGID && bpf_map_lookup_elem(&targets, &tgid)))
+		follow_thread(child, THREAD_RUNNABLE);
+	return 0;
+}
+
+/* Every thread that there is. What it does now its first switch will tell: one that leaves a CPU
+ * was on it, one that arrives was not. */
+SEC("iter/task")
+int follow_threads(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	__u32 id;
+
+	if (!task || !task->pid)
+		return 0;
+	id = filter == FILTER_TID ? task->pid : task->tgid;
+	if (filter != FILTER_NONE && !bpf_map_lookup_elem(&targets, &id))
+		return 0;
+	follow_thread(task, THREAD_UNKNOWN);
+	return 0;
+}
+
+/* The stack of a thread that is blocked still, to be walked in user space. */
+static __always_inline void dump_blocked(struct stack_dump *dump, struct task_struct *task,
+					 __u64 now)
+{
+	struct pt_regs *saved = (struct pt_regs *)bpf_task_pt_regs(task);
+	long bytes;
+	__u64 page;
+	int i;
+
+	dump->key.tgid = task->tgid;
+	dump->key.tid = task->pid;
+	dump->key.kind = KIND_OFF_CPU;
+	dump->key.generation = 0;
+	dump->key.kernel_stack_id = 0;
+	dump->key.user_stack_id = now; /* like no other */
+	dump->time_ns = now;
+	dump->outcome = OUTCOME_COMPLETE;
+	dump->kernel_frames = 0;
+	dump->pages = 0;
+	dump->regs.ip = 0;
+	if (kernel_stacks) {
+		bytes = bpf_get_task_stack(task, dump->kernel, sizeof(dump->kernel), 0);
+		if (bytes > 0)
+			dump->kernel_frames = (__u32)bytes / sizeof(__u64);
+		else
+			dump->outcome = OUTCOME_KERNEL_FAILED;
+	}
+	if (!user_stacks || (task->flags & PF_KTHREAD) || !task->mm)
+		return;
+	saved_user_registers(saved, &dump->regs);
+	saved_leaf(saved, dump->leaf);
+	page = dump->regs.sp & ~(STACK_DUMP_PAGE - 1ULL);
+	for (i = 0; i < STACK_DUMP_PAGES; i++) {
+		if (bpf_copy_from_user_task(&dump->stack[i * STACK_DUMP_PAGE], STACK_DUMP_PAGE,
+					    (void *)(page + i * STACK_DUMP_PAGE), task, 0))
+			break;
+	}
+	dump->pages = i;
+}
+
+/* The end of the recording, for every thread that lives. */
+SEC("iter.s/task")
+int flush_threads(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct thread_flush *flush = bpf_map_lookup_elem(&flush_space, &zero);
+	struct thread_time *time;
+	__u64 now, since;
+
+	if (!task || !flush)
+		return 0;
+	time = bpf_task_storage_get(&thread_times, task, NULL, 0);
+	/* Told once: where the reader's buffer ends, the kernel comes back to a thread. */
+	if (!time || time->told)
+		return 0;
+	time->ended = 1;
+	/* A switch may be under way on another CPU. */
+	for (int i = 0; i < 1000 && (*(volatile __u32 *)&time->changes & 1); i++)
+		;
+	now = bpf_ktime_get_ns();
+	fill_record(&flush->record, time, task, now);
+	since = now - time->since_ns;
+	if (time->state == THREAD_ON_CPU || (time->state == THREAD_UNKNOWN && task->on_cpu)) {
+		flush->record.on_cpu_ns += since;
+	} else {
+		flush->record.off_cpu_ns += since;
+		if (time->state == THREAD_RUNNABLE) {
+			flush->record.runnable_ns += since;
+		} else if (since >= min_block_ns && since <= max_block_ns &&
+			   (time->state == THREAD_UNKNOWN || (time->task_state & block_states))) {
+			flush->record.has_stack = 1;
+			flush->record.stacked_ns += since;
+			flush->blocked.blocked_ns = since;
+			dump_blocked(&flush->blocked.dump, task, now);
+		}
+	}
+	if (flush->record.has_stack)
+		time->told = !bpf_seq_write(ctx->meta->seq, flush, sizeof(*flush));
+	else
+		time->told =
+		    !bpf_seq_write(ctx->meta->seq, &flush->record, sizeof(flush->record));
+	return 0;
+}
+
+#endif
