@@ -117,7 +117,8 @@ __attribute__((noinline)) static void in_epoll(struct kind *kind)
 
 __attribute__((noinline)) static void in_fsync(struct kind *kind)
 {
-	if (pwrite(kind->fd, kind->buffer, BLOCK, (off_t)(kind->round++ % 64) * BLOCK) != BLOCK || fsync(kind->fd))
+	if (pwrite(kind->fd, kind->buffer, BLOCK, (off_t)(kind->round++ % 64) * BLOCK) != BLOCK ||
+	    fsync(kind->fd))
 		exit(3);
 }
 
@@ -130,7 +131,7 @@ __attribute__((noinline)) static void in_disk_read(struct kind *kind)
 }
 
 static struct kind kinds[] = {
-    {"nanosleep", in_nanosleep}, {"pipe", in_pipe_read}, {"mutex", in_mutex},	  {"poll", in_poll},
+    {"nanosleep", in_nanosleep}, {"pipe", in_pipe_read}, {"mutex", in_mutex},	 {"poll", in_poll},
     {"epoll", in_epoll},	 {"fsync", in_fsync},	 {"disk", in_disk_read},
 };
 #define KINDS (sizeof(kinds) / sizeof(*kinds))
