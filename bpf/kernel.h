@@ -81,7 +81,8 @@ enum bpf_func_id___probe {
 
 #pragma clang attribute pop
 
-/* States with which a thread leaves the CPU (include/linux/sched.h), of which the lowest are S and D. */
+/* States with which a thread leaves the CPU (include/linux/sched.h), of which the lowest are S and
+ * D. */
 #define TASK_DEAD 0x80
 #define TASK_STATES 0x1ff
 

@@ -232,7 +232,8 @@ int BPF_PROG(follow_newborn, struct task_struct *parent, struct task_struct *chi
 {
 	__u32 tgid = child->tgid;
 
-	if (filter == FILTER_NONE || (filter == FILTER_TGID && bpf_map_lookup_elem(&targets, &tgid)))
+	if (filter == FILTER_NONE ||
+	    (filter == FILTER_TGID && bpf_map_lookup_elem(&targets, &tgid)))
 		follow_thread(child, THREAD_RUNNABLE);
 	return 0;
 }
@@ -333,8 +334,7 @@ int flush_threads(struct bpf_iter__task *ctx)
 	if (flush->record.has_stack)
 		time->told = !bpf_seq_write(ctx->meta->seq, flush, sizeof(*flush));
 	else
-		time->told =
-		    !bpf_seq_write(ctx->meta->seq, &flush->record, sizeof(flush->record));
+		time->told = !bpf_seq_write(ctx->meta->seq, &flush->record, sizeof(flush->record));
 	return 0;
 }
 

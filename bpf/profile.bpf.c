@@ -131,8 +131,7 @@ static __always_inline enum outcome collect_kernel_stack(void *ctx, struct stack
 }
 
 /* Before Linux 5.15 the registers of a task in the kernel are out of reach: the kernel's walk. */
-static __always_inline enum outcome collect_user_stack_by_helper(void *ctx,
-								 struct stack_body *body)
+static __always_inline enum outcome collect_user_stack_by_helper(void *ctx, struct stack_body *body)
 {
 	__u32 at = body->kernel_frames & (FRAMES_CAPACITY / 2 - 1);
 	__u64 *frames = &body->frames[at];

@@ -11,7 +11,10 @@ Examples:
   profiler record -d 30s                    the whole machine for 30 s, into output.pb.gz
   profiler record -- make -j4               a command and all its children
   profiler record -p 1234 -d 10s            a running process and the children it starts
+  profiler record --off-cpu -d 30s          where threads wait, too
   profiler flamegraph                       output.pb.gz into flamegraph.svg
+  profiler flamegraph --type off-cpu        where they waited; --type wall for both
+  profiler threads                          each thread's time, on the CPU and off it
   profiler folded | grep -c malloc          folded stacks, one a line, root first
   go tool pprof -http=: output.pb.gz        the same file in the standard viewer";
 
@@ -21,7 +24,8 @@ Examples:
   profiler record -- ./server --port 80     from its first instruction to its end
   profiler record -p 1234,1300 -F 999       two processes at 999 Hz, until Ctrl-C
   profiler record -G /system.slice/nginx.service -d 1m
-  profiler record -C 0-3 -K -d 5s           kernel stacks of four CPUs";
+  profiler record -C 0-3 -K -d 5s           kernel stacks of four CPUs
+  profiler record --off-cpu -p 1234 -d 10s  where a process runs, and where it waits";
 
 const FLAMEGRAPH_EXAMPLES: &str = "\
 Examples:
