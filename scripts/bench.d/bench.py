@@ -16,8 +16,8 @@ import threading
 import time
 
 import report
-from recorders import (COMMANDS, DIR, OUTPUT, PROFILER, cpu_s, keep_bpf_statistics, kill_group, recording, running, samply,
-                       sampling_programs)
+from recorders import (COMMANDS, DIR, OFF_CPU_COMMANDS, OUTPUT, PROFILER, cpu_s, keep_bpf_statistics, kill_group, recording, running, samply,
+                       sampling_programs, all_programs)
 
 QUICK = "--quick" in sys.argv
 REPEATS = 1 if QUICK else int(os.environ.get("REPEATS", 5))
@@ -120,6 +120,38 @@ def frames():
             for name, program in rotated(FRAME_RECORDERS, repeat):
                 command = ["taskset", "-c", CPUS, f"{DIR}/{program}", "2", str(int(2200 * SCALE)), str(depth)]
                 results[name][depth].append(bpf_during(name, 999, lambda: seconds_of(command))[0])
+    return results
+
+
+def off_cpu():
+    """Wall-clock time of what switches most, under recorders of blocked time; and what a switch costs
+    ours, by the kernel's statistics, where no block is long enough for a stack."""
+    keep_bpf_statistics()
+    workloads = {"sched pipe": WORKLOADS["sched pipe"],
+                 "sched messaging": ["taskset", "-c", CPUS, "perf", "bench", "-f", "simple", "sched", "messaging",
+                                     "-g", "4", "-l", str(int(600 * SCALE))]}
+    results = {"ns": []}
+    for workload, command in workloads.items():
+        seconds_of(command)
+        ratios = {name: [] for name in ["none", *OFF_CPU_COMMANDS]}
+        bare = [seconds_of(command)]
+        for repeat in range(REPEATS):
+            for name in rotated(list(ratios), repeat):
+                if name == "none":
+                    taken = seconds_of(command)
+                else:
+                    with recording(name, 0):
+                        before = all_programs()
+                        taken = seconds_of(command)
+                        after = all_programs()
+                    if name == "profiler, 1 ms":
+                        hooks = [id for id, (title, *_) in after.items() if title in ("switched", "returned")]
+                        time_ns, runs = ([after[id][at] - before[id][at] for id in hooks if id in before] for at in (1, 2))
+                        results["ns"].append(sum(time_ns) / max(1, max(runs)))
+                bare.append(seconds_of(command))
+                ratios[name].append(taken / ((bare[-2] + bare[-1]) / 2))
+        results[workload] = {"bare_s": bare, "ratios": ratios}
+        say(f"off-CPU, {workload}: " + ", ".join(f"{name} {report.median(of):.3f}" for name, of in ratios.items()))
     return results
 
 
@@ -266,7 +298,7 @@ def busy_share(seconds=3):
 
 
 def main():
-    sections = {"slowdown": slowdown, "bpf": bpf, "frames": frames, "lightswitch": lightswitch, "recorder": recorder, "build": build}
+    sections = {"slowdown": slowdown, "bpf": bpf, "frames": frames, "lightswitch": lightswitch, "off_cpu": off_cpu, "recorder": recorder, "build": build}
     wanted = [name for name in sys.argv[1:] if name != "--quick"] or list(sections)
     if unknown := set(wanted) - set(sections):
         raise SystemExit(f"bench: no section {', '.join(unknown)}; there are {', '.join(sections)}")

@@ -20,19 +20,41 @@ COMMANDS = {
     "profiler fp": lambda hz: [PROFILER, "record", "-a", "-F", str(hz), "-o", OUTPUT, "--unwind", "fp"],
     "perf -g": lambda hz: ["perf", "record", "-F", str(hz), "-a", "-g", "-o", OUTPUT],
     "perf dwarf": lambda hz: ["perf", "record", "-F", str(hz), "-a", "--call-graph", "dwarf", "-o", OUTPUT],
-    "lightswitch": lambda hz: lightswitch(hz),
+    "lightswitch": lambda hz: with_tracefs(lightswitch(hz)),
     "bcc": lambda hz: ["profile-bpfcc", "-F", str(hz), "-af"],
     "bpftrace": lambda hz: ["bpftrace", "-e", f"profile:hz:{hz} {{ @[kstack, ustack, comm] = count(); }}"],
 }
 
 
-def lightswitch(hz):
-    """It refuses to start without tracefs, and sees nothing without /proc/modules."""
+# The same of blocked time; the number is how long a block has to be, in microseconds.
+OFF_CPU_COMMANDS = {
+    "profiler, 1 ms": lambda _: [PROFILER, "record", "--off-cpu-only", "-o", OUTPUT],
+    "profiler, all": lambda _: [PROFILER, "record", "--off-cpu-only", "--min-block", "0", "-o", OUTPUT],
+    "offcputime, 1 ms": lambda _: ["offcputime", "-m", "1000"],
+    "offcputime, all": lambda _: ["offcputime", "-m", "1"],
+    "perf, all": lambda _: with_tracefs(["perf", "record", "-e", "sched:sched_switch", "-a", "-g", "-o", OUTPUT]),
+    "bpftrace, all": lambda _: with_tracefs(["bpftrace", "-e", """
+        tracepoint:sched:sched_switch {
+            @start[args->prev_pid] = nsecs;
+            if (@start[args->next_pid]) {
+                @[args->next_comm, kstack, ustack] = sum(nsecs - @start[args->next_pid]);
+                delete(@start[args->next_pid]);
+            }
+        }"""]),
+}
+
+
+def with_tracefs(command):
+    """A command that finds tracefs mounted, and a list of modules if it asks for one."""
     return ["unshare", "--mount", "sh", "-c",
             "[ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing || exit; "
             "mount -t debugfs debugfs /sys/kernel/debug; "
-            '[ -e /proc/modules ] || export LD_PRELOAD="$0"; exec "$@"', f"{DIR}/no_modules.so",
-            "lightswitch", "--sample-freq", str(hz), "--profile-format", "pprof",
+            '[ -e /proc/modules ] || export LD_PRELOAD="$0"; exec "$@"', f"{DIR}/no_modules.so", *command]
+
+
+def lightswitch(hz):
+    """It refuses to start without tracefs, and sees nothing without /proc/modules."""
+    return ["lightswitch", "--sample-freq", str(hz), "--profile-format", "pprof",
             "--profile-path", os.path.dirname(OUTPUT), "--profile-name", os.path.basename(OUTPUT)]
 
 
@@ -54,7 +76,8 @@ class Recorder:
     def __init__(self, name, hz):
         self.log = open(LOG, "w+")
         # Standard output is the recording of bcc and bpftrace.
-        self.process = subprocess.Popen(COMMANDS[name](hz), stdin=subprocess.DEVNULL,
+        command = (COMMANDS.get(name) or OFF_CPU_COMMANDS[name])(hz)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
                                         stdout=open(OUTPUT + ".out", "w"), stderr=self.log)
 
     def wait_until_it_samples(self):
@@ -65,12 +88,13 @@ class Recorder:
                 self.fail("ended at once")
             for fd in os.listdir(fds):
                 with contextlib.suppress(FileNotFoundError):
-                    if "perf_event" in os.readlink(f"{fds}/{fd}"):
+                    link = os.readlink(f"{fds}/{fd}")
+                    if "perf_event" in link or "bpf_link" in link or "bpf-prog" in link:
                         # Some open a few events before they start.
                         time.sleep(1)
                         return
         self.process.kill()
-        self.fail("opened no perf event within 30 s")
+        self.fail("opened no event and loaded no program within 30 s")
 
     def stop(self):
         self.cpu_before_stop_s = cpu_s(self.process.pid)
@@ -143,8 +167,13 @@ def keep_bpf_statistics():
         raise SystemExit(f"bench: failed to enable BPF statistics: {os.strerror(ctypes.get_errno())}")
 
 
+def all_programs():
+    """Name, run time in nanoseconds and runs of each program in the kernel, by id."""
+    programs = json.loads(subprocess.check_output(["bpftool", "-j", "prog", "show"]))
+    return {program["id"]: (program.get("name"), program.get("run_time_ns", 0), program.get("run_cnt", 0),
+                            program["type"]) for program in programs}
+
+
 def sampling_programs():
     """Run time in nanoseconds and runs of each perf_event program in the kernel, by id."""
-    programs = json.loads(subprocess.check_output(["bpftool", "-j", "prog", "show"]))
-    return {program["id"]: (program.get("run_time_ns", 0), program.get("run_cnt", 0))
-            for program in programs if program["type"] == "perf_event"}
+    return {id: (time_ns, runs) for id, (_, time_ns, runs, type) in all_programs().items() if type == "perf_event"}

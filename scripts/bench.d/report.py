@@ -8,7 +8,7 @@ import statistics
 import subprocess
 
 median = statistics.median
-SECTIONS = ["slowdown", "bpf", "frames", "lightswitch", "recorder", "build"]
+SECTIONS = ["slowdown", "bpf", "frames", "lightswitch", "off_cpu", "recorder", "build"]
 
 
 def spread(values, form="{:.3f}"):
@@ -110,6 +110,27 @@ def lightswitch(by_name):
     text = ("## Beside lightswitch\n\nTwo threads without frame pointers, 20 frames deep, some 20 s at 101 Hz; a stack is "
             "whole if it has every caller up to the thread's start.\n\n")
     return text + table(["", *by_name], rows), targets
+
+
+def off_cpu(results):
+    ns = results.pop("ns")
+    names = list(next(iter(results.values()))["ratios"])
+    rows = [[name, *(spread(figures["ratios"][name]) for figures in results.values())] for name in names]
+    targets = []
+    for workload, figures in results.items():
+        found = {name: median(values) for name, values in figures["ratios"].items()}
+        peers = min(found[name] for name in ("offcputime, all", "perf, all", "bpftrace, all"))
+        targets += [
+            [f"off-CPU, {workload}, blocks of 1 ms: at most 1.15", f"{found['profiler, 1 ms']:.3f}",
+             verdict(round(found["profiler, 1 ms"], 3) <= 1.15)],
+            [f"off-CPU, {workload}, all blocks: no more than the best peer ({peers:.3f})", f"{found['profiler, all']:.3f}",
+             verdict(found["profiler, all"] <= peers)]]
+    targets.append(["off-CPU, ns a switch without a stack: at most 300", f"{median(ns):,.0f}", verdict(median(ns) <= 300)])
+    bare = ", ".join(f"{workload} {spread(figures['bare_s'], '{:.2f}')} s" for workload, figures in results.items())
+    text = ("## Time off the CPU\n\nWall-clock time under recorders of blocked time, over the mean of the runs without "
+            f"one just before and after. Without: {bare}. offcputime is libbpf-tools', perf records "
+            f"sched:sched_switch with -g. A switch costs ours {spread(ns, '{:,.0f}')} ns.\n\n")
+    return text + table(["wall ×", *results], rows), targets
 
 
 def recorder(runs):

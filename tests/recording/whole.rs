@@ -136,7 +136,7 @@ fn an_interpreter() {
         return;
     }
     let script =
-        "import time\nend = time.time() + 2\nwhile time.time() < end: sum(i * i for i in range(1000))";
+        "import time\nend = time.time() + 4\nwhile time.time() < end: sum(i * i for i in range(1000))";
     whole(&test, &["python3", "-c", script], "python3");
 }
 
