@@ -179,7 +179,7 @@ def build(figures):
         row("SVG", "svg", 1e-6, "{:.2f}", " MB")])
     inlined = spread([100 * run["inlined"] for run in ours], "{:.1f}")
     text += f"\nSamples of profiler's with an inlined frame: {inlined} %.\n"
-    text += "".join(f"Unwind tables: {run['tables']}.\n" for run in ours if run["tables"])
+    text += "".join(f"Unwind tables: {run['tables']}.\n" for run in ours if run.get("tables"))
     per_sample, dwarfs = (median([run["file"] / run["samples"] for run in runs]) for runs in (ours, dwarf))
     return text, [
         ["data written: at most 1/50 of perf dwarf's a sample", f"1/{dwarfs / per_sample:,.0f}", verdict(dwarfs >= 50 * per_sample)],
