@@ -75,6 +75,17 @@ def states(pid):
                 yield tid
 
 
+def after_system_call(pid, thread):
+    """Whether it stopped where a system call returns: signals are taken there, so a stop finds it
+    many times as often as a sample does."""
+    leaf = re.search(r'#0\s+0x(\w+)', thread)
+    if not leaf:
+        return False
+    with open('/proc/%d/mem' % pid, 'rb') as memory:
+        memory.seek(int(leaf[1], 16) - len(SYSCALL))
+        return memory.read(len(SYSCALL)) == SYSCALL
+
+
 def seen(pid, stops):
     """Paths that eu-stack sees, and the number of stacks."""
     with open('/proc/%d/maps' % pid) as lines:
@@ -86,9 +97,10 @@ def seen(pid, stops):
         running = set(states(pid))
         os.kill(pid, signal.SIGSTOP)
         text = run('eu-stack', '-a', '-p', str(pid))
+        threads = [(thread, after_system_call(pid, thread)) for thread in text.split('TID ')[1:]]
         os.kill(pid, signal.SIGCONT)
-        for thread in text.split('TID ')[1:]:
-            if thread.split(':')[0] not in running:
+        for thread, calls in threads:
+            if calls or thread.split(':')[0] not in running:
                 continue
             total += 1
             path = []
@@ -105,6 +117,7 @@ def seen(pid, stops):
 
 
 NAMES = {}
+SYSCALL = b'\x0f\x05'  # x86_64's
 pid, recording, stops = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 ours, samples = recorded(recording)
 theirs, stacks = seen(pid, stops)
