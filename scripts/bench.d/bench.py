@@ -323,4 +323,7 @@ def main():
 
 
 if __name__ == "__main__":
+    # Which a shell that started this in the background ignores, and so would all recorders.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     main()
