@@ -31,6 +31,7 @@ struct css_set {
 };
 
 struct task_struct {
+	void *stack;
 	unsigned int flags;
 	int on_cpu;
 	int pid;
@@ -85,6 +86,8 @@ enum bpf_func_id___probe {
  * D. */
 #define TASK_DEAD 0x80
 #define TASK_STATES 0x1ff
+
+#define THREAD_SIZE 16384 /* of a kernel stack */
 
 #define PF_IDLE 0x00000002
 #define PF_KTHREAD 0x00200000

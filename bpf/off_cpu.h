@@ -80,6 +80,7 @@ static __always_inline void leave(struct cpu_state *cpu, struct thread_time *tim
 	time->since_ns = now;
 	time->state = state ? THREAD_BLOCKED : THREAD_RUNNABLE;
 	time->task_state = state;
+	time->waker_id = 0;
 	waited_since(time, task);
 	if (state & TASK_DEAD) {
 		record = bpf_ringbuf_reserve(&ended_threads, sizeof(*record), 0);
@@ -94,6 +95,13 @@ static __always_inline void leave(struct cpu_state *cpu, struct thread_time *tim
 	time->changes++;
 }
 
+/* A block is only counted when it is over: before that it may be too short still. */
+static __always_inline bool may_count(struct thread_time *time, __u64 off)
+{
+	return time->state != THREAD_RUNNABLE && off >= min_block_ns &&
+	       (time->state == THREAD_UNKNOWN || (time->task_state & block_states));
+}
+
 static __always_inline void arrive(struct cpu_state *cpu, struct thread_time *time, __u64 now)
 {
 	__u64 off = now - time->since_ns;
@@ -101,8 +109,7 @@ static __always_inline void arrive(struct cpu_state *cpu, struct thread_time *ti
 	time->changes++;
 	time->off_cpu_ns += off;
 	time->since_ns = now;
-	if (time->state != THREAD_RUNNABLE && off >= min_block_ns &&
-	    (time->state == THREAD_UNKNOWN || (time->task_state & block_states)))
+	if (may_count(time, off))
 		cpu->pending_ns = off;
 	else
 		cpu->outcomes[OUTCOME_FILTERED]++;
@@ -134,13 +141,27 @@ int BPF_PROG(switched, bool preempt, struct task_struct *prev, struct task_struc
 	return 0;
 }
 
+/* Of the current thread, which is in the kernel; to go with the kernel's stack. */
+static __always_inline void add_user_stack(void *ctx, struct task_struct *task,
+					   struct cpu_state *cpu)
+{
+	struct stack_body *body = &cpu->body;
+	enum outcome user;
+
+	if (!user_stacks || (task->flags & PF_KTHREAD) || !task->mm)
+		return;
+	body->key.generation = address_space_generation(task);
+	user = collect_saved_user_stack(ctx, task, cpu, off_cpu_by_tables);
+	if (body->outcome == OUTCOME_COMPLETE || user == OUTCOME_USER_DUMPED)
+		body->outcome = user;
+}
+
 /* Counts a block of `ns` that has ended, with the stacks of the current thread. */
 static __always_inline enum outcome count_block(void *ctx, struct cpu_state *cpu, __u64 ns)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct thread_time *time = bpf_task_storage_get(&thread_times, task, NULL, 0);
-	struct stack_body *body = &cpu->body;
-	enum outcome outcome = OUTCOME_COMPLETE, user = OUTCOME_COMPLETE;
+	enum outcome outcome;
 	__u64 waited;
 
 	if (!time)
@@ -151,18 +172,13 @@ static __always_inline enum outcome count_block(void *ctx, struct cpu_state *cpu
 		return OUTCOME_FILTERED;
 	if (!wanted(task->tgid, task->pid))
 		return OUTCOME_FILTERED;
-	begin_body(body, task->tgid, task->pid, KIND_OFF_CPU);
+	begin_body(&cpu->body, task->tgid, task->pid, KIND_OFF_CPU);
+	cpu->body.key.waker_id = time->waker_id;
+	cpu->body.outcome = OUTCOME_COMPLETE;
 	if (kernel_stacks)
-		outcome = collect_kernel_stack(ctx, body);
-	if (user_stacks && !(task->flags & PF_KTHREAD) && task->mm) {
-		body->key.generation = address_space_generation(task);
-		body->outcome = outcome;
-		user = collect_saved_user_stack(ctx, task, cpu, off_cpu_by_tables);
-		if (outcome == OUTCOME_COMPLETE || user == OUTCOME_USER_DUMPED)
-			outcome = user;
-	}
-	body->outcome = outcome;
-	outcome = count(cpu, body, ns);
+		cpu->body.outcome = collect_kernel_stack(ctx, &cpu->body);
+	add_user_stack(ctx, task, cpu);
+	outcome = count(cpu, &cpu->body, ns);
 	if (outcome < OUTCOME_LOST_COUNTS_FULL)
 		time->stacked_ns += ns;
 	return outcome;
@@ -270,6 +286,7 @@ static __always_inline void dump_blocked(struct stack_dump *dump, struct task_st
 	dump->key.generation = 0;
 	dump->key.kernel_stack_id = 0;
 	dump->key.user_stack_id = now; /* like no other */
+	dump->key.waker_id = 0;
 	dump->time_ns = now;
 	dump->outcome = OUTCOME_COMPLETE;
 	dump->kernel_frames = 0;

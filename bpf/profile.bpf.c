@@ -152,6 +152,15 @@ static __always_inline enum outcome collect_user_stack_by_helper(void *ctx, stru
 	return OUTCOME_USER_UNKNOWN;
 }
 
+/* Of a key whose stack ids are known. */
+static __always_inline void identify_waker(struct counts_key *key)
+{
+	__u64 hash = hash_step(1, (__u64)key->tgid << 32 | key->tid);
+
+	hash = hash_step(hash_step(hash, key->generation), key->kernel_stack_id);
+	key->waker_id = hash_step(hash, key->user_stack_id);
+}
+
 /* By frame pointers alone, for kernels without bpf_loop and for --unwind fp. */
 static __always_inline enum outcome walk_by_frame_pointers(struct cpu_state *cpu)
 {
@@ -200,6 +209,8 @@ static __always_inline enum outcome dump_stack(struct cpu_state *cpu,
 	walk->hash =
 	    hash_step(hash_step(hash_step(2, walk->regs.ip), walk->regs.sp), walk->regs.fp);
 	body->key.user_stack_id = hash_step(walk->hash, OUTCOME_USER_DUMPED);
+	if (body->key.kind == KIND_WAKER)
+		identify_waker(&body->key);
 	dump->key = body->key;
 	dump->time_ns = bpf_ktime_get_ns();
 	dump->regs = walk->regs;
@@ -364,6 +375,7 @@ static __always_inline void begin_body(struct stack_body *body, __u32 tgid, __u3
 	body->key.generation = 0;
 	body->key.kernel_stack_id = 0;
 	body->key.user_stack_id = 0;
+	body->key.waker_id = 0;
 	body->kernel_frames = 0;
 	body->user_frames = 0;
 }
@@ -411,6 +423,7 @@ static __always_inline int run(struct perf_event_context *ctx, bool by_tables)
 }
 
 #include "off_cpu.h"
+#include "wakers.h"
 
 SEC("perf_event")
 int on_cpu(struct perf_event_context *ctx)

@@ -61,6 +61,7 @@ enum outcome {
 enum kind {
 	KIND_ON_CPU,
 	KIND_OFF_CPU, /* blocked */
+	KIND_WAKER,   /* nothing: the stack of who ended a block */
 };
 
 /* Whose samples are taken. */
@@ -78,8 +79,9 @@ struct counts_key {
 	__u32 generation;      /* changes with exec and with what executable memory is mapped */
 	__u64 kernel_stack_id; /* hash of the kernel frames, 0 if there are none */
 	__u64 user_stack_id;   /* hash of the user frames and of how their walk ended, or 0 */
+	__u64 waker_id; /* hash of the waker's key, or 0: of a block, and of the waker itself */
 };
-_Static_assert(sizeof(struct counts_key) == 32, "counts_key has padding");
+_Static_assert(sizeof(struct counts_key) == 40, "counts_key has padding");
 
 struct counts_value {
 	__u64 samples;
@@ -98,7 +100,7 @@ struct stack_body {
 	__u16 user_frames;
 	__u64 frames[FRAMES_CAPACITY]; /* kernel frames, then user frames */
 };
-_Static_assert(sizeof(struct stack_body) == 48 + 8 * FRAMES_CAPACITY, "stack_body has padding");
+_Static_assert(sizeof(struct stack_body) == 56 + 8 * FRAMES_CAPACITY, "stack_body has padding");
 
 /*
  * Unwind tables. A process is a sorted array of its executable mappings. A mapping leads to the
@@ -256,6 +258,7 @@ struct thread_time {
 	__u64 runnable_ns;  /* of which it waited for a CPU */
 	__u64 stacked_ns;   /* of which is counted under a stack */
 	__u64 run_delay_ns; /* the scheduler's sum at the last look */
+	__u64 waker_id;	    /* of who ended the block that is about to be counted */
 	__u32 state;	    /* enum thread_state */
 	__u32 task_state;   /* TASK_* bits with which it left the CPU */
 	__u32 changes;	    /* odd while a switch changes this */
@@ -289,10 +292,11 @@ struct thread_flush {
 	struct blocked_thread blocked;
 };
 
-/* The sampler interrupts the scheduler's hook: each has its own space. */
+/* They interrupt each other: each has its own space. */
 enum cpu_state_index {
 	CPU_STATE_SAMPLER,
 	CPU_STATE_SCHEDULER,
+	CPU_STATE_WAKER,
 	CPU_STATES,
 };
 

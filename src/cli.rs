@@ -25,12 +25,14 @@ Examples:
   profiler record -p 1234,1300 -F 999       two processes at 999 Hz, until Ctrl-C
   profiler record -G /system.slice/nginx.service -d 1m
   profiler record -C 0-3 -K -d 5s           kernel stacks of four CPUs
-  profiler record --off-cpu -p 1234 -d 10s  where a process runs, and where it waits";
+  profiler record --off-cpu -p 1234 -d 10s  where a process runs, and where it waits
+  profiler record --off-cpu-only --wakers   where threads wait, and who wakes them";
 
 const FLAMEGRAPH_EXAMPLES: &str = "\
 Examples:
   profiler flamegraph                       output.pb.gz into flamegraph.svg
   profiler flamegraph --inverted            roots on top (icicle)
+  profiler flamegraph --focus '^malloc$'    only stacks with this function
   profiler flamegraph --reverse             merged from the leaf: which functions are hot, then who calls them
   profiler flamegraph other.pb.gz -o - --title 'Before' > before.svg";
 
@@ -103,12 +105,16 @@ pub struct RecordArgs {
     pub kernel_stacks_only: bool,
 
     /// Record blocked time too: where threads wait, for how long, beside where they run
-    #[arg(long, conflicts_with = "cpu")]
+    #[arg(long, conflicts_with = "cpu", group = "blocked")]
     pub off_cpu: bool,
 
     /// Record blocked time alone
-    #[arg(long, conflicts_with_all = ["cpu", "include_idle"])]
+    #[arg(long, conflicts_with_all = ["cpu", "include_idle"], group = "blocked")]
     pub off_cpu_only: bool,
+
+    /// Of blocked time record who ended it, too: the waker's stack, drawn above the blocked one
+    #[arg(long, requires = "blocked")]
+    pub wakers: bool,
 
     /// Shortest block that gets a stack; shorter ones are added up by thread. 0 takes all
     #[arg(long, value_name = "DUR", default_value = "1ms", value_parser = parse_block)]
@@ -189,6 +195,14 @@ pub struct ViewArgs {
     /// each process, drawn narrow, with their number and time in its name
     #[arg(long)]
     pub hide_idle: bool,
+
+    /// Only stacks with a frame whose name matches this regular expression
+    #[arg(long, value_name = "REGEX")]
+    pub focus: Option<String>,
+
+    /// Only stacks without such a frame
+    #[arg(long, value_name = "REGEX")]
+    pub ignore: Option<String>,
 
     /// Put the values of these labels below the stack's root, as go tool pprof does; an empty
     /// list puts none

@@ -201,6 +201,8 @@ pub enum Kind {
     OnCpu,
     /// Blocked: from switch to switch.
     OffCpu,
+    /// None: the stack of who ended a block.
+    Waker,
 }
 
 /// Under what samples are counted in the kernel.
@@ -218,6 +220,8 @@ pub struct CountKey {
     pub kernel_stack_id: u64,
     /// Hash of the user stack, or 0.
     pub user_stack_id: u64,
+    /// Of a block, who ended it, or 0; of a waker, itself.
+    pub waker_id: u64,
 }
 
 /// The frames behind a key, leaf first.

@@ -75,6 +75,7 @@ impl Plan {
                 min_ns: nanoseconds(args.min_block),
                 max_ns: args.max_block.map_or(u64::MAX, nanoseconds),
                 states: args.state.unwrap_or(u32::MAX),
+                wakers: args.wakers,
             }),
             tables: None,
         };
@@ -89,6 +90,11 @@ impl Plan {
             },
         };
         Ok(Self { config, cpus, online, walk_by_tables, watched })
+    }
+
+    /// Whether stacks may come from any process: a waker is seldom one that was asked for.
+    pub fn models_everything(&self) -> bool {
+        self.config.filter == Filter::Everything || self.config.off_cpu.is_some_and(|off_cpu| off_cpu.wakers)
     }
 }
 

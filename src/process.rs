@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::event::{Event, Ksymbol, Mmap, Stack, Truncation};
+use crate::event::{Event, Kind, Ksymbol, Mmap, Stack, Truncation};
 use crate::objects::{ObjectId, Objects, Root};
 
 /// An address, independent of the process it was seen in.
@@ -64,6 +64,8 @@ struct Process {
     jit: Option<ObjectId>,
     first_exited: bool,
     exited_ns: Option<u64>,
+    /// It was announced by [`Processes::follow`], or forked by one that was.
+    followed: bool,
 }
 
 /// A process as it once was.
@@ -106,7 +108,7 @@ impl Processes {
 
     /// Models this process and its children although not everything is modelled.
     pub fn follow(&mut self, tgid: u32) {
-        self.processes.entry(tgid).or_insert_with(Process::unknown);
+        self.processes.entry(tgid).or_insert_with(Process::unknown).followed = true;
     }
 
     /// Largest number of processes that were held at once.
@@ -249,7 +251,7 @@ impl Processes {
 
     /// Number of modelled processes that have not exited.
     pub fn living(&self) -> usize {
-        self.processes.values().filter(|process| process.exited_ns.is_none()).count()
+        self.processes.values().filter(|process| process.followed && process.exited_ns.is_none()).count()
     }
 
     /// A process as it is now, for a stack that can be resolved only later.
@@ -278,6 +280,9 @@ impl Processes {
             Some(process) => {
                 let thread = process.threads.get(&stack.key.tid).unwrap_or(&process.comm);
                 (Rc::clone(&process.comm), Rc::clone(thread))
+            }
+            None if stack.key.kind == Kind::Waker && stack.key.tgid == 0 => {
+                ("[interrupt]".into(), "[interrupt]".into())
             }
             None if stack.key.tgid == 0 => ("swapper".into(), "swapper".into()),
             None => (Rc::clone(&unknown), unknown),
@@ -344,6 +349,7 @@ impl Process {
             jit: None,
             first_exited: false,
             exited_ns: None,
+            followed: false,
         }
     }
 

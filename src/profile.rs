@@ -87,6 +87,10 @@ pub struct Location {
     pub lines: Vec<Line>,
 }
 
+/// Name of the frame between the stack of a thread that was blocked and, towards the leaf, the stack
+/// of who woke it.
+pub const WAKER_SEPARATOR: &str = "--";
+
 /// A label's value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LabelValue {

@@ -106,6 +106,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     summary.incomplete = std::mem::take(&mut finished.samples.incomplete);
     if let Some(blocks) = &mut summary.blocks {
         blocks.stacks = std::mem::take(&mut finished.blocks);
+        blocks.wakers = std::mem::take(&mut finished.wakings);
         blocks.threads = finished.threads;
     }
     finished.profile.time_ns = unix_ns(start_ns);
@@ -304,7 +305,7 @@ impl Machine {
 }
 
 fn processes(plan: &Plan) -> Processes {
-    let mut processes = Processes::new(plan.config.filter == Filter::Everything);
+    let mut processes = Processes::new(plan.models_everything());
     match &plan.config.filter {
         Filter::Everything => {}
         Filter::Processes(ids) => ids.iter().for_each(|&tgid| processes.follow(tgid)),
@@ -316,6 +317,7 @@ fn processes(plan: &Plan) -> Processes {
 /// What runs already, as the events that led to it.
 fn snapshot(plan: &Plan) -> Vec<Timed> {
     let processes = match &plan.config.filter {
+        _ if plan.models_everything() => proc::processes(),
         Filter::Everything => proc::processes(),
         Filter::Processes(ids) => ids.clone(),
         Filter::Threads(_) => plan.watched.clone(),

@@ -144,7 +144,7 @@ impl Summary {
             let _ = writeln!(text, "  {label:7} {:5.1}%  {name}", share(*samples as f64, taken as f64));
         }
         if let Some(blocks) = &self.blocks {
-            let incomplete: u64 = blocks.stacks.incomplete.values().sum();
+            let incomplete = blocks.stacks.incomplete();
             let _ = writeln!(
                 text,
                 "  blocked {} times long enough (complete {} + incomplete {incomplete}), lost {}; {} short or runnable; {} threads{}; seen at {}",
@@ -160,6 +160,16 @@ impl Summary {
                 },
                 blocks.hook,
             );
+            let Blocks { wakers, wakers_lost, .. } = blocks;
+            if wakers.complete + wakers.incomplete() + wakers_lost > 0 {
+                let _ = writeln!(
+                    text,
+                    "  woken   by {} stacks (complete {} + incomplete {}), lost {wakers_lost}",
+                    thousands(wakers.complete + wakers.incomplete()),
+                    thousands(wakers.complete),
+                    wakers.incomplete(),
+                );
+            }
         }
         if let Some(tables) = self.tables {
             let _ = write!(

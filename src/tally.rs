@@ -13,8 +13,11 @@ use crate::objects::{ObjectId, Objects, Source};
 use crate::process::{Location, Resolved};
 use crate::profile::{
     Label, LabelValue, LabelsId, Location as ProfileLocation, LocationId, Mapping, MappingId, Profile,
-    StackId,
+    StackId, WAKER_SEPARATOR,
 };
+
+/// Values of blocks.
+const BLOCKED: [&str; 2] = ["off_cpu_events", "off_cpu"];
 
 /// A stack that arrived, as the profile holds it.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,12 @@ pub struct Tally {
     pub samples: Wholeness,
     /// The same of blocks.
     pub blocks: Wholeness,
+    /// The same of wakers.
+    wakings: Wholeness,
+    /// Stacks of wakers, by their ids.
+    wakers: HashMap<u64, StackId>,
+    /// Blocks and nanoseconds by stack and waker, to be put together when all stacks are in.
+    woken: HashMap<(StackId, LabelsId, u64), [u64; 2]>,
     threads: usize,
     /// In words, the length from which on blocks have stacks; empty if there are none.
     threshold: String,
@@ -53,6 +62,11 @@ pub struct Wholeness {
 }
 
 impl Wholeness {
+    /// Those that are not whole.
+    pub fn incomplete(&self) -> u64 {
+        self.incomplete.values().sum()
+    }
+
     fn add(&mut self, truncation: Option<Truncation>, n: u64) {
         match truncation {
             None => self.complete += n,
@@ -83,8 +97,14 @@ impl Tally {
             // What was not asked for (-K, -U) has no frames, but it has time.
             frames.push(self.marker(if key.tgid == 0 { "[idle]" } else { "[not recorded]" }));
         }
+        if key.kind == Kind::Waker {
+            frames.push(self.marker(&resolved.thread_comm));
+        }
         let stack = self.profile.intern_stack(&frames);
         let labels = self.labels(key.tgid, key.tid, &resolved.comm, &resolved.thread_comm);
+        if key.kind == Kind::Waker {
+            self.wakers.insert(key.waker_id, stack);
+        }
         self.seen.insert(key, Seen { time_ns, stack, labels, truncation: resolved.truncation });
         if let Some(count) = self.orphans.remove(&key) {
             self.add(&count);
@@ -111,10 +131,31 @@ impl Tally {
         let Some(&seen) = self.seen.get(&count.key) else { return };
         let (wholeness, columns) = match count.key.kind {
             Kind::OnCpu => (&mut self.samples, ["samples", "cpu"]),
-            Kind::OffCpu => (&mut self.blocks, ["off_cpu_events", "off_cpu"]),
+            Kind::OffCpu => (&mut self.blocks, BLOCKED),
+            Kind::Waker => return self.wakings.add(seen.truncation, count.samples),
         };
         wholeness.add(seen.truncation, count.samples);
+        if count.key.waker_id != 0 {
+            let sum = self.woken.entry((seen.stack, seen.labels, count.key.waker_id)).or_default();
+            *sum = [sum[0] + count.samples, sum[1].saturating_add(count.time_ns)];
+            return;
+        }
         self.add_values(seen.stack, seen.labels, columns, [count.samples, count.time_ns]);
+    }
+
+    /// Puts wakers above the blocks that they ended: from the block's leaf over the waker's to its
+    /// root, which is where the cause lies.
+    fn join_wakers(&mut self) {
+        let separator = self.marker(WAKER_SEPARATOR);
+        let unknown = self.marker("[waker not recorded]");
+        for ((blocked, labels, waker), values) in std::mem::take(&mut self.woken) {
+            let waker = self.wakers.get(&waker).map(|&stack| self.profile.stack(stack));
+            let mut frames: Vec<LocationId> =
+                waker.unwrap_or(&[unknown]).iter().rev().copied().chain([separator]).collect();
+            frames.extend_from_slice(self.profile.stack(blocked));
+            let stack = self.profile.intern_stack(&frames);
+            self.add_values(stack, labels, BLOCKED, values);
+        }
     }
 
     fn add_values(&mut self, stack: StackId, labels: LabelsId, columns: [&str; 2], values: [u64; 2]) {
@@ -138,7 +179,7 @@ impl Tally {
             if ns > 0 {
                 let stack = [self.marker(marker)];
                 let stack = self.profile.intern_stack(&stack);
-                self.add_values(stack, labels, ["off_cpu_events", "off_cpu"], [0, ns]);
+                self.add_values(stack, labels, BLOCKED, [0, ns]);
             }
         }
         let stack = [self.marker("[thread]")];
@@ -174,12 +215,16 @@ impl Tally {
             self.stack(u64::MAX, count.key, &resolved, objects);
             self.add(&count);
         }
+        if !self.woken.is_empty() {
+            self.join_wakers();
+        }
         let object_of = self.mappings.iter().map(|(&object, &mapping)| (mapping, object)).collect();
         let mut finished = Finished {
             profile: self.profile,
             object_of,
             samples: self.samples,
             blocks: self.blocks,
+            wakings: self.wakings,
             threads: self.threads,
         };
         finished.main_binary_first(objects);
@@ -240,6 +285,8 @@ pub struct Finished {
     pub samples: Wholeness,
     /// The same of blocks.
     pub blocks: Wholeness,
+    /// The same of wakers.
+    pub wakings: Wholeness,
     /// Threads whose time was kept.
     pub threads: usize,
 }

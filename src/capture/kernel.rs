@@ -35,18 +35,21 @@ pub fn lacks_for_off_cpu() -> Option<&'static str> {
     (running()? < [5, 18, 0]).then_some("the thread's state in sched_switch (Linux 5.18)")
 }
 
-/// The first kernel symbol whose name is asked for: name and addresses.
-pub fn symbol(wanted: impl Fn(&str) -> bool) -> Option<(String, Range<u64>)> {
-    let text = fs::read_to_string("/proc/kallsyms").ok()?;
+/// The kernel's symbols whose names are asked for: names and addresses.
+pub fn symbols(wanted: impl Fn(&str) -> bool) -> Vec<(String, Range<u64>)> {
+    let text = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
     let mut lines = text.lines().filter_map(|line| {
         let (address, rest) = line.split_once(' ')?;
         let name = rest.split_whitespace().nth(1)?;
         Some((u64::from_str_radix(address, 16).ok()?, name))
     });
-    let (start, name) = lines.by_ref().find(|(_, name)| wanted(name))?;
-    // Symbols are in the order of their addresses; some share one.
-    let end = lines.map(|(address, _)| address).find(|&address| address > start)?;
-    Some((name.to_owned(), start..end))
+    let mut found = Vec::new();
+    while let Some((start, name)) = lines.by_ref().find(|(_, name)| wanted(name)) {
+        // Symbols are in the order of their addresses; some share one.
+        let end = lines.clone().map(|(address, _)| address).find(|&address| address > start);
+        found.extend(end.map(|end| (name.to_owned(), start..end)));
+    }
+    found
 }
 
 /// The upstream version of this kernel, if it tells.

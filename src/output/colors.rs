@@ -14,7 +14,7 @@ pub(super) type Rgb = [u8; 3];
 pub(super) const ROOT: Rgb = [238, 238, 238];
 
 /// Kinds with their word in the legend and the two colours between which their frames vary.
-const KINDS: [(FrameKind, &str, Rgb, Rgb); 9] = [
+const KINDS: [(FrameKind, &str, Rgb, Rgb); 10] = [
     (FrameKind::Process, "process", [221, 228, 238], [204, 214, 228]),
     (FrameKind::Kernel, "kernel", [250, 160, 92], [238, 134, 62]),
     (FrameKind::User, "user", [255, 231, 140], [247, 207, 98]),
@@ -23,6 +23,7 @@ const KINDS: [(FrameKind, &str, Rgb, Rgb); 9] = [
     (FrameKind::Bpf, "BPF", [218, 186, 250], [196, 156, 238]),
     (FrameKind::Unresolved, "unresolved", [206, 206, 206], [178, 178, 178]),
     (FrameKind::Blocked, "blocked", [178, 214, 252], [138, 188, 244]),
+    (FrameKind::Waker, "waker", [226, 208, 170], [208, 186, 140]),
     (FrameKind::Runnable, "runnable", [250, 176, 196], [244, 156, 182]),
 ];
 

@@ -66,6 +66,7 @@ fn palette(name: &str) -> Result<Option<Palette>> {
 fn inner_mark(kind: FrameKind) -> &'static str {
     match kind {
         FrameKind::Process | FrameKind::Blocked => "_[w]",
+        FrameKind::Waker => "_[j]",
         kind => annotation(kind),
     }
 }
@@ -170,6 +171,7 @@ fn draw(
     let in_legend = |kind| match kind {
         FrameKind::Process => true,
         FrameKind::Blocked | FrameKind::Runnable => blocked.is_some(),
+        FrameKind::Waker => folded.kinds().any(|(_, kind)| kind == FrameKind::Waker),
         _ => on_cpu,
     };
     Ok(if palette.is_none() { with_legend(svg, in_legend) } else { svg })

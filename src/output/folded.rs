@@ -17,7 +17,7 @@ use crate::cli::FoldedArgs;
 /// output cannot be written.
 pub fn run(args: &FoldedArgs) -> Result<()> {
     let view = super::open(&args.view)?;
-    let mark = if args.annotate { annotation } else { |_| "" };
+    let mark = if args.annotate { annotation } else { waker_annotation };
     let folded = frames::fold(&view.profile, view.index, None, &args.view.tagroot, mark)?;
     match write(&folded, BufWriter::new(io::stdout().lock())) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -34,6 +34,7 @@ pub(super) fn annotation(kind: FrameKind) -> &'static str {
         FrameKind::Kernel => "_[k]",
         FrameKind::Inlined => "_[i]",
         FrameKind::Jit => "_[j]",
+        FrameKind::Waker => "_[w]",
         FrameKind::Process
         | FrameKind::User
         | FrameKind::Bpf
@@ -41,6 +42,11 @@ pub(super) fn annotation(kind: FrameKind) -> &'static str {
         | FrameKind::Blocked
         | FrameKind::Runnable => "",
     }
+}
+
+/// Wakers are marked always: the same function may have slept and woken.
+fn waker_annotation(kind: FrameKind) -> &'static str {
+    if kind == FrameKind::Waker { annotation(kind) } else { "" }
 }
 
 fn write(folded: &Folded, mut out: impl Write) -> io::Result<()> {

@@ -13,7 +13,9 @@ use std::iter;
 use anyhow::{Result, ensure};
 
 use super::names::{FrameKind, address_name, escape, kind, mapping_kind};
-use crate::profile::{FunctionId, Interner, LabelValue, LabelsId, Location, LocationId, Profile};
+use crate::profile::{
+    FunctionId, Interner, LabelValue, LabelsId, Location, LocationId, Profile, WAKER_SEPARATOR,
+};
 
 /// Most frames of one stack, inlined ones included. Locations may expand to many lines each.
 const MAX_STACK: usize = 1 << 20;
@@ -51,14 +53,18 @@ pub fn fold(
     let mut total_frames = 0;
     for sample in profile.samples() {
         stack.clear();
-        folder.blocked = false;
+        folder.state = None;
         for key in tagroot {
             if let Some(value) = tag(profile, sample.labels, key) {
                 stack.push(folder.intern(&value, FrameKind::Process)?);
             }
         }
-        folder.blocked = blocked.is_some_and(|at| sample.values[at] != 0);
+        let is_blocked = blocked.is_some_and(|at| sample.values[at] != 0);
+        folder.state = is_blocked.then_some(FrameKind::Blocked);
         for &at in profile.stack(sample.stack).iter().rev() {
+            if folder.is_separator(at) {
+                folder.state = Some(FrameKind::Waker);
+            }
             stack.extend_from_slice(folder.location(at)?);
             ensure!(
                 stack.len() <= MAX_STACK,
@@ -97,12 +103,13 @@ struct Folder<'a> {
     folded: Folded,
     names_bytes: usize,
     mapping_kinds: Vec<FrameKind>,
-    /// Whether the frames to come are of a thread that is blocked.
-    blocked: bool,
+    /// What the frames to come are, whatever their code: of a thread that is blocked, or of the one
+    /// that woke it.
+    state: Option<FrameKind>,
     /// Frames of functions that are inlined, or else lie in a mapping of a kind or in none.
     functions: HashMap<(FunctionId, Option<FrameKind>), u32>,
-    /// Frames of locations, root first; second, those of blocked threads.
-    locations: [Vec<Option<Box<[u32]>>>; 2],
+    /// Frames of locations, root first: by themselves, in threads that are blocked, in wakers.
+    locations: [Vec<Option<Box<[u32]>>>; 3],
 }
 
 impl<'a> Folder<'a> {
@@ -113,7 +120,7 @@ impl<'a> Folder<'a> {
             folded: Folded::default(),
             names_bytes: 0,
             mapping_kinds: profile.mappings.iter().map(|it| mapping_kind(&it.path)).collect(),
-            blocked: false,
+            state: None,
             functions: HashMap::new(),
             locations: std::array::from_fn(|_| vec![None; profile.locations.len()]),
         }
@@ -123,8 +130,7 @@ impl<'a> Folder<'a> {
         let kind = match kind {
             FrameKind::Unresolved if name == "[runnable]" => FrameKind::Runnable,
             FrameKind::Process => kind,
-            _ if self.blocked => FrameKind::Blocked,
-            _ => kind,
+            _ => self.state.unwrap_or(kind),
         };
         let mut text = escape(name);
         text.push_str((self.mark)(kind));
@@ -144,8 +150,19 @@ impl<'a> Folder<'a> {
         Ok(at as u32)
     }
 
+    /// Whether a waker's stack follows.
+    fn is_separator(&self, at: LocationId) -> bool {
+        let location = self.profile.location(at);
+        location.mapping.is_none()
+            && matches!(&location.lines[..], [line] if self.profile.function(line.function).name == WAKER_SEPARATOR)
+    }
+
     fn location(&mut self, at: LocationId) -> Result<&[u32]> {
-        let known = usize::from(self.blocked);
+        let known = match self.state {
+            None => 0,
+            Some(FrameKind::Waker) => 2,
+            Some(_) => 1,
+        };
         if self.locations[known][at.index()].is_none() {
             let frames = self.frames(self.profile.location(at))?;
             self.locations[known][at.index()] = Some(frames.into());
@@ -163,11 +180,15 @@ impl<'a> Folder<'a> {
         for line in inlined.iter().rev() {
             frames.push(self.function(line.function, Some(FrameKind::Inlined))?);
         }
+        if self.state == Some(FrameKind::Waker) {
+            // These go from the leaf to the root.
+            frames.reverse();
+        }
         Ok(frames)
     }
 
     fn function(&mut self, at: FunctionId, place: Option<FrameKind>) -> Result<u32> {
-        let place_or_state = if self.blocked { Some(FrameKind::Blocked) } else { place };
+        let place_or_state = self.state.or(place);
         if let Some(&frame) = self.functions.get(&(at, place_or_state)) {
             return Ok(frame);
         }

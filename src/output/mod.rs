@@ -3,6 +3,7 @@
 mod colors;
 pub mod file;
 pub mod flamegraph;
+mod focus;
 pub mod folded;
 pub mod frames;
 mod idle;
@@ -65,6 +66,9 @@ fn open(view: &ViewArgs) -> Result<View> {
         );
     }
     let is_blocked = ["off_cpu", "wall"].contains(&names[index]);
+    if view.focus.is_some() || view.ignore.is_some() {
+        focus::keep(&mut profile, view.focus.as_deref(), view.ignore.as_deref())?;
+    }
     if view.hide_idle {
         idle::fold(&mut profile, index);
     }

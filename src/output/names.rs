@@ -21,6 +21,8 @@ pub enum FrameKind {
     Unresolved,
     /// A frame of a thread that is blocked, whatever its code.
     Blocked,
+    /// A frame of a thread that woke a blocked one.
+    Waker,
     /// No function: a thread that waits for a CPU.
     Runnable,
 }

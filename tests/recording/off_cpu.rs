@@ -112,6 +112,56 @@ fn every_way_to_wait() {
     closes(&test, &threads(&test));
 }
 
+/// Who wakes whom in samples/blocking.c its text says.
+#[test]
+fn wakers_are_found() {
+    let Some(test) = Test::new("off-cpu-wakers") else { return };
+    let program = test.compile("samples/blocking.c", "blocking", &["-fomit-frame-pointer", "-pthread"]);
+    let dir = test.dir.to_str().unwrap();
+    test.start(&["--off-cpu", "--wakers", "--", &program, "2", dir]).finish_off_cpu();
+    let blocks = Blocks::of(&test, &[]);
+    for (function, waker, comm) in [
+        ("in_pipe_read", "main_[w]", "blocking_[w]"),
+        ("in_poll", "main_[w]", "blocking_[w]"),
+        ("in_epoll", "main_[w]", "blocking_[w]"),
+        ("in_mutex", "hold_[w]", "holder_[w]"),
+        ("in_nanosleep", "try_to_wake_up_[w]", "[interrupt]_[w]"),
+    ] {
+        let all = blocks.total(|stack| has(stack, function));
+        let woken = blocks.total(|stack| {
+            let at = |name: &str| stack.iter().position(|frame| frame == name);
+            let order = [function, "--_[w]", "try_to_wake_up_[w]", waker, comm].map(at);
+            order.is_sorted() && order[0].is_some() && order[4] == Some(stack.len() - 1)
+        });
+        test.tell(&format!("{function}: {:.1} % by {waker}", 100.0 * woken as f64 / all as f64));
+        assert!(all > 500_000_000 && woken as f64 >= 0.98 * all as f64, "{function}: {woken} of {all}");
+    }
+    closes(&test, &threads(&test));
+}
+
+/// The waker is not of those that were asked for.
+#[test]
+fn wakers_of_another_process() {
+    let Some(test) = Test::new("off-cpu-waker") else { return };
+    let write = "import os, time\ndef tick():\n  os.write(1, b'x')\n  time.sleep(.005)\nwhile True: tick()";
+    let mut writer = Command::new("python3");
+    let mut writer = spawn(writer.args(["-c", write]).stdout(std::process::Stdio::piped()));
+    let pipe = writer.0.stdout.take().unwrap();
+    let reader = Command::new("cat").stdin(pipe).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let reader = crate::common::Guarded(reader);
+    sleep(Duration::from_millis(100));
+    let pid = reader.0.id().to_string();
+    test.start(&["--off-cpu-only", "--wakers", "-p", &pid, "-d", "2s"]).finish_off_cpu();
+    let blocks = Blocks::of(&test, &[]);
+    let all = blocks.total(|stack| has(stack, "vfs_read"));
+    let woken = blocks.total(|stack| {
+        stack.ends_with(&["_start_[w]".to_owned(), "python3_[w]".to_owned()])
+            && stack.iter().any(|frame| frame.contains("write_[w]"))
+    });
+    assert!(all > 1_800_000_000 && woken as f64 >= 0.98 * all as f64, "{woken} of {all}: {:?}", blocks.0);
+    assert!(blocks.total(|stack| stack[0] != "cat") == 0);
+}
+
 #[test]
 fn short_blocks_are_added_up() {
     let Some(test) = Test::new("off-cpu-short") else { return };

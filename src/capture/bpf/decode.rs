@@ -29,11 +29,13 @@ pub(super) fn count_key(key: &abi::counts_key) -> CountKey {
         tid: key.tid,
         kind: match abi::kind(key.kind) {
             abi::kind::KIND_OFF_CPU => Kind::OffCpu,
+            abi::kind::KIND_WAKER => Kind::Waker,
             _ => Kind::OnCpu,
         },
         generation: key.generation,
         kernel_stack_id: key.kernel_stack_id,
         user_stack_id: key.user_stack_id,
+        waker_id: key.waker_id,
     }
 }
 

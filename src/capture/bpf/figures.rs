@@ -37,6 +37,10 @@ pub struct Blocks {
     pub lost: u64,
     /// All other returns.
     pub short: u64,
+    /// Wake-ups by how whole the wakers' stacks are.
+    pub wakers: Wholeness,
+    /// Those whose stacks there was no room for.
+    pub wakers_lost: u64,
     /// Threads that ended, and whose time there was no room for.
     pub threads_lost: u64,
     /// Counted ones by how whole their stacks are, and those that had not ended.
@@ -87,6 +91,17 @@ impl Sampler {
             }
             blocks.threads_lost += state.threads_lost;
         }
+        let key = abi::cpu_state_index::CPU_STATE_WAKER.0.to_ne_bytes();
+        let states = self.skeleton.maps.cpu_states.lookup_percpu(&key, MapFlags::ANY)?;
+        for bytes in states.unwrap_or_default() {
+            let state: abi::cpu_state = plain(&bytes);
+            let lost = state
+                .outcomes
+                .iter()
+                .zip(0..)
+                .filter(|(_, index)| matches!(outcome(*index), Outcome::Lost(_)));
+            blocks.wakers_lost += lost.map(|(runs, _)| runs).sum::<u64>();
+        }
         Ok(Some(blocks))
     }
 
@@ -106,6 +121,7 @@ impl Sampler {
             &progs.returned,
             &progs.returned_by_kprobe,
             &progs.follow_newborn,
+            &progs.waking,
         ] {
             let sampler =
                 program.name() == progs.on_cpu.name() || program.name() == progs.on_cpu_by_tables.name();

@@ -23,7 +23,7 @@ use libbpf_rs::{
 };
 
 use crate::capture::kernel;
-use crate::event::{Count, Dump, Event, Kind, Stack, Timed};
+use crate::event::{Count, Dump, Event, Stack, Timed};
 
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
 mod skeleton {
@@ -357,13 +357,9 @@ impl Sampler {
         let mut received = self.received.borrow_mut();
         if let Some(hooks) = &self.hooks {
             for Timed { event, .. } in received.iter_mut() {
-                match event {
-                    Event::Stack(Stack { key, kernel, .. }) | Event::Dump(Dump { key, kernel, .. })
-                        if key.kind == Kind::OffCpu =>
-                    {
-                        hooks.trim(kernel);
-                    }
-                    _ => {}
+                if let Event::Stack(Stack { key, kernel, .. }) | Event::Dump(Dump { key, kernel, .. }) = event
+                {
+                    hooks.trim(key, kernel);
                 }
             }
         }

@@ -11,7 +11,7 @@ use super::decode::{dump_event, plain, thread_time};
 use super::skeleton::OpenProfileSkel;
 use super::{Sampler, abi, with_log};
 use crate::capture::kernel;
-use crate::event::{Count, Dump, ThreadTime, Timed};
+use crate::event::{Count, CountKey, Dump, Kind, ThreadTime, Timed};
 
 /// Which blocks get a stack; all others are added up by thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct OffCpu {
     pub max_ns: u64,
     /// `TASK_*` bits, by include/linux/sched.h.
     pub states: u32,
+    /// Take the stacks of those who end blocks, too.
+    pub wakers: bool,
 }
 
 /// Where a thread is seen to return from a block.
@@ -41,7 +43,9 @@ impl ReturnHook {
         if btf.windows(name.len()).any(|window| window == name) {
             return Ok(Self::SchedExit);
         }
-        match kernel::symbol(|name| name.split('.').next() == Some("finish_task_switch")) {
+        let switches =
+            |name: &str| name.split('.').next() == Some("finish_task_switch") && !name.ends_with(".cold");
+        match kernel::symbols(switches).pop() {
             Some((name, _)) => Ok(Self::Kprobe(name)),
             None => bail!(
                 "this kernel has no hook behind a switch, neither the tracepoint sched_exit_tp (Linux 6.18) nor the function finish_task_switch: --off-cpu cannot work"
@@ -61,8 +65,13 @@ impl ReturnHook {
 /// What the scheduler's hooks were loaded with.
 pub(super) struct Hooks {
     pub(super) returned: ReturnHook,
+    wakers: bool,
     /// Code of `__schedule()`, above which kernel stacks show the hooks themselves.
-    pub(super) schedule: Range<u64>,
+    schedule: Vec<Range<u64>>,
+    /// Code of `try_to_wake_up()`, the same for those who wake.
+    wake_up: Vec<Range<u64>>,
+    /// Where interrupts enter: below is what they interrupted.
+    interrupts: Vec<Range<u64>>,
 }
 
 /// Sets up what the object needs for time off the CPU, or leaves all of it out.
@@ -77,6 +86,7 @@ pub(super) fn configure(
     programs.into_iter().for_each(|program| program.set_autoload(wanted.is_some()));
     progs.returned.set_autoload(false);
     progs.returned_by_kprobe.set_autoload(false);
+    progs.waking.set_autoload(wanted.is_some_and(|wanted| wanted.wakers));
     let Some(wanted) = wanted else {
         open.maps.thread_times.set_autocreate(false)?;
         return Ok(None);
@@ -94,18 +104,45 @@ pub(super) fn configure(
     (knobs.min_block_ns, knobs.max_block_ns) = (wanted.min_ns, wanted.max_ns);
     knobs.block_states = wanted.states;
     knobs.off_cpu_by_tables = tables;
-    let schedule = kernel::symbol(|name| name == "__schedule").map_or(0..0, |(_, range)| range);
-    Ok(Some(Hooks { returned, schedule }))
+    if let Some((_, entry)) = kernel::symbols(|name| name == "asm_exc_page_fault").pop() {
+        (knobs.page_fault_start, knobs.page_fault_end) = (entry.start, entry.end);
+    }
+    let code = |wanted: &dyn Fn(&str) -> bool| {
+        kernel::symbols(wanted).into_iter().map(|(_, range)| range).collect::<Vec<_>>()
+    };
+    Ok(Some(Hooks {
+        returned,
+        wakers: wanted.wakers,
+        schedule: code(&|name| name == "__schedule"),
+        wake_up: code(&|name| name == "try_to_wake_up"),
+        interrupts: code(&|name| {
+            name.starts_with("asm_sysvec_")
+                || ["asm_common_interrupt", "handle_softirqs", "__do_softirq", "el1h_64_irq"].contains(&name)
+        }),
+    }))
 }
 
 /// Ring for threads that end: 8,000 of them.
 const RECORDS_BYTES: u32 = 1 << 20;
 
 impl Hooks {
-    /// The hooks' own frames lie above the switch.
-    pub(super) fn trim(&self, kernel: &mut Vec<u64>) {
-        if let Some(at) = kernel.iter().take(10).position(|frame| self.schedule.contains(frame)) {
+    /// The hooks' own frames lie above the switch, or above the wake-up; what an interrupt came upon
+    /// did not wake anybody.
+    pub(super) fn trim(&self, key: &CountKey, kernel: &mut Vec<u64>) {
+        let within = |code: &[Range<u64>], frame: &u64| code.iter().any(|range| range.contains(frame));
+        let hooked = match key.kind {
+            Kind::OnCpu => return,
+            Kind::OffCpu => &self.schedule,
+            Kind::Waker => &self.wake_up,
+        };
+        if let Some(at) = kernel.iter().take(10).position(|frame| within(hooked, frame)) {
             kernel.drain(..at);
+        }
+        if key.kind == Kind::Waker
+            && key.tgid == 0
+            && let Some(at) = kernel.iter().position(|frame| within(&self.interrupts, frame))
+        {
+            kernel.truncate(at + 1);
         }
     }
 
@@ -118,7 +155,12 @@ impl Hooks {
             ReturnHook::SchedExit => progs.returned.attach(),
             ReturnHook::Kprobe(function) => progs.returned_by_kprobe.attach_kprobe(false, function),
         };
-        Ok(vec![newborn, switched, returned.map_err(|error| failed(error, self.returned.name()))?])
+        let mut links =
+            vec![newborn, switched, returned.map_err(|error| failed(error, self.returned.name()))?];
+        if self.wakers {
+            links.push(progs.waking.attach().map_err(|error| failed(error, "sched_waking"))?);
+        }
+        Ok(links)
     }
 }
 
@@ -148,7 +190,7 @@ impl Sampler {
                 threads.read_exact(&mut blocked).context(failed)?;
                 let blocked: abi::blocked_thread = plain(&blocked);
                 stack = dump_event(&blocked.dump).map(|mut dump| {
-                    hooks.trim(&mut dump.kernel);
+                    hooks.trim(&dump.key, &mut dump.kernel);
                     let count = Count { key: dump.key, samples: 1, time_ns: blocked.blocked_ns };
                     (dump, count)
                 });
