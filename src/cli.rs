@@ -15,6 +15,7 @@ Examples:
   profiler flamegraph                       output.pb.gz into flamegraph.svg
   profiler flamegraph --type off-cpu        where they waited; --type wall for both
   profiler threads                          each thread's time, on the CPU and off it
+  profiler stats                            what every BPF program on the machine costs
   profiler folded | grep -c malloc          folded stacks, one a line, root first
   go tool pprof -http=: output.pb.gz        the same file in the standard viewer";
 
@@ -35,6 +36,14 @@ Examples:
   profiler flamegraph --focus '^malloc$'    only stacks with this function
   profiler flamegraph --reverse             merged from the leaf: which functions are hot, then who calls them
   profiler flamegraph other.pb.gz -o - --title 'Before' > before.svg";
+
+const STATS_EXAMPLES: &str = "\
+Examples:
+  profiler stats                            what every BPF program costs, measured for 1 s
+  profiler stats -d 10s -n 5 --sort avg     the five whose runs take longest, over 10 s
+  profiler stats --interval 2s              again and again, until Ctrl-C
+  profiler stats --type xdp -o json         XDP programs, for other programs
+  profiler stats -d 0 --name '^sd_'         what has been counted so far, without measuring";
 
 const TEMPLATE: &str = "{before-help}{about-with-newline}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
 
@@ -58,6 +67,8 @@ pub enum Command {
     Folded(FoldedArgs),
     /// Print where each thread's time went: on the CPU, waiting for one, blocked
     Threads(ThreadsArgs),
+    /// Print what every BPF program on the machine costs (needs root)
+    Stats(StatsArgs),
     /// Print how the stack is unwound at each instruction of a file
     #[command(hide = true)]
     UnwindTable(UnwindTableArgs),
@@ -318,6 +329,71 @@ pub struct FlamegraphArgs {
     pub notes: Option<String>,
 }
 
+/// Options of `profiler stats`.
+#[derive(Args, Debug)]
+#[command(before_help = STATS_EXAMPLES, help_template = TEMPLATE)]
+pub struct StatsArgs {
+    /// How long to measure: 10s, 500ms, or seconds. Default is 1s; with --interval, until Ctrl-C. 0
+    /// prints what was counted since each program was loaded, as far as anybody had statistics on
+    #[arg(short, long, value_name = "DUR", value_parser = parse_window)]
+    pub duration: Option<Duration>,
+
+    /// Measure again and again, each time for so long; on a terminal, in place
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub interval: Option<Duration>,
+
+    /// Print at most so many programs; totals are of all
+    #[arg(short = 'n', long, value_name = "ROWS")]
+    pub rows: Option<usize>,
+
+    /// By what to sort, the most first; id and name rise
+    #[arg(long, value_name = "KEY", default_value = "runtime")]
+    pub sort: Sort,
+
+    /// Only programs whose name this regular expression finds
+    #[arg(long, value_name = "RE")]
+    pub name: Option<String>,
+
+    /// Only programs of this type, as bpftool spells it: kprobe, sched_cls, xdp, …
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+
+    /// Only programs that these processes keep
+    #[arg(short, long, value_name = "PID,…", value_delimiter = ',')]
+    pub pid: Vec<u32>,
+
+    /// In what form
+    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    pub output: Format,
+
+    /// Switch statistics on as for a kernel without BPF_ENABLE_STATS (for tests)
+    #[arg(long, hide = true)]
+    pub by_sysctl: bool,
+}
+
+/// Keys to sort programs by.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Sort {
+    Runtime,
+    Runcount,
+    Avg,
+    Cpu,
+    Memory,
+    Id,
+    Name,
+}
+
+/// Forms of statistics.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Format {
+    Table,
+    Json,
+    Csv,
+    Openmetrics,
+}
+
 /// Options of `profiler unwind-table`.
 #[derive(Args, Debug)]
 pub struct UnwindTableArgs {
@@ -346,6 +422,11 @@ fn parse_block(text: &str) -> Result<Duration, String> {
         }
     }
     parse_duration(text).map_err(|_| "expected a duration such as 1ms, 100us, 2s or 0".to_owned())
+}
+
+/// Parses a length of a window, which may be 0.
+fn parse_window(text: &str) -> Result<Duration, String> {
+    if text.trim() == "0" { Ok(Duration::ZERO) } else { parse_duration(text) }
 }
 
 /// Parses thread states as letters into bits of `TASK_*` (include/linux/sched.h).

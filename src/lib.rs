@@ -17,6 +17,8 @@
 //! [`unwind`] makes tables by which stacks are walked without frame pointers, as a pure function of a
 //! file; [`unwinding`] keeps them in the kernel in step with the processes.
 //!
+//! [`programs`] stands apart: what every BPF program on the machine costs, ours included.
+//!
 //! # The words
 //!
 //! *tgid* and *tid* are the kernel's process and thread ids. *Addresses* belong to a process,
@@ -36,6 +38,7 @@ pub mod output;
 pub mod plan;
 pub mod process;
 pub mod profile;
+pub mod programs;
 pub mod progress;
 pub mod record;
 pub mod signals;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use profiler::cli::{Cli, Command};
 use profiler::output::{flamegraph, folded, threads};
+use profiler::programs;
 use profiler::record;
 use profiler::unwind::show;
 
@@ -14,6 +15,7 @@ fn main() -> ExitCode {
         Command::Flamegraph(args) => flamegraph::run(&args).map(|()| 0),
         Command::Folded(args) => folded::run(&args).map(|()| 0),
         Command::Threads(args) => threads::run(&args).map(|()| 0),
+        Command::Stats(args) => programs::command::run(&args).map(|()| 0),
         Command::UnwindTable(args) => show::run(&args).map(|()| 0),
     };
     match result {

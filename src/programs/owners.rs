@@ -1,0 +1,165 @@
+//! Who keeps programs: processes by their descriptors, and files of the BPF file system.
+//!
+//! A process keeps a program by a descriptor of it, of a link that attaches it, or of a perf event
+//! that runs it. `/proc/PID/fd` tells which descriptor is what, its `fdinfo` of which program; perf
+//! events are asked for by [`sys::perf_event`], which tells where they run the program as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::sys::{self, Target};
+
+/// A process that keeps a program.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// Its id.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Whether it runs the profiler.
+    pub ours: bool,
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}({})", self.comm, self.pid)
+    }
+}
+
+/// What one look at all processes and files tells, by program.
+#[derive(Debug, Default)]
+pub struct Owners {
+    /// Processes.
+    pub processes: BTreeMap<u32, BTreeSet<Owner>>,
+    /// Files that a program or a link of it is pinned to.
+    pub pins: BTreeMap<u32, BTreeSet<PathBuf>>,
+    /// Where perf events run programs.
+    pub events: Vec<(u32, Target)>,
+    /// Processes whose descriptors we must not see.
+    pub unreadable: usize,
+}
+
+/// A descriptor by which a profiler only watches a program has this flag, which means nothing there:
+/// whoever looks on is not an owner.
+pub const WATCHING: nix::fcntl::OFlag = nix::fcntl::OFlag::O_NONBLOCK;
+
+impl Owners {
+    /// Looks at every process and every file of the mounted BPF file systems.
+    pub fn scan() -> Self {
+        let mut owners = Self::default();
+        let own = fs::metadata("/proc/self/exe").map(|exe| (exe.dev(), exe.ino())).ok();
+        for pid in crate::capture::proc::processes() {
+            let mut kept = BTreeSet::new();
+            let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+                // A process that has ended is none.
+                owners.unreadable += usize::from(Path::new(&format!("/proc/{pid}")).exists());
+                continue;
+            };
+            for fd in fds.flatten() {
+                let Ok(target) = fs::read_link(fd.path()) else { continue };
+                let Some(target) = target.to_str().and_then(|path| path.strip_prefix("anon_inode:")) else {
+                    continue;
+                };
+                let number = || fd.file_name().to_str()?.parse().ok();
+                match target.trim_matches(['[', ']']) {
+                    "bpf-prog" | "bpf_link" | "bpf-link" => {
+                        kept.extend(number().and_then(|fd| program_of(pid, fd)));
+                    }
+                    "perf_event" => {
+                        let event = number().and_then(|fd| sys::perf_event(pid, fd));
+                        kept.extend(event.as_ref().map(|(program, _)| *program));
+                        owners.events.extend(event);
+                    }
+                    _ => {}
+                }
+            }
+            if kept.is_empty() {
+                continue;
+            }
+            let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
+            let exe = fs::metadata(format!("/proc/{pid}/exe")).map(|exe| (exe.dev(), exe.ino())).ok();
+            let owner = Owner { pid, comm, ours: exe.is_some() && exe == own };
+            for program in kept {
+                owners.processes.entry(program).or_default().insert(owner.clone());
+            }
+        }
+        for mount in mounts("bpf") {
+            owners.find_pins(&mount);
+        }
+        owners
+    }
+
+    fn find_pins(&mut self, dir: &Path) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => self.find_pins(&path),
+                Ok(kind) if kind.is_file() => {
+                    let program = sys::open_pinned(&path).ok().and_then(|fd| pinned_program(&fd));
+                    if let Some(program) = program {
+                        self.pins.entry(program).or_default().insert(path);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The program of a descriptor of a program or of a link.
+fn program_of(pid: u32, fd: u32) -> Option<u32> {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
+    let flags = i32::from_str_radix(field(&info, "flags:")?, 8).ok()?;
+    // A link's descriptor is never one by which somebody watches.
+    if flags & WATCHING.bits() != 0 && field(&info, "link_id:").is_none() {
+        return None;
+    }
+    field(&info, "prog_id:")?.parse().ok()
+}
+
+fn pinned_program(fd: &OwnedFd) -> Option<u32> {
+    program_of(std::process::id(), fd.as_raw_fd() as u32)
+}
+
+/// What stands behind a name in the text of an `fdinfo`.
+pub fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// Where file systems of a type are mounted, as far as we see.
+pub fn mounts(kind: &str) -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines().filter_map(|line| mount_of(line, kind)).map(PathBuf::from).collect()
+}
+
+/// `36 35 98:0 /root /mount/point rw,noatime master:1 - ext4 /dev/root rw`: the mount point, if the
+/// type behind the dash is the one asked for. Spaces in it are written as `\040`.
+fn mount_of(line: &str, kind: &str) -> Option<String> {
+    let (fields, rest) = line.split_once(" - ")?;
+    (rest.split(' ').next() == Some(kind)).then_some(())?;
+    Some(fields.split(' ').nth(4)?.replace("\\040", " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_of_a_type() {
+        let line = "31 23 0:27 / /sys/fs/a\\040b rw,nosuid shared:9 - bpf bpf rw,mode=700";
+        assert_eq!(mount_of(line, "bpf").as_deref(), Some("/sys/fs/a b"));
+        assert_eq!(mount_of(line, "cgroup2"), None);
+        assert_eq!(mount_of("31 23 0:27 / /x - bpffs none rw", "bpf"), None);
+    }
+
+    #[test]
+    fn fields_of_fdinfo() {
+        let info = "pos:\t0\nflags:\t02000002\nprog_type:\t1\nprog_id:\t42\n";
+        assert_eq!(field(info, "prog_id:"), Some("42"));
+        assert_eq!(field(info, "link_id:"), None);
+    }
+}
