@@ -149,6 +149,11 @@ pub struct RecordArgs {
     #[arg(long, value_name = "HOW", default_value = "auto", hide_possible_values = true)]
     pub unwind: Unwind,
 
+    /// Leave out what BPF programs cost: the kernel counts their runs and time meanwhile, which takes
+    /// some 50 ns a run
+    #[arg(long)]
+    pub no_bpf_stats: bool,
+
     /// Where to write; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "output.pb.gz")]
     pub output: PathBuf,
@@ -192,8 +197,8 @@ pub struct ViewArgs {
     #[arg(value_name = "FILE", default_value = "output.pb.gz")]
     pub input: PathBuf,
 
-    /// What to show: cpu or samples (time on the CPU), off-cpu (blocked, and waiting for a CPU), or
-    /// wall (both)
+    /// What to show: cpu or samples (time on the CPU), off-cpu (blocked, and waiting for a CPU),
+    /// wall (both), or bpf (BPF programs by their run time)
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "sample_index", hide_possible_values = true)]
     pub shown: Option<Shown>,
 
@@ -232,6 +237,8 @@ pub enum Shown {
     OffCpu,
     /// Nanoseconds on and off the CPU.
     Wall,
+    /// Nanoseconds in BPF programs, by the kernel's own count.
+    Bpf,
 }
 
 impl Shown {
@@ -242,6 +249,7 @@ impl Shown {
             Self::Samples => "samples",
             Self::OffCpu => "off_cpu",
             Self::Wall => "wall",
+            Self::Bpf => "bpf_time",
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::output::file::Pending;
 use crate::plan::Plan;
 use crate::process::Processes;
 use crate::profile::{Profile, ValueType};
+use crate::programs::{Window, chains, sampled};
 use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::summary::Summary;
@@ -58,6 +59,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     usage::raise_file_limit();
 
     let mut machine = Machine::listen(args, &mut plan)?;
+    machine.programs = open_window(args);
     let clocked = if args.off_cpu_only { &[][..] } else { &plan.cpus };
     let clocks = clocked.iter().map(|&cpu| perf::open_clock(cpu, args.frequency, args.include_idle));
     machine.sampler.attach(clocks.collect::<Result<_>>()?)?;
@@ -73,6 +75,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         child.release()?;
     }
     let reason = follow(args, &plan, &mut signals, &mut child, &mut machine)?;
+    let mut programs = machine.programs.take().and_then(|window| window.close().ok());
     machine.flush_threads()?;
     machine.sampler.detach();
     let duration = started.elapsed();
@@ -84,7 +87,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     machine.unwinding.wait_for_tables(&machine.timeline.objects);
     machine.take_late();
 
-    let Machine { sideband, sampler, timeline, unwinding } = machine;
+    let Machine { sideband, sampler, timeline, unwinding, .. } = machine;
     let mut summary = Summary {
         duration_s: duration.as_secs_f64(),
         cpus: plan.cpus.len(),
@@ -109,6 +112,11 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         blocks.wakers = std::mem::take(&mut finished.wakings);
         blocks.threads = finished.threads;
     }
+    if let Some(statistics) = &mut programs {
+        chains::split(statistics, &finished.samples_in_bpf(&objects));
+        sampled::add_to(&mut finished.profile, statistics);
+    }
+    summary.programs = programs;
     finished.profile.time_ns = unix_ns(start_ns);
     finished.profile.duration_ns = duration.as_nanos() as i64;
     finished.profile.comments = comments(&summary);
@@ -224,6 +232,8 @@ struct Machine {
     sampler: Sampler,
     timeline: Timeline,
     unwinding: Unwinding,
+    /// What BPF programs cost, if that is recorded.
+    programs: Option<Window>,
 }
 
 impl Machine {
@@ -246,14 +256,14 @@ impl Machine {
         if let Some(tables) = sampler.tables()? {
             unwinding.publish(tables, &mut timeline.processes, &timeline.objects);
         }
-        Ok(Self { sideband, sampler, timeline, unwinding })
+        Ok(Self { sideband, sampler, timeline, unwinding, programs: None })
     }
 
     /// Reads all rings and applies what happened; says whether the next look should be soon: new
     /// files are there to be opened, or new mappings to be walked by.
     fn read(&mut self) -> Result<bool> {
         self.take_late();
-        let Self { sideband, sampler, timeline, unwinding } = self;
+        let Self { sideband, sampler, timeline, unwinding, .. } = self;
         let now_ns = proc::now_ns();
         let known = timeline.objects.iter().len();
         sampler.read_stacks(timeline.inbox())?;
@@ -274,6 +284,9 @@ impl Machine {
 
     /// Takes the counts of the interval that ends now.
     fn drain(&mut self) -> Result<()> {
+        if let Some(programs) = &mut self.programs {
+            programs.tick();
+        }
         let end_ns = proc::now_ns();
         let counts = self.sampler.drain()?;
         self.unwinding.settle();
@@ -286,7 +299,7 @@ impl Machine {
     /// they would be large.
     fn flush_threads(&mut self) -> Result<()> {
         let mut counts = Vec::new();
-        let Self { sideband, sampler, timeline, unwinding } = self;
+        let Self { sideband, sampler, timeline, unwinding, .. } = self;
         sideband.read(timeline.inbox());
         sampler.flush_threads(|thread, stack| {
             let now_ns = thread.time_ns;
@@ -302,6 +315,16 @@ impl Machine {
         timeline.tally.count(&counts, 0);
         Ok(())
     }
+}
+
+/// Begins to watch BPF programs. Without it there is still all the rest.
+fn open_window(args: &RecordArgs) -> Option<Window> {
+    if args.no_bpf_stats {
+        return None;
+    }
+    Window::open()
+        .map_err(|error| eprintln!("profiler: what BPF programs cost is not recorded: {error}"))
+        .ok()
 }
 
 fn processes(plan: &Plan) -> Processes {
@@ -342,10 +365,12 @@ fn empty_profile(args: &RecordArgs) -> Profile {
     let off = [("off_cpu_events", "count"), ("off_cpu", "nanoseconds")];
     // Not of stacks but of threads: how long each ran exactly, and how long it was watched.
     let threads = [("thread_cpu", "nanoseconds"), ("thread_lifetime", "nanoseconds")];
+    let bpf = [(sampled::RUNS, "count"), (sampled::TIME, "nanoseconds")];
     let recorded = [
         (!args.off_cpu_only, on),
         (args.off_cpu || args.off_cpu_only, off),
         (args.off_cpu || args.off_cpu_only, threads),
+        (!args.no_bpf_stats, bpf),
     ];
     let types = recorded.iter().filter(|(wanted, _)| *wanted).flat_map(|(_, types)| types);
     profile.sample_types = types.map(|(name, unit)| ValueType::new(name, unit)).collect();
@@ -387,6 +412,9 @@ fn comments(summary: &Summary) -> Vec<String> {
     ];
     comments.extend(summary.incomplete.iter().map(|(why, n)| format!("incomplete: {} {n}", why.reason())));
     comments.extend(summary.lost().iter().map(|(why, n)| format!("lost: {} {n}", why.reason())));
+    if summary.excluded() > 0 {
+        comments.push(format!("not sampled beside other BPF programs: about {}", summary.excluded()));
+    }
     comments.push(format!("side-band records lost: {}", summary.sideband_lost));
     comments
 }

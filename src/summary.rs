@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use crate::capture::bpf::{Blocks, Cost, Outcomes};
 use crate::event::{Loss, Outcome, Truncation};
 use crate::profile::Profile;
+use crate::programs::{Program, Statistics};
 use crate::usage::CpuTime;
 
 /// What the unwind tables came to.
@@ -50,6 +51,8 @@ pub struct Summary {
     pub kernel_bytes: u64,
     /// Time off the CPU, if it was recorded.
     pub blocks: Option<Blocks>,
+    /// What BPF programs cost, if it was recorded.
+    pub programs: Option<Statistics>,
     /// Unwind tables, if stacks were walked by them.
     pub tables: Option<TableFigures>,
 }
@@ -184,6 +187,14 @@ impl Summary {
             }
             text.push('\n');
         }
+        text += &self.programs.as_ref().map(costliest).unwrap_or_default();
+        if self.excluded() > 0 {
+            let _ = writeln!(
+                text,
+                "  not sampled: about {} samples' time in eBPF programs of kprobes, tracepoints and perf events, beside which the kernel runs no sampler",
+                thousands(self.excluded()),
+            );
+        }
         let _ = write!(text, "  cost    ");
         if let Some(cost) = self.cost {
             let _ = write!(
@@ -207,6 +218,40 @@ impl Summary {
         }
         text.push('\n');
         text
+    }
+}
+
+/// The most expensive BPF programs, and our own.
+fn costliest(statistics: &Statistics) -> String {
+    const SHOWN: usize = 3;
+    let ms = |ns: u64| format!("{:.1} ms", ns as f64 / 1e6);
+    let time = |it: &Program| it.estimate.map_or(it.run_time_ns, |estimate| estimate.run_time_ns);
+    let mut others: Vec<&Program> =
+        statistics.programs.iter().filter(|program| !program.ours && time(program) > 0).collect();
+    others.sort_by_key(|program| std::cmp::Reverse(time(program)));
+    let named = others.iter().take(SHOWN).map(|program| {
+        let owner = program.owners.first().map(|owner| format!(" of {owner}")).unwrap_or_default();
+        let about = if program.estimate.is_some() { "about " } else { "" };
+        format!("{}{owner} {about}{}", program.name, ms(time(program)))
+    });
+    let named: Vec<_> = named.collect();
+    let all = statistics.sum(|_| true);
+    format!(
+        "  eBPF    {} programs ran {} times, {:.3}% of the machine: {}{}ours {}\n",
+        all.programs,
+        thousands(all.run_count),
+        statistics.percent_of_machine(all.run_time_ns),
+        named.join(", "),
+        if named.is_empty() { "" } else { "; " },
+        ms(statistics.sum(|program| program.ours).run_time_ns),
+    )
+}
+
+impl Summary {
+    /// About how many samples the kernel did not let us take: see [`Statistics::unsampled_ns`].
+    pub fn excluded(&self) -> u64 {
+        let ns = self.programs.as_ref().map_or(0, Statistics::unsampled_ns);
+        (ns as f64 / 1e9 * f64::from(self.frequency_hz)).round() as u64
     }
 }
 

@@ -42,7 +42,7 @@ pub fn symbolize(
 ) {
     let mut by_mapping: BTreeMap<MappingId, Vec<LocationId>> = BTreeMap::new();
     for (at, location) in recording.profile.locations.iter().enumerate() {
-        if let Some(mapping) = location.mapping {
+        if let Some(mapping) = location.mapping.filter(|_| location.lines.is_empty()) {
             by_mapping.entry(mapping).or_default().push(LocationId::from(at));
         }
     }

@@ -292,6 +292,25 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// Samples that fell in BPF programs and what they call, by where the program's function begins.
+    pub fn samples_in_bpf(&self, objects: &Objects) -> HashMap<u64, u64> {
+        let mut samples = HashMap::new();
+        let Some(column) = self.profile.sample_type(Some("samples")) else { return samples };
+        let begin = |id: &LocationId| {
+            let mapping = self.profile.location(*id).mapping?;
+            match objects.get(*self.object_of.get(&mapping)?).source {
+                Source::Bpf { start, .. } => Some(start),
+                _ => None,
+            }
+        };
+        for sample in self.profile.samples() {
+            if let Some(begin) = self.profile.stack(sample.stack).iter().find_map(begin) {
+                *samples.entry(begin).or_default() += sample.values[column].cast_unsigned();
+            }
+        }
+        samples
+    }
+
     /// pprof takes the first mapping for the main binary and titles the profile with it. Of a whole
     /// machine that is the program with the most samples.
     fn main_binary_first(&mut self, objects: &Objects) {

@@ -195,6 +195,7 @@ fn title(profile: &Profile, ty: &ValueType, inverted: bool) -> String {
     let of = match &*ty.name {
         "off_cpu" => "Off-CPU Time ",
         "wall" => "Wall-Clock Time ",
+        "bpf_time" => "BPF Program Time ",
         "cpu" | "samples" if profile.period_type.name == "cpu" => "CPU ",
         _ => "",
     };

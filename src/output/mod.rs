@@ -45,7 +45,7 @@ fn open(view: &ViewArgs) -> Result<View> {
         Some(wanted) => match profile.sample_type(Some(wanted)) {
             None => bail!(
                 "failed to find the value '{wanted}' in {name}: it has {}; name one of them with \
-                 --sample-index, or record with --off-cpu",
+                 --sample-index, or record with --off-cpu or without --no-bpf-stats",
                 if names.is_empty() { "none".to_owned() } else { names.join(", ") }
             ),
             found => found,

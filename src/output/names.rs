@@ -62,7 +62,7 @@ pub(super) fn mapping_kind(path: &str) -> FrameKind {
     let file = basename(path);
     if let Some(inner) = path.strip_prefix('[') {
         return match inner.split([']', ':', '.']).next().unwrap_or_default() {
-            "bpf" => FrameKind::Bpf,
+            "bpf" | "bpf programs" => FrameKind::Bpf,
             "jit" | "anon" | "anon_shmem" => FrameKind::Jit,
             "vdso" | "vdso32" | "vvar" | "vsyscall" | "vectors" | "sigpage" | "heap" | "stack"
             | "uprobes" | "unknown" | "" => FrameKind::User,

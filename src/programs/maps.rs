@@ -23,6 +23,8 @@ pub struct Map {
     /// Programs that use it, by their ids, in order. None use the inner maps of maps, and those that
     /// are only held open.
     pub users: Vec<u32>,
+    /// Programs that it holds, to be called by tail calls.
+    pub programs: Vec<u32>,
 }
 
 /// All maps that there are, by id.
@@ -31,8 +33,15 @@ pub fn read() -> io::Result<BTreeMap<u32, Map>> {
     for id in sys::ids_after(Object::Map, 0)? {
         // What cannot be opened is gone.
         let Ok(Some(fd)) = sys::open(Object::Map, id) else { continue };
-        let Ok((id, kind, name)) = sys::map(&fd) else { continue };
-        let map = Map { id, kind: sys::map_type(kind), name, bytes: memory(&fd), users: Vec::new() };
+        let Ok(info) = sys::map(&fd) else { continue };
+        let map = Map {
+            id,
+            kind: sys::map_type(info.type_),
+            name: sys::string(&info.name),
+            bytes: memory(&fd),
+            users: Vec::new(),
+            programs: sys::held_programs(&fd, &info),
+        };
         maps.insert(id, map);
     }
     Ok(maps)

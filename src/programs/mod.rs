@@ -34,6 +34,7 @@
 
 mod attach;
 mod btf;
+pub mod chains;
 pub mod command;
 mod csv;
 mod json;
@@ -41,6 +42,7 @@ mod maps;
 mod network;
 mod openmetrics;
 mod owners;
+pub mod sampled;
 mod switch;
 mod sys;
 mod table;
@@ -92,6 +94,10 @@ pub struct Program {
     pub jit_bytes: u64,
     /// When it was loaded, in nanoseconds since 1970.
     pub loaded_at_ns: i128,
+    /// Addresses of its functions' code.
+    pub functions: Vec<u64>,
+    /// What of its chain's time is its own, where tail calls hide that and samples tell.
+    pub estimate: Option<chains::Estimate>,
     /// Whether it belongs to a profiler like this one.
     pub ours: bool,
     /// Loaded within the window.
@@ -132,6 +138,37 @@ pub struct Statistics {
     pub was_on: bool,
     /// CPU time of this process in the window.
     pub own_cpu_ns: u64,
+}
+
+/// Programs that are watched while something else goes on.
+#[derive(Debug)]
+pub struct Window {
+    _switch: Switch,
+    watch: Watch,
+}
+
+impl Window {
+    /// Begins.
+    ///
+    /// # Errors
+    /// If the kernel keeps no statistics, or we may not see them.
+    pub fn open() -> std::io::Result<Self> {
+        Ok(Self { _switch: Switch::unmeasured()?, watch: Watch::start()? })
+    }
+
+    /// To be called about once a second: see [`Watch::tick`].
+    pub fn tick(&mut self) {
+        // What cannot be listed now is missed; the end tells.
+        let _ = self.watch.tick();
+    }
+
+    /// Ends.
+    ///
+    /// # Errors
+    /// Those of [`Watch::finish`].
+    pub fn close(self) -> std::io::Result<Statistics> {
+        self.watch.finish()
+    }
 }
 
 /// Sums over programs.
@@ -187,6 +224,17 @@ impl Statistics {
     /// Percent of all CPUs.
     pub fn percent_of_machine(&self, time_ns: u64) -> f64 {
         self.percent_of_one_cpu(time_ns) / self.cpus.max(1) as f64
+    }
+
+    /// Time in which no sample could be taken: of programs of kprobes, tracepoints and perf events, as
+    /// the sampler itself is one, the kernel runs only one at a time on a CPU (`bpf_prog_active`).
+    pub fn unsampled_ns(&self) -> u64 {
+        let excludes = |program: &Program| {
+            let kind = ["kprobe", "tracepoint", "perf_event"].contains(&&*program.kind);
+            let is_uprobe = program.attach.first().is_some_and(|place| place.starts_with('u'));
+            kind && !is_uprobe && !program.ours
+        };
+        self.sum(excludes).run_time_ns
     }
 
     /// What having statistics on cost in the window, where it is known.

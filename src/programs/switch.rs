@@ -74,7 +74,25 @@ impl Drop for Sysctl {
     }
 }
 
+impl How {
+    fn on(by_sysctl: bool) -> io::Result<Self> {
+        Ok(match sys::enable_statistics() {
+            Ok(fd) if !by_sysctl => Self::Descriptor { _fd: fd },
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            _ => Self::Sysctl { _sysctl: Sysctl::set(SYSCTL)? },
+        })
+    }
+}
+
 impl Switch {
+    /// Switches statistics on, and does not measure what that costs.
+    ///
+    /// # Errors
+    /// Those of [`Self::on`].
+    pub fn unmeasured() -> io::Result<Self> {
+        Ok(Self { how: How::on(false)?, cost_ns: None, empty_ns: None, was_on: false })
+    }
+
     /// Switches statistics on, by the sysctl only if the kernel lacks the other way or it is asked for.
     ///
     /// # Errors
@@ -83,11 +101,7 @@ impl Switch {
         let probe = Probe::load().ok();
         let off = probe.as_ref().and_then(Probe::time);
         let was_on = probe.as_ref().is_some_and(|probe| probe.counted().is_some());
-        let how = match sys::enable_statistics() {
-            Ok(fd) if !by_sysctl => How::Descriptor { _fd: fd },
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            _ => How::Sysctl { _sysctl: Sysctl::set(SYSCTL)? },
-        };
+        let how = How::on(by_sysctl)?;
         let on = probe.as_ref().and_then(Probe::time);
         let cost_ns = off.zip(on).filter(|_| !was_on).map(|(off, on)| (on - off).max(0.0));
         Ok(Self { how, cost_ns, empty_ns: probe.and_then(|probe| probe.counted()), was_on })

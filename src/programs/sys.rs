@@ -31,6 +31,8 @@ pub struct Program {
     pub maps: Vec<u32>,
     /// Its main function, in its type information.
     pub function_type: Option<u32>,
+    /// Addresses of its functions' code.
+    pub functions: Vec<u64>,
 }
 
 /// Where a link attaches its program, or a perf event runs one. Attach types are those of bpf.h.
@@ -164,24 +166,31 @@ pub fn program(fd: &OwnedFd) -> io::Result<Program> {
     let mut room = 32;
     loop {
         let mut maps = vec![0u32; room];
+        let mut functions = vec![0u64; room];
         let mut function = raw::bpf_func_info::default();
         let mut info = raw::bpf_prog_info {
             nr_map_ids: room as u32,
             map_ids: maps.as_mut_ptr() as u64,
+            nr_jited_ksyms: room as u32,
+            jited_ksyms: functions.as_mut_ptr() as u64,
             nr_func_info: 1,
             func_info_rec_size: size_of::<raw::bpf_func_info>() as u32,
             func_info: &raw mut function as u64,
             ..Default::default()
         };
-        // SAFETY: there is room for `room` ids and one function.
+        // SAFETY: there is room for `room` ids and addresses, and one function.
         unsafe { ask(fd, &mut info)? };
-        if info.nr_map_ids as usize > room {
-            room = info.nr_map_ids as usize;
+        let needed = info.nr_map_ids.max(info.nr_jited_ksyms) as usize;
+        if needed > room {
+            room = needed;
             continue;
         }
         maps.truncate(info.nr_map_ids as usize);
+        // They are hidden where kernel addresses are.
+        functions.truncate(info.nr_jited_ksyms as usize);
+        functions.retain(|address| *address != 0);
         let told = info.nr_func_info > 0 && function.type_id > 0;
-        return Ok(Program { raw: info, maps, function_type: told.then_some(function.type_id) });
+        return Ok(Program { raw: info, maps, function_type: told.then_some(function.type_id), functions });
     }
 }
 
@@ -193,12 +202,30 @@ pub fn counters(fd: &OwnedFd) -> io::Result<raw::bpf_prog_info> {
     Ok(info)
 }
 
-/// A map's id, type and name.
-pub fn map(fd: &OwnedFd) -> io::Result<(u32, u32, String)> {
+/// What the kernel tells of a map.
+pub fn map(fd: &OwnedFd) -> io::Result<raw::bpf_map_info> {
     let mut info = raw::bpf_map_info::default();
     // SAFETY: it points to nothing.
     unsafe { ask(fd, &mut info)? };
-    Ok((info.id, info.type_, string(&info.name)))
+    Ok(info)
+}
+
+/// Ids of the programs in a map for tail calls, of which none has more than a few hundred.
+pub fn held_programs(fd: &OwnedFd, info: &raw::bpf_map_info) -> Vec<u32> {
+    const MOST: u32 = 4096;
+    if info.type_ != raw::BPF_MAP_TYPE_PROG_ARRAY || info.key_size != 4 || info.value_size != 4 {
+        return Vec::new();
+    }
+    let mut programs = Vec::new();
+    for key in 0..info.max_entries.min(MOST) {
+        let mut id = 0u32;
+        // SAFETY: key and value have the sizes that the map was just checked to have.
+        let returned = unsafe {
+            raw::bpf_map_lookup_elem(fd.as_raw_fd(), (&raw const key).cast(), (&raw mut id).cast())
+        };
+        programs.extend((returned == 0).then_some(id));
+    }
+    programs
 }
 
 /// The type information of an id: its bytes, its name if it is the kernel's or a module's.

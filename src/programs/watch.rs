@@ -314,6 +314,8 @@ impl Watch {
                 map_memory_bytes: around.map_memory_bytes,
                 shared_maps: around.shared_maps,
                 memory_bytes: watched.memory_bytes,
+                functions: info.functions.clone(),
+                estimate: None,
                 jit_bytes: u64::from(info.raw.jited_prog_len),
                 loaded_at_ns: boot_ns + i128::from(info.raw.load_time),
                 loaded: watched.loaded,

@@ -6,7 +6,7 @@
   comment TEXT
   mapping ID START LIMIT OFFSET PATH BUILD_ID FLAGS  FLAGS: functions, filenames, line numbers, inline frames
   location ID MAPPING ADDRESS [NAME LINE FILE]...    innermost function first
-  sample SAMPLES NS PID COMM THREAD_COMM ID...       leaf first
+  sample SAMPLES NS PID COMM THREAD_COMM ID...       leaf first; only samples of the CPU's clock
 """
 import collections
 import sys
@@ -27,7 +27,7 @@ def main(path):
         put("error", error)
     for rule, count in collections.Counter(warning.split()[0] for warning in warnings).items():
         put("warning", rule, count)
-    if types != [("samples", "count"), ("cpu", "nanoseconds")]:
+    if types[:2] != [("samples", "count"), ("cpu", "nanoseconds")]:
         put("error", "sample types are %s" % types)
     for comment in profile.comment:
         put("comment", strings[comment])
@@ -43,7 +43,10 @@ def main(path):
         put("location", location.id, location.mapping_id, location.address, *lines)
     for sample in profile.sample:
         labels = {strings[label.key]: strings[label.str] or label.num for label in sample.label}
-        put("sample", *map(pprofcheck.s64, sample.value), labels.get("pid", 0), labels.get("comm", ""),
+        values = [pprofcheck.s64(value) for value in sample.value[:2]]
+        if not any(values):
+            continue
+        put("sample", *values, labels.get("pid", 0), labels.get("comm", ""),
             labels.get("thread_comm", ""), *sample.location_id)
 
 

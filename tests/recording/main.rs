@@ -10,6 +10,7 @@ mod limits;
 mod off_cpu;
 mod paths;
 mod processes;
+mod programs;
 mod refusals;
 mod runtimes;
 mod shares;
