@@ -39,7 +39,7 @@ fn with_calls(then: impl FnOnce()) {
 #[test]
 fn tail_calls_are_told_apart() {
     let Some(test) = Test::new("programs-tail-calls") else { return };
-    let mut object = load(&test, "tail_calls");
+    let object = load(&test, "tail_calls");
     let next = object.maps().find(|map| map.name() == "next").unwrap();
     for (key, name) in ["chain_most", "chain_some", "chain_least"].iter().enumerate() {
         let program = object.progs().find(|program| program.name() == *name).unwrap();
