@@ -114,6 +114,11 @@ pub fn find(
             let word = if *at_return { "kretprobe" } else { "kprobe" };
             format!("{word} {}", some(addresses.iter().map(name)))
         }
+        // Programs that know the tracepoint's types are attached to it as those that do not.
+        Target::RawTracepoint(name) => {
+            let typed = raws.get(&program).is_some_and(|info| info.type_ == raw::BPF_PROG_TYPE_TRACING);
+            format!("{} {name}", if typed { "tp_btf" } else { "raw_tp" })
+        }
         target => plain(target),
     };
     for link in &links {
@@ -208,7 +213,6 @@ fn function_place(attach_type: u32, name: &str) -> String {
 fn plain(target: &Target) -> String {
     let ret = |at_return: &bool| if *at_return { "ret" } else { "" };
     match target {
-        Target::RawTracepoint(name) => format!("raw_tp {name}"),
         Target::Tracepoint(name) => format!("tracepoint {name}"),
         Target::Iterator(name) => format!("iter {name}"),
         Target::Netfilter { family, hook, priority } => {
@@ -278,7 +282,22 @@ fn event(kind: u32, config: u64) -> String {
         _ => &[],
     };
     let name = usize::try_from(config).ok().and_then(|config| names.get(config));
-    name.map_or_else(|| format!("type {kind} config {config:#x}"), |name| (*name).to_owned())
+    let source = || match source(kind) {
+        Some(source) if config == 0 => source,
+        Some(source) => format!("{source} config {config:#x}"),
+        None => format!("type {kind} config {config:#x}"),
+    };
+    name.map_or_else(source, |name| (*name).to_owned())
+}
+
+/// The name of a source of events that got its type at run time.
+fn source(kind: u32) -> Option<String> {
+    let mut sources = fs::read_dir("/sys/bus/event_source/devices").ok()?.flatten();
+    let is_it = |dir: &fs::DirEntry| {
+        let told = fs::read_to_string(dir.path().join("type"));
+        told.is_ok_and(|told| told.trim().parse() == Ok(kind))
+    };
+    Some(sources.find(is_it)?.file_name().to_string_lossy().into_owned())
 }
 
 /// The first three of many.
@@ -349,7 +368,7 @@ mod tests {
             (kprobe("", 0, false), "kprobe 0xffffffff81000000"),
             (Target::Netfilter { family: 2, hook: 1, priority: -5 }, "netfilter ipv4 input priority -5"),
             (Target::Event { kind: 1, config: 0 }, "perf event cpu-clock"),
-            (Target::Event { kind: 4, config: 0x1a8 }, "perf event type 4 config 0x1a8"),
+            (Target::Event { kind: 0xffff, config: 0x1a8 }, "perf event type 65535 config 0x1a8"),
         ] {
             assert_eq!(plain(&target), text);
         }

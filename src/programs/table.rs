@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Program, Statistics};
-use crate::summary::{mib, thousands};
+use crate::summary::thousands;
 
 /// A column: its title, whether it stands to the right, what it says of a program. The first to give
 /// way on a narrow terminal has the highest rank; 0 stays.
@@ -119,18 +119,18 @@ fn heading(statistics: &Statistics) -> String {
             statistics.cpus
         );
     }
-    let _ = write!(text, "; maps {}, programs {}", mib(all.map_memory_bytes), mib(all.program_bytes));
+    let _ = write!(text, "; maps {}, programs {}", size(all.map_memory_bytes), size(all.program_bytes));
     let _ = write!(text, "; of that, this profiler (*): {} programs", own.programs);
     if statistics.window_ns > 0 {
         let _ = write!(text, ", {} ms, {}", ms(own.run_time_ns), percent(own.run_time_ns));
     }
-    let _ = writeln!(text, ", {}", mib(own.map_memory_bytes + own.program_bytes));
+    let _ = writeln!(text, ", {}", size(own.map_memory_bytes + own.program_bytes));
     let unused = statistics.unused_map_bytes();
     if unused > 0 {
         let _ = writeln!(
             text,
             "  {} more in maps that no program uses by itself (inner maps, maps held open)",
-            mib(unused)
+            size(unused)
         );
     }
     if statistics.window_ns > 0 {
@@ -192,6 +192,15 @@ fn listed(items: &[String]) -> String {
 
 fn ms(ns: u64) -> String {
     format!("{:.3}", ns as f64 / 1e6)
+}
+
+/// Bytes in the unit that suits them.
+fn size(bytes: u64) -> String {
+    if bytes < 1 << 20 {
+        format!("{} KiB", kib(bytes))
+    } else {
+        format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+    }
 }
 
 fn kib(bytes: u64) -> String {

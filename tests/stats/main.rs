@@ -1,0 +1,11 @@
+//! `profiler stats` beside bpftool, fdinfo and programs whose runs are known to the last one.
+//!
+//! The tests need root and take turns. What cannot run here says so: `SKIP: test: why`.
+
+mod comings;
+#[path = "../recording/common.rs"]
+#[allow(dead_code, reason = "nothing is recorded here")]
+mod common;
+mod forms;
+mod machine;
+mod peers;
