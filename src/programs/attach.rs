@@ -94,9 +94,14 @@ pub fn find(
     let describe = |program: u32, target: &Target| match target {
         Target::Function { attach_type, object, function } => {
             let home = home(&raws, program, *object);
-            let name = names.get(home, *function).unwrap_or("?");
             let of = if home == *object { String::new() } else { format!(" of program {object}") };
-            format!("{}{of}", function_place(*attach_type, name))
+            let name = match names.get(home, *function) {
+                Some(name) => name.to_owned(),
+                // Before Linux 5.13.
+                None if *function == 0 => "(the kernel does not tell which)".to_owned(),
+                None => format!("type {function}"),
+            };
+            format!("{}{of}", function_place(*attach_type, &name))
         }
         Target::Cgroup { id, attach_type } => {
             let path = cgroups.get(id).map_or_else(|| format!("id {id}"), |(_, name)| name.clone());

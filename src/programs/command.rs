@@ -1,4 +1,4 @@
-//! `profiler stats`: measure, choose, sort, print. The only user of regex.
+//! `profiler stats`: measure, choose, sort, print. With output::focus, the only user of regex.
 
 use std::cmp::Reverse;
 use std::io::{self, ErrorKind, Write};

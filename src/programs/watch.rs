@@ -292,8 +292,13 @@ impl Watch {
             let short = sys::string(&info.raw.name);
             let long = key(info).filter(|_| cut(info)).and_then(|(object, id)| names.get(object, id));
             let mut attach = around.attach.clone();
-            if attach.is_empty() && info.raw.type_ == raw::BPF_PROG_TYPE_SOCKET_FILTER {
-                attach.push("socket (the kernel does not tell which)".to_owned());
+            let untold = match info.raw.type_ {
+                raw::BPF_PROG_TYPE_SOCKET_FILTER => Some("socket"),
+                raw::BPF_PROG_TYPE_PERF_EVENT => Some("perf event"),
+                _ => None,
+            };
+            if let (Some(what), true) = (untold, attach.is_empty()) {
+                attach.push(format!("{what} (the kernel does not tell which)"));
             }
             Program {
                 id: info.raw.id,

@@ -34,4 +34,17 @@ section deep profiler folded /tmp/d.pb.gz
 section off-cpu profiler record --off-cpu --min-block 0 -o /tmp/b.pb.gz -- /blocking 4 /tmp
 section blocked profiler folded --type off-cpu --tagroot thread_comm /tmp/b.pb.gz
 section threads profiler threads /tmp/b.pb.gz
+# What programs on a kernel function cost, by two ways to be there.
+/attach /probes.bpf.o >/tmp/attached 2>&1 &
+attach=$!
+until grep -q attached /tmp/attached || ! kill -0 $attach; do sleep 0.1; done
+section attached sh -c 'cat /tmp/attached; grep -q ^attached /tmp/attached'
+profiler stats -d 60s -o csv --pid $attach >/tmp/stats 2>&1 &
+stats=$!
+sleep 1
+/calls getppid 300000
+kill -INT $stats
+wait $stats
+section stats cat /tmp/stats
+kill $attach
 section dmesg sh -c 'dmesg | tail -20'

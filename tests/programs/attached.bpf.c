@@ -51,14 +51,14 @@ int lets_out(void *ctx)
 	return 1;
 }
 #else
-SEC("fentry/__x64_sys_getppid")
+SEC("fentry/__do_sys_getppid")
 int on_entry(void *ctx)
 {
 	count(&own);
 	return 0;
 }
 
-SEC("kprobe/__x64_sys_getppid")
+SEC("kprobe/__do_sys_getppid")
 int on_probe(void *ctx)
 {
 	count(&own);
