@@ -1,5 +1,5 @@
-//! Of a profile, the stacks that hold a function, or do not: what calls it and what it calls. The
-//! only user of regex.
+//! Of a profile, the stacks that hold a function, or do not: what calls it and what it calls. With
+//! programs::command, the only user of regex.
 
 use anyhow::{Context, Result, ensure};
 use regex::Regex;

@@ -287,10 +287,14 @@ fn event(kind: u32, config: u64) -> String {
         _ => &[],
     };
     let name = usize::try_from(config).ok().and_then(|config| names.get(config));
-    let source = || match source(kind) {
-        Some(source) if config == 0 => source,
-        Some(source) => format!("{source} config {config:#x}"),
-        None => format!("type {kind} config {config:#x}"),
+    let source = || match (source(kind), kind) {
+        (Some(source), _) if config == 0 => source,
+        (Some(source), _) => format!("{source} config {config:#x}"),
+        // The clocks have types of their own since Linux 6.4, which sysfs does not tell: they are the
+        // first to be given any, behind the fixed ones (perf_event_init in kernel/events/core.c).
+        (None, 6) => "cpu-clock".to_owned(),
+        (None, 7) => "task-clock".to_owned(),
+        (None, _) => format!("type {kind} config {config:#x}"),
     };
     name.map_or_else(source, |name| (*name).to_owned())
 }

@@ -48,9 +48,14 @@ fn measure(args: &StatsArgs, name: Option<&Regex>, signals: &mut Signals) -> Res
         Err(error) => {
             // If it is permission that is missing, listing says so.
             let totals = Watch::totals().map_err(explained)?;
-            eprintln!(
-                "profiler: this kernel keeps no BPF run-time statistics ({error}); what follows was counted before, if ever"
-            );
+            let why = match error.kind() {
+                ErrorKind::NotFound => {
+                    "this kernel has neither BPF_ENABLE_STATS nor kernel.bpf_stats_enabled".to_owned()
+                }
+                _ => error.to_string(),
+            };
+            eprintln!("profiler: BPF run-time statistics cannot be switched on: {why}");
+            eprintln!("profiler: what follows was counted before, if anybody had them on");
             return print(args, name, &totals, true);
         }
     };

@@ -83,6 +83,57 @@ fn without_privilege_the_capability_is_named() {
     }
 }
 
+/// `/proc` without the sysctl stands for a kernel without it.
+#[test]
+fn without_statistics_what_is_known_is_printed() {
+    let Some(test) = Test::new("stats-without") else { return };
+    let filter = Filter::start(&test, "send", 1);
+    let hide = "mount -t tmpfs tmpfs /proc/sys/kernel && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", hide, "sh"]).arg(test.profiler(&[]).get_program());
+    let output = command.args(["stats", "--by-sysctl", "-o", "json"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("statistics cannot be switched on"), "{told}");
+    let statistics: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(statistics["window_ns"], 0);
+    assert_eq!(statistics["statistics"]["switched_on_by"], Value::Null);
+    assert_eq!(program(&statistics, filter.id)["owners"][0]["comm"], "filter");
+}
+
+/// A recorder's programs are ours; those that a profiler only watches are not.
+#[test]
+fn a_profilers_own_programs_are_marked() {
+    let Some(test) = Test::new("stats-own") else { return };
+    let filter = Filter::start(&test, "send", 1);
+    let recorder = test.started(&["-a", "-d", "60s", "--no-symbolize"]);
+    let other = Measuring::start(&test, &[]);
+    let measuring = Measuring::start(&test, &[]);
+    sleep(Duration::from_millis(300));
+    let table = output(test.profiler(&[]).get_program(), &["stats", "-d", "100ms", "--sort", "id"]);
+    let statistics = measuring.finish();
+    let programs = statistics["programs"].as_array().unwrap();
+    let is_recorders = |program: &Value| program["owners"][0]["pid"] == recorder.pid();
+    assert!(programs.iter().all(|program| program["own"] == true || !is_recorders(program)), "{statistics}");
+    // Those of others that measure at the same time are ours too.
+    let ours: Vec<&Value> = programs.iter().filter(|program| program["own"] == true).collect();
+    let sum = |key: &str| ours.iter().map(|program| program[key].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(statistics["own"]["programs"], ours.len());
+    assert_eq!(statistics["own"]["run_time_ns"], sum("run_time_ns"));
+    assert!(sum("run_time_ns") > 0, "{statistics}");
+    let sampler =
+        ours.iter().find(|program| is_recorders(program) && program["type"] == "perf_event").unwrap();
+    assert!(sampler["attach"][0].as_str().unwrap().starts_with("perf event cpu-clock"), "{sampler}");
+    assert!(table.contains(&format!("{}* ", sampler["id"])), "{table}");
+    let filter = program(&statistics, filter.id);
+    assert_eq!(
+        (filter["own"].clone(), filter["owners"].as_array().unwrap().len()),
+        (false.into(), 1),
+        "{filter}"
+    );
+    other.finish();
+    recorder.interrupt();
+}
+
 const SYSCTL: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// Puts the sysctl back as it was.

@@ -1,6 +1,7 @@
 //! The forms of the output, read by others than the program.
 
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -79,6 +80,9 @@ for family in text_string_to_metric_families(sys.stdin.read()):
         print(sample.name, sample.labels.get('id', '-'), sample.labels.get('name', '-'), sample.value)
 ";
 
+/// Windows of 100 ms that end, or not, in 250 ms on a busy machine.
+const SOME: RangeInclusive<usize> = 2..=3;
+
 /// Feeds text to a command that must like it, and returns what it says.
 fn judge(mut command: Command, text: &str) -> String {
     let mut child =
@@ -123,13 +127,9 @@ fn csv_has_a_header_and_a_line_for_each_program() {
     python.args(["-c", CSV]);
     let rows = judge(python, &text);
     let expected = format!("{} keeps_all socket_filter ", filter.id);
-    // Three windows, and one header.
-    assert_eq!(
-        rows.lines().filter(|row| row.starts_with(&expected) && row.ends_with(" false")).count(),
-        3,
-        "{rows}"
-    );
-    assert_eq!(rows.lines().count(), 3, "{rows}");
+    // Some windows, and one header.
+    let windows = rows.lines().filter(|row| row.starts_with(&expected) && row.ends_with(" false"));
+    assert!(SOME.contains(&windows.count()) && SOME.contains(&rows.lines().count()), "{rows}");
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn the_table_is_appended_where_nobody_looks_and_redrawn_on_a_terminal() {
     let Some(test) = Test::new("stats-table") else { return };
     let _filter = Filter::start(&test, "send", 1);
     let text = stats(&test, &["--interval", "100ms", "-d", "250ms", "--sort", "id", "-n", "1"]);
-    assert_eq!(text.matches("% of one CPU  ").count(), 3, "{text}");
+    assert!(SOME.contains(&text.matches("% of one CPU  ").count()), "{text}");
     assert!(!text.contains('\x1b'), "{text}");
     let first = text.lines().next().unwrap();
     for word in [" programs ran ", "% of one CPU, ", "% of the machine", "; maps ", "this profiler (*): "] {
@@ -153,6 +153,6 @@ fn the_table_is_appended_where_nobody_looks_and_redrawn_on_a_terminal() {
         test.profiler(&[]).get_program().display()
     );
     let text = output("script", &["-qec", &command, "/dev/null"]);
-    assert_eq!(text.matches("\x1b[H\x1b[2J").count(), 3, "{text}");
+    assert!(SOME.contains(&text.matches("\x1b[H\x1b[2J").count()), "{text}");
     assert!(text.contains("too narrow for: tag"), "{text}");
 }
