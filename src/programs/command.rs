@@ -101,18 +101,19 @@ fn wait(signals: &mut Signals, timeout: Duration) -> Result<()> {
 
 fn print(args: &StatsArgs, name: Option<&Regex>, statistics: &Statistics, first: bool) -> Result<()> {
     let terminal = table::terminal().filter(|_| args.output == Format::Table);
-    let rows = match terminal {
-        // What is redrawn in place has to fit in: six lines are around the table.
-        Some((_, height)) if args.interval.is_some() => args.rows.unwrap_or(height.saturating_sub(7).max(1)),
-        _ => args.rows.unwrap_or(usize::MAX),
-    };
-    let shown = choose(statistics, args, name, rows);
-    let text = match args.output {
+    let mut shown = choose(statistics, args, name);
+    let mut text = match args.output {
         Format::Table => table::print(statistics, &shown, terminal.map(|(width, _)| width)),
         Format::Json => json::print(statistics, &shown),
         Format::Csv => csv::print(statistics, &shown, first),
         Format::Openmetrics => openmetrics::print(statistics, &shown),
     };
+    if let (Some(_), Some((width, height))) = (args.interval, terminal) {
+        // What is redrawn in place has to fit in: long lines take several of the terminal's.
+        let lines: usize = text.lines().map(|line| line.chars().count().div_ceil(width).max(1)).sum();
+        shown.truncate(shown.len().saturating_sub((lines + 1).saturating_sub(height)));
+        text = table::print(statistics, &shown, Some(width));
+    }
     let mut out = io::stdout().lock();
     let lead = match (args.interval, terminal, first) {
         (Some(_), Some(_), _) => "\x1b[H\x1b[2J",
@@ -125,12 +126,7 @@ fn print(args: &StatsArgs, name: Option<&Regex>, statistics: &Statistics, first:
 }
 
 /// The programs that were asked for, sorted: the most expensive first, or by id or name.
-fn choose<'a>(
-    statistics: &'a Statistics,
-    args: &StatsArgs,
-    name: Option<&Regex>,
-    rows: usize,
-) -> Vec<&'a Program> {
+fn choose<'a>(statistics: &'a Statistics, args: &StatsArgs, name: Option<&Regex>) -> Vec<&'a Program> {
     let mut shown: Vec<&Program> = statistics
         .programs
         .iter()
@@ -154,7 +150,7 @@ fn choose<'a>(
         let name = if args.sort == Sort::Name { program.name.clone() } else { String::new() };
         (Reverse(window), name, program.id)
     });
-    shown.truncate(rows);
+    shown.truncate(args.rows.unwrap_or(usize::MAX));
     shown
 }
 
@@ -169,10 +165,7 @@ mod tests {
         let line = [&["profiler", "stats"], options].concat();
         let Command::Stats(args) = Cli::parse_from(line).command else { unreachable!() };
         let name = args.name.as_deref().map(|name| Regex::new(name).unwrap());
-        choose(statistics, &args, name.as_ref(), args.rows.unwrap_or(9))
-            .iter()
-            .map(|program| program.id)
-            .collect()
+        choose(statistics, &args, name.as_ref()).iter().map(|program| program.id).collect()
     }
 
     #[test]

@@ -147,12 +147,17 @@ fn the_table_is_appended_where_nobody_looks_and_redrawn_on_a_terminal() {
     if !test.needs("script") {
         return;
     }
-    // A terminal of 100 columns: nothing is wider, and what is left out is named.
+    // A terminal of 100 columns: what is left out is named, and each picture fits.
+    let _more = Filter::start(&test, "load", 50);
     let command = format!(
-        "stty cols 100 rows 30; {} stats --interval 100ms -d 250ms",
+        "stty cols 100 rows 20; {} stats --interval 100ms -d 250ms",
         test.profiler(&[]).get_program().display()
     );
     let text = output("script", &["-qec", &command, "/dev/null"]);
     assert!(SOME.contains(&text.matches("\x1b[H\x1b[2J").count()), "{text}");
     assert!(text.contains("too narrow for: tag"), "{text}");
+    for picture in text.split("\x1b[H\x1b[2J").skip(1) {
+        let lines: usize = picture.lines().map(|line| line.trim_end().chars().count().div_ceil(100)).sum();
+        assert!((12..20).contains(&lines) && picture.contains("keeps_all"), "{lines} lines: {picture}");
+    }
 }
