@@ -16,6 +16,10 @@ struct sched_info {
 	unsigned long long run_delay; /* nanoseconds runnable and not on a CPU */
 };
 
+struct sched_entity {
+	__u64 sum_exec_runtime; /* nanoseconds on a CPU, as of the last switch or tick */
+};
+
 struct kernfs_node {
 	__u64 id;
 };
@@ -31,9 +35,11 @@ struct css_set {
 };
 
 struct task_struct {
+	unsigned int __state; /* Linux 5.14 on */
 	void *stack;
 	unsigned int flags;
 	int on_cpu;
+	int exit_state; /* not 0: a zombie */
 	int pid;
 	int tgid;
 	struct mm_struct *mm;
@@ -43,6 +49,7 @@ struct task_struct {
 	unsigned int in_execve : 1;
 	struct css_set *cgroups;
 	struct sched_info sched_info;
+	struct sched_entity se;
 	char comm[16];
 };
 
@@ -83,9 +90,10 @@ enum bpf_func_id___probe {
 #pragma clang attribute pop
 
 /* States with which a thread leaves the CPU (include/linux/sched.h), of which the lowest are S and
- * D. */
+ * D. Kernel threads without work are in D and NOLOAD: I. */
 #define TASK_DEAD 0x80
 #define TASK_STATES 0x1ff
+#define TASK_NOLOAD 0x400
 
 #define THREAD_SIZE 16384 /* of a kernel stack */
 

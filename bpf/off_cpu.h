@@ -2,7 +2,9 @@
 /*
  * Time off the CPU. `switched` runs at every context switch and only adds up: the time that the
  * leaving thread was on the CPU, and the time that the arriving one was off it. Its sums close by
- * construction, because each moment of a thread ends in exactly one of them.
+ * construction, because each moment of a thread ends in exactly one of them. Where a switch was not
+ * traced, as there are kernels that hide those of some processes, the scheduler's own sum of the
+ * time on a CPU takes its place.
  *
  * A stack is taken only where the block was long enough, and not before it is over: in the thread
  * itself, on its way back, where its registers and its memory are at hand. That is `returned`, at a
@@ -55,11 +57,21 @@ static __always_inline __u64 waited_since(struct thread_time *time, struct task_
 	return waited;
 }
 
+/* What the scheduler has added to a thread's time on a CPU since the last look. */
+static __always_inline __u64 ran_since(struct thread_time *time, struct task_struct *task)
+{
+	__u64 sum = task->se.sum_exec_runtime;
+	__u64 ran = sum - time->exec_ns;
+
+	time->exec_ns = sum;
+	return ran;
+}
+
 static __always_inline void fill_record(struct thread_record *record, struct thread_time *time,
 					struct task_struct *task, __u64 now)
 {
 	record->tgid = task->tgid;
-	record->tid = task->pid;
+	record->tid = time->tid;
 	bpf_probe_read_kernel(record->comm, sizeof(record->comm), task->comm);
 	record->start_ns = time->start_ns;
 	record->end_ns = now;
@@ -67,30 +79,59 @@ static __always_inline void fill_record(struct thread_record *record, struct thr
 	record->off_cpu_ns = time->off_cpu_ns;
 	record->runnable_ns = time->runnable_ns;
 	record->stacked_ns = time->stacked_ns;
+	record->blocks = time->blocks;
+	record->preemptions = time->preemptions;
+	record->stacked = time->stacked;
 	record->has_stack = 0;
+}
+
+/* The time of a thread that ends, or ends to have its id. */
+static __always_inline void tell(struct cpu_state *cpu, struct thread_time *time,
+				 struct task_struct *task, __u64 now)
+{
+	struct thread_record *record = bpf_ringbuf_reserve(&ended_threads, sizeof(*record), 0);
+
+	if (!record) {
+		cpu->threads_lost++;
+		return;
+	}
+	fill_record(record, time, task, now);
+	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+
+/* As what a state counts: TASK_STATES, or NOLOAD alone. */
+static __always_inline __u32 blocked_state(__u32 state)
+{
+	return state & TASK_NOLOAD ? TASK_NOLOAD : state & TASK_STATES;
 }
 
 static __always_inline void leave(struct cpu_state *cpu, struct thread_time *time,
 				  struct task_struct *task, __u32 state, __u64 now)
 {
-	struct thread_record *record;
+	__u64 on = now - time->since_ns;
+	__u64 ran = ran_since(time, task);
 
 	time->changes++;
-	time->on_cpu_ns += now - time->since_ns;
+	/* Has it been seen to arrive? */
+	if (time->state > THREAD_ON_CPU && ran < on) {
+		time->off_cpu_ns += on - ran;
+		if (time->state == THREAD_BLOCKED && on - ran >= min_block_ns)
+			cpu->outcomes[OUTCOME_LOST_UNSEEN]++;
+		on = ran;
+	}
+	time->on_cpu_ns += on;
 	time->since_ns = now;
-	time->state = state ? THREAD_BLOCKED : THREAD_RUNNABLE;
-	time->task_state = state;
+	time->task_state = blocked_state(state);
+	time->state = time->task_state ? THREAD_BLOCKED : THREAD_RUNNABLE;
 	time->waker_id = 0;
 	waited_since(time, task);
 	if (state & TASK_DEAD) {
-		record = bpf_ringbuf_reserve(&ended_threads, sizeof(*record), 0);
-		if (record) {
-			fill_record(record, time, task, now);
-			bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
-		} else {
-			cpu->threads_lost++;
-		}
+		tell(cpu, time, task, now);
 		time->ended = time->told = 1;
+	} else if (time->task_state) {
+		time->blocks++;
+	} else {
+		time->preemptions++;
 	}
 	time->changes++;
 }
@@ -98,15 +139,23 @@ static __always_inline void leave(struct cpu_state *cpu, struct thread_time *tim
 /* A block is only counted when it is over: before that it may be too short still. */
 static __always_inline bool may_count(struct thread_time *time, __u64 off)
 {
-	return time->state != THREAD_RUNNABLE && off >= min_block_ns &&
-	       (time->state == THREAD_UNKNOWN || (time->task_state & block_states));
+	return off >= min_block_ns && (time->task_state & block_states);
 }
 
-static __always_inline void arrive(struct cpu_state *cpu, struct thread_time *time, __u64 now)
+static __always_inline void arrive(struct cpu_state *cpu, struct thread_time *time,
+				   struct task_struct *task, __u64 now)
 {
 	__u64 off = now - time->since_ns;
+	__u64 ran;
 
 	time->changes++;
+	/* Has it been seen to leave? */
+	if (time->state == THREAD_ON_CPU) {
+		ran = ran_since(time, task);
+		ran = ran < off ? ran : off;
+		time->on_cpu_ns += ran;
+		off -= ran;
+	}
 	time->off_cpu_ns += off;
 	time->since_ns = now;
 	if (may_count(time, off))
@@ -131,12 +180,12 @@ int BPF_PROG(switched, bool preempt, struct task_struct *prev, struct task_struc
 	if (prev->pid) {
 		time = bpf_task_storage_get(&thread_times, prev, NULL, 0);
 		if (time && !time->ended)
-			leave(cpu, time, prev, preempt ? 0 : prev_state & TASK_STATES, now);
+			leave(cpu, time, prev, preempt ? 0 : prev_state, now);
 	}
 	if (next->pid) {
 		time = bpf_task_storage_get(&thread_times, next, NULL, 0);
 		if (time && !time->ended)
-			arrive(cpu, time, now);
+			arrive(cpu, time, next, now);
 	}
 	return 0;
 }
@@ -179,8 +228,10 @@ static __always_inline enum outcome count_block(void *ctx, struct cpu_state *cpu
 		cpu->body.outcome = collect_kernel_stack(ctx, &cpu->body);
 	add_user_stack(ctx, task, cpu);
 	outcome = count(cpu, &cpu->body, ns);
-	if (outcome < OUTCOME_LOST_COUNTS_FULL)
+	if (outcome < OUTCOME_LOST_COUNTS_FULL) {
 		time->stacked_ns += ns;
+		time->stacked++;
+	}
 	return outcome;
 }
 
@@ -230,14 +281,24 @@ static __always_inline void follow_thread(struct task_struct *task, __u32 state)
 {
 	__u64 now = bpf_ktime_get_ns();
 	struct thread_time *time;
+	struct cpu_state *cpu;
 
 	if (cgroup_id && !in_cgroup(task))
 		return;
 	time = bpf_task_storage_get(&thread_times, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!time || time->start_ns)
+	if (!time) {
+		cpu = bpf_map_lookup_elem(&cpu_states, &scheduler);
+		if (cpu)
+			__sync_fetch_and_add(&cpu->threads_lost, 1);
 		return;
+	}
+	if (time->start_ns)
+		return;
+	time->tid = task->pid;
 	time->run_delay_ns = task->sched_info.run_delay;
+	time->exec_ns = task->se.sum_exec_runtime;
 	time->state = state;
+	time->task_state = state ? 0 : blocked_state(task->__state);
 	time->start_ns = now;
 	time->since_ns = now;
 }
@@ -254,6 +315,29 @@ int BPF_PROG(follow_newborn, struct task_struct *parent, struct task_struct *chi
 	return 0;
 }
 
+/* A thread other than its process's first that executes a program takes over the first one's id.
+ * Its time so far is told under the one that it had. */
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(change_id, struct task_struct *task)
+{
+	struct cpu_state *cpu = bpf_map_lookup_elem(&cpu_states, &scheduler);
+	struct thread_time *time = bpf_task_storage_get(&thread_times, task, NULL, 0);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!cpu || !time || time->ended || time->tid == task->pid)
+		return 0;
+	time->changes++;
+	time->on_cpu_ns += now - time->since_ns;
+	waited_since(time, task);
+	tell(cpu, time, task, now);
+	time->tid = task->pid;
+	time->start_ns = time->since_ns = now;
+	time->on_cpu_ns = time->off_cpu_ns = time->runnable_ns = time->stacked_ns = 0;
+	time->blocks = time->preemptions = time->stacked = 0;
+	time->changes++;
+	return 0;
+}
+
 /* Every thread that there is. What it does now its first switch will tell: one that leaves a CPU
  * was on it, one that arrives was not. */
 SEC("iter/task")
@@ -262,7 +346,7 @@ int follow_threads(struct bpf_iter__task *ctx)
 	struct task_struct *task = ctx->task;
 	__u32 id;
 
-	if (!task || !task->pid)
+	if (!task || !task->pid || task->exit_state)
 		return 0;
 	id = filter == FILTER_TID ? task->pid : task->tgid;
 	if (filter != FILTER_NONE && !bpf_map_lookup_elem(&targets, &id))
@@ -312,9 +396,19 @@ static __always_inline void dump_blocked(struct stack_dump *dump, struct task_st
 	dump->pages = i;
 }
 
-/* The end of the recording, for every thread that lives. */
-SEC("iter.s/task")
-int flush_threads(struct bpf_iter__task *ctx)
+static __always_inline bool is_on_cpu(struct thread_time *time, struct task_struct *task)
+{
+	return time->state == THREAD_ON_CPU || (time->state == THREAD_UNKNOWN && task->on_cpu);
+}
+
+/* Whether a block that has lasted for `since` gets a stack. */
+static __always_inline bool is_long_block(struct thread_time *time, struct task_struct *task,
+					  __u64 since)
+{
+	return !is_on_cpu(time, task) && may_count(time, since) && since <= max_block_ns;
+}
+
+static __always_inline int end_thread(struct bpf_iter__task *ctx, bool is_last)
 {
 	struct task_struct *task = ctx->task;
 	struct thread_flush *flush = bpf_map_lookup_elem(&flush_space, &zero);
@@ -327,6 +421,9 @@ int flush_threads(struct bpf_iter__task *ctx)
 	/* Told once: where the reader's buffer ends, the kernel comes back to a thread. */
 	if (!time || time->told)
 		return 0;
+	now = bpf_ktime_get_ns();
+	if (!is_last && is_long_block(time, task, now - time->since_ns))
+		return 0;
 	time->ended = 1;
 	/* A switch may be under way on another CPU. */
 	for (int i = 0; i < 1000 && (*(volatile __u32 *)&time->changes & 1); i++)
@@ -334,16 +431,16 @@ int flush_threads(struct bpf_iter__task *ctx)
 	now = bpf_ktime_get_ns();
 	fill_record(&flush->record, time, task, now);
 	since = now - time->since_ns;
-	if (time->state == THREAD_ON_CPU || (time->state == THREAD_UNKNOWN && task->on_cpu)) {
+	if (is_on_cpu(time, task)) {
 		flush->record.on_cpu_ns += since;
 	} else {
 		flush->record.off_cpu_ns += since;
-		if (time->state == THREAD_RUNNABLE) {
+		if (!time->task_state) {
 			flush->record.runnable_ns += since;
-		} else if (since >= min_block_ns && since <= max_block_ns &&
-			   (time->state == THREAD_UNKNOWN || (time->task_state & block_states))) {
+		} else if (is_last && is_long_block(time, task, since)) {
 			flush->record.has_stack = 1;
 			flush->record.stacked_ns += since;
+			flush->record.stacked++;
 			flush->blocked.blocked_ns = since;
 			dump_blocked(&flush->blocked.dump, task, now);
 		}
@@ -353,6 +450,20 @@ int flush_threads(struct bpf_iter__task *ctx)
 	else
 		time->told = !bpf_seq_write(ctx->meta->seq, &flush->record, sizeof(flush->record));
 	return 0;
+}
+
+/* The end of the recording, for every thread that lives. First those that are not blocked: to write
+ * the stacks of the others may take a second, in which the sampler must not go on. */
+SEC("iter/task")
+int end_threads(struct bpf_iter__task *ctx)
+{
+	return end_thread(ctx, false);
+}
+
+SEC("iter.s/task")
+int flush_threads(struct bpf_iter__task *ctx)
+{
+	return end_thread(ctx, true);
 }
 
 #endif

@@ -54,6 +54,7 @@ enum outcome {
 	/* Lost. */
 	OUTCOME_LOST_COUNTS_FULL, /* no room in the counts map */
 	OUTCOME_LOST_COUNTS_BUSY, /* the counts map refused for another reason */
+	OUTCOME_LOST_UNSEEN,	  /* a block whose end no switch told */
 	OUTCOME_MAX,
 };
 
@@ -257,13 +258,19 @@ struct thread_time {
 	__u64 off_cpu_ns;   /* all of it: runnable, blocked, and blocked for too short a time */
 	__u64 runnable_ns;  /* of which it waited for a CPU */
 	__u64 stacked_ns;   /* of which is counted under a stack */
-	__u64 run_delay_ns; /* the scheduler's sum at the last look */
-	__u64 waker_id;	    /* of who ended the block that is about to be counted */
-	__u32 state;	    /* enum thread_state */
-	__u32 task_state;   /* TASK_* bits with which it left the CPU */
-	__u32 changes;	    /* odd while a switch changes this */
-	__u16 ended;	    /* nothing is added any more */
-	__u16 told;	    /* its record is written */
+	__u64 run_delay_ns; /* the scheduler's sums at the last look */
+	__u64 exec_ns;
+	__u64 waker_id; /* of who ended the block that is about to be counted */
+	__u64 blocks;
+	__u64 preemptions;
+	__u64 stacked; /* blocks that are counted under a stack */
+	__u32 tid;
+	__u32 state;	  /* enum thread_state */
+	__u32 task_state; /* TASK_* bits with which it left the CPU */
+	__u32 changes;	  /* odd while a switch changes this */
+	__u16 ended;	  /* nothing is added any more */
+	__u16 told;	  /* its record is written */
+	__u32 padding;
 };
 
 /* A thread's time in the recording, at its end or the recording's. */
@@ -276,6 +283,9 @@ struct thread_record {
 	__u64 off_cpu_ns;
 	__u64 runnable_ns;
 	__u64 stacked_ns;
+	__u64 blocks;
+	__u64 preemptions;
+	__u64 stacked;
 	__u8 comm[16];
 	__u32 has_stack;
 	__u32 padding;
@@ -305,7 +315,7 @@ struct cpu_state {
 	__u64 outcomes[OUTCOME_MAX];
 	__u64 bodies_delayed; /* ring full: the body is sent with a later sample of its key */
 	__u64 follow_failed;  /* children that did not fit into `targets` */
-	__u64 threads_lost;   /* threads that ended while there was no room for their record */
+	__u64 threads_lost;   /* threads for whose time or its record there was no room */
 	__u64 pending_ns;     /* off the CPU, of the thread that is about to return from a block */
 	struct walk walk;     /* scratch space of the sampler, as is `body` */
 	struct stack_body body;

@@ -116,11 +116,11 @@ pub struct RecordArgs {
     pub kernel_stacks_only: bool,
 
     /// Record blocked time too: where threads wait, for how long, beside where they run
-    #[arg(long, conflicts_with = "cpu", group = "blocked")]
+    #[arg(long, group = "blocked", conflicts_with = "cpu")]
     pub off_cpu: bool,
 
     /// Record blocked time alone
-    #[arg(long, conflicts_with_all = ["cpu", "include_idle"], group = "blocked")]
+    #[arg(long, group = "blocked", conflicts_with_all = ["cpu", "frequency", "include_idle"])]
     pub off_cpu_only: bool,
 
     /// Of blocked time record who ended it, too: the waker's stack, drawn above the blocked one
@@ -128,16 +128,17 @@ pub struct RecordArgs {
     pub wakers: bool,
 
     /// Shortest block that gets a stack; shorter ones are added up by thread. 0 takes all
-    #[arg(long, value_name = "DUR", default_value = "1ms", value_parser = parse_block)]
+    #[arg(long, value_name = "DUR", default_value = "1ms", value_parser = parse_block, requires = "blocked")]
     pub min_block: Duration,
 
     /// Longest block that gets a stack
-    #[arg(long, value_name = "DUR", value_parser = parse_block)]
+    #[arg(long, value_name = "DUR", value_parser = parse_block, requires = "blocked")]
     pub max_block: Option<Duration>,
 
-    /// Only blocks in these states: S (interruptible), D (uninterruptible, disk), T (stopped)
-    #[arg(long, value_name = "STATES", value_parser = parse_states)]
-    pub state: Option<u32>,
+    /// Only blocks in these states: S (interruptible), D (uninterruptible, disk), I (idle thread of
+    /// the kernel's), T (stopped)
+    #[arg(long, value_name = "STATES", value_parser = parse_states, requires = "blocked")]
+    pub state: Option<States>,
 
     /// Sample idle CPUs too; without it their time is only reported
     #[arg(short = 'I', long)]
@@ -177,6 +178,15 @@ pub struct RecordArgs {
     /// Run this command and record it and its children; its exit status is returned
     #[arg(last = true, value_name = "CMD", group = "target", num_args = 1..)]
     pub command: Vec<OsString>,
+}
+
+/// States in which a thread is blocked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct States {
+    /// As they were asked for.
+    pub letters: String,
+    /// Their bits of `TASK_*` (include/linux/sched.h).
+    pub bits: u32,
 }
 
 /// How user stacks are walked.
@@ -419,17 +429,14 @@ pub enum MinWidth {
     Pixels(f64),
 }
 
-/// Parses a length of a block: as a duration, or in microseconds or nanoseconds, or 0.
+/// Parses a length of a block: a duration, or 0.
 fn parse_block(text: &str) -> Result<Duration, String> {
-    if let Ok(0) = text.trim().parse::<u64>() {
-        return Ok(Duration::ZERO);
+    let hint = || "expected a duration such as 1ms, 100us, 2s or 0".to_owned();
+    match text.trim() {
+        "0" => Some(Duration::ZERO),
+        text => parse_seconds(text).filter(|&seconds| seconds <= LONGEST_S).map(Duration::from_secs_f64),
     }
-    for (unit, ns) in [("us", 1000), ("µs", 1000), ("ns", 1)] {
-        if let Some(number) = text.strip_suffix(unit).and_then(|number| number.parse::<u64>().ok()) {
-            return Ok(Duration::from_nanos(number.saturating_mul(ns)));
-        }
-    }
-    parse_duration(text).map_err(|_| "expected a duration such as 1ms, 100us, 2s or 0".to_owned())
+    .ok_or_else(hint)
 }
 
 /// Parses a length of a window, which may be 0.
@@ -437,14 +444,21 @@ fn parse_window(text: &str) -> Result<Duration, String> {
     if text.trim() == "0" { Ok(Duration::ZERO) } else { parse_duration(text) }
 }
 
-/// Parses thread states as letters into bits of `TASK_*` (include/linux/sched.h).
-fn parse_states(text: &str) -> Result<u32, String> {
-    text.chars().filter(|&letter| letter != ',').try_fold(0, |bits, letter| match letter {
+/// Parses thread states as letters.
+fn parse_states(text: &str) -> Result<States, String> {
+    let letters: String = text.chars().filter(|&letter| letter != ',').collect();
+    let bits = letters.chars().try_fold(0, |bits, letter| match letter {
         'S' => Ok(bits | 1),
         'D' => Ok(bits | 2),
         'T' => Ok(bits | 4 | 8),
-        _ => Err(format!("expected states such as S, D or T, and not {letter:?}")),
-    })
+        'I' => Ok(bits | 0x400),
+        'R' => Err("a thread in R is not blocked: its time is always there, as [runnable]".to_owned()),
+        _ => Err(format!("expected states such as S, D, I or T, and not {letter:?}")),
+    })?;
+    if bits == 0 {
+        return Err("expected states such as S, D, I or T".to_owned());
+    }
+    Ok(States { letters, bits })
 }
 
 fn parse_min_width(text: &str) -> Result<MinWidth, String> {
@@ -458,36 +472,44 @@ fn parse_min_width(text: &str) -> Result<MinWidth, String> {
     }
 }
 
-/// Parses `120s`, `2m`, `1m30s`, `500ms`, `1h` or plain seconds, which may have a fraction.
+/// The longest duration that makes sense: a year.
+const LONGEST_S: f64 = 366.0 * 86_400.0;
+
+/// Parses the length of a recording.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    const HINT: &str = "expected a duration such as 30s, 2m, 1m30s, 500ms or 10 (seconds)";
-    let mut rest = text.trim();
-    let mut seconds = 0.0;
-    if rest.is_empty() {
-        return Err(HINT.to_owned());
+    let seconds =
+        parse_seconds(text).ok_or("expected a duration such as 30s, 2m, 1m30s, 500ms or 10 (seconds)")?;
+    if !(0.001..=LONGEST_S).contains(&seconds) {
+        return Err("a recording takes from 1ms to a year".to_owned());
     }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// Parses `120s`, `2m`, `1m30s`, `500ms`, `20us`, `1h` or plain seconds, which may have a fraction.
+fn parse_seconds(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let mut rest = text;
+    let mut seconds = 0.0;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number: f64 = rest[..digits].parse().map_err(|_| HINT.to_owned())?;
+        let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let letters = rest.find(|c: char| !c.is_alphabetic()).unwrap_or(rest.len());
         seconds += number
             * match &rest[..letters] {
+                "ns" => 1e-9,
+                "us" | "µs" | "μs" => 1e-6,
                 "ms" => 1e-3,
                 "s" => 1.0,
                 "m" | "min" => 60.0,
                 "h" => 3600.0,
                 // Plain seconds stand alone: `1m30` is more likely a slip than 1 min 30 s.
-                "" if digits == text.trim().len() => 1.0,
-                _ => return Err(HINT.to_owned()),
+                "" if digits == text.len() => 1.0,
+                _ => return None,
             };
         rest = &rest[letters..];
     }
-    let longest = 366.0 * 86_400.0;
-    if !(0.001..=longest).contains(&seconds) {
-        return Err("a recording takes from 1ms to a year".to_owned());
-    }
-    Ok(Duration::from_secs_f64(seconds))
+    (!text.is_empty()).then_some(seconds)
 }
 
 #[cfg(test)]
@@ -506,6 +528,30 @@ mod tests {
         for bad in ["", "0", "-1", "s", "1x", "1m30", "1..2s", "nan", "1e9", "99999h", "10 s"] {
             assert!(parse_duration(bad).is_err(), "{bad:?} was taken");
         }
+    }
+
+    #[test]
+    fn blocks_are_as_short_as_one_likes() {
+        let ns = |text| parse_block(text).map(|d| d.as_nanos());
+        assert_eq!(ns("0"), Ok(0));
+        assert_eq!(ns("1ms"), Ok(1_000_000));
+        assert_eq!(ns("0.5ms"), Ok(500_000));
+        assert_eq!(ns("100us"), Ok(100_000));
+        assert_eq!(ns("7ns"), Ok(7));
+        assert_eq!(ns("1s500ms"), Ok(1_500_000_000));
+        for bad in ["", "-1", "1xs", "ms", "1ms2", "nan", "1e3ms", "9999999h", "S"] {
+            assert!(parse_block(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn states_are_letters() {
+        assert_eq!(parse_states("S,D").map(|states| states.bits), Ok(3));
+        assert_eq!(parse_states("DT").map(|states| states.bits), Ok(14));
+        for bad in ["", ",", "s", "SX", "D "] {
+            assert!(parse_states(bad).unwrap_err().contains("expected states"), "{bad:?}");
+        }
+        assert!(parse_states("R").unwrap_err().contains("[runnable]"));
     }
 
     #[test]

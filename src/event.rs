@@ -165,6 +165,8 @@ pub enum Loss {
     CountsFull,
     /// The kernel's table of counts refused for another reason.
     CountsBusy,
+    /// A block whose end the kernel did not tell: its time is among the short ones'.
+    Unseen,
 }
 
 impl Loss {
@@ -173,6 +175,7 @@ impl Loss {
         match self {
             Self::CountsFull => "counts map full",
             Self::CountsBusy => "counts map busy",
+            Self::Unseen => "switch not traced",
         }
     }
 }
@@ -276,6 +279,12 @@ pub struct ThreadTime {
     pub runnable_ns: u64,
     /// Of that: blocked, and counted under a stack.
     pub stacked_ns: u64,
+    /// Times it left the CPU because it had to wait for something.
+    pub blocks: u64,
+    /// Times it left the CPU for another thread.
+    pub preemptions: u64,
+    /// Blocks that are counted under a stack.
+    pub stacked: u64,
 }
 
 /// What was counted under a key since the last drain.

@@ -62,6 +62,13 @@ impl Plan {
         if filter != Filter::Everything {
             check_pid_namespace()?;
         }
+        if let Some(longest) = args.max_block {
+            ensure!(
+                longest >= args.min_block && !longest.is_zero(),
+                "--max-block {longest:?} is shorter than --min-block {:?}: no block is as long as that",
+                args.min_block
+            );
+        }
         let config = Config {
             frequency_hz: args.frequency,
             cpus: cpus.len(),
@@ -74,7 +81,7 @@ impl Plan {
             off_cpu: (args.off_cpu || args.off_cpu_only).then(|| OffCpu {
                 min_ns: nanoseconds(args.min_block),
                 max_ns: args.max_block.map_or(u64::MAX, nanoseconds),
-                states: args.state.unwrap_or(u32::MAX),
+                states: args.state.as_ref().map_or(u32::MAX, |states| states.bits),
                 wakers: args.wakers,
             }),
             tables: None,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::summary::Summary;
+
 /// The line. Without a terminal on standard error, nothing is drawn.
 #[derive(Debug)]
 pub struct Progress {
@@ -26,13 +28,21 @@ impl Progress {
     }
 
     /// Shows how far a recording is.
-    pub fn recording(&self, elapsed: Duration, of: Option<Duration>, samples: u64, lost: u64) {
+    pub fn recording(&self, elapsed: Duration, of: Option<Duration>, so_far: &Summary) {
         let time = match of {
             Some(of) => format!("{} left", clock(of.saturating_sub(elapsed))),
             None => format!("{} so far, Ctrl-C ends", clock(elapsed)),
         };
-        let count = HumanCount(samples);
-        self.bar.set_message(format!("recording: {time} · {count} samples · {lost} lost"));
+        let mut counts = Vec::new();
+        if !so_far.off_cpu_only {
+            let lost: u64 = so_far.lost().values().sum();
+            counts.push(format!("{} samples · {lost} lost", HumanCount(so_far.taken())));
+        }
+        if let Some(blocks) = &so_far.blocks {
+            let lost: u64 = blocks.lost.values().sum();
+            counts.push(format!("{} blocks · {lost} lost", HumanCount(blocks.taken)));
+        }
+        self.bar.set_message(format!("recording: {time} · {}", counts.join(" · ")));
     }
 
     /// Shows what is being done.

@@ -76,7 +76,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     }
     let reason = follow(args, &plan, &mut signals, &mut child, &mut machine)?;
     let mut programs = machine.programs.take().and_then(|window| window.close().ok());
-    machine.flush_threads()?;
+    let blocked = machine.flush_threads()?;
     machine.sampler.detach();
     let duration = started.elapsed();
     let target_ns = target_cpu_ns(&plan).saturating_sub(target_before);
@@ -98,9 +98,10 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         cost: sampler.cost(),
         own_cpu_s: usage::own_cpu_s() - own_before,
         own_peak_bytes: usage::own_peak_bytes(),
-        kernel_bytes: sampler.map_bytes() + sideband.ring_bytes() + unwinding.bytes(),
+        kernel_bytes: sampler.map_bytes() + sideband.ring_bytes(),
         tables: unwinding.figures(),
         blocks: sampler.blocks()?,
+        off_cpu_only: args.off_cpu_only,
         ..Summary::default()
     };
     drop((sampler, sideband));
@@ -108,6 +109,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     summary.complete = finished.samples.complete;
     summary.incomplete = std::mem::take(&mut finished.samples.incomplete);
     if let Some(blocks) = &mut summary.blocks {
+        blocks.taken += blocked;
         blocks.stacks = std::mem::take(&mut finished.blocks);
         blocks.wakers = std::mem::take(&mut finished.wakings);
         blocks.threads = finished.threads;
@@ -122,8 +124,8 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     finished.profile.comments = comments(&summary);
 
     naming::name_and_write(args, finished, &objects, &summary, &mut signals, output)?;
-    if summary.taken() == 0 && !args.off_cpu_only {
-        eprintln!("{}", explain_nothing(args, &plan, &summary, target_ns));
+    if summary.taken() == 0 {
+        eprintln!("profiler: {}", explain_nothing(args, &plan, &summary, target_ns));
     }
     signals.release();
     Ok(match child {
@@ -184,7 +186,7 @@ fn follow(
             lost = machine.sideband.lost;
             machine.timeline.inbox().extend(snapshot(plan));
         }
-        if drained.elapsed() >= machine.sampler.sizes.interval {
+        if drained.elapsed() >= machine.sampler.sizes.interval || machine.sampler.is_half_full() {
             machine.drain()?;
             drained = Instant::now();
         } else {
@@ -192,9 +194,13 @@ fn follow(
         }
         rest = (looked.elapsed() * REST_PER_LOOK).clamp(SHORTEST_REST, BUSY_TICK);
         if progress.is_visible() {
-            let outcomes = Summary { outcomes: machine.sampler.outcomes()?, ..Summary::default() };
-            let lost = outcomes.lost().values().sum();
-            progress.recording(started.elapsed(), args.duration, outcomes.taken(), lost);
+            let so_far = Summary {
+                outcomes: machine.sampler.outcomes()?,
+                blocks: machine.sampler.blocks()?,
+                off_cpu_only: args.off_cpu_only,
+                ..Summary::default()
+            };
+            progress.recording(started.elapsed(), args.duration, &so_far);
         }
     }
 }
@@ -240,7 +246,8 @@ impl Machine {
     /// Opens the side-band, reads what runs already, makes its unwind tables, loads the sampler.
     fn listen(args: &RecordArgs, plan: &mut Plan) -> Result<Self> {
         let sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
-        let mut timeline = Timeline::new(processes(plan), Tally::new(empty_profile(args), threshold(args)));
+        let mut timeline =
+            Timeline::new(processes(plan), Tally::new(empty_profile(args), short_blocks(args)));
         let mut unwinding = Unwinding::default();
         timeline.inbox().extend(snapshot(plan));
         timeline.advance(proc::now_ns(), |_, _, _, _| None);
@@ -260,19 +267,19 @@ impl Machine {
     }
 
     /// Reads all rings and applies what happened; says whether the next look should be soon: new
-    /// files are there to be opened, or new mappings to be walked by.
+    /// files are there to be opened, or new mappings to be walked by, or stacks arrive in numbers.
     fn read(&mut self) -> Result<bool> {
         self.take_late();
         let Self { sideband, sampler, timeline, unwinding, .. } = self;
         let now_ns = proc::now_ns();
         let known = timeline.objects.iter().len();
-        sampler.read_stacks(timeline.inbox())?;
+        let many = sampler.read_stacks(timeline.inbox())?;
         sideband.read(timeline.inbox());
         timeline.advance(now_ns, |time_ns, dump, processes, objects| {
             unwinding.unwind(time_ns, dump, processes, objects)
         });
         let published = unwinding.update(&mut timeline.processes, &timeline.objects);
-        Ok(published || timeline.objects.iter().len() > known)
+        Ok(many || published || timeline.objects.iter().len() > known)
     }
 
     /// Takes the stacks whose tables have come.
@@ -295,9 +302,9 @@ impl Machine {
         Ok(())
     }
 
-    /// Ends the time of all threads. Stacks of those that are blocked are walked one by one: together
-    /// they would be large.
-    fn flush_threads(&mut self) -> Result<()> {
+    /// Ends the time of all threads; returns how many were blocked. The stacks of those are walked one
+    /// by one: together they would be large.
+    fn flush_threads(&mut self) -> Result<u64> {
         let mut counts = Vec::new();
         let Self { sideband, sampler, timeline, unwinding, .. } = self;
         sideband.read(timeline.inbox());
@@ -313,7 +320,7 @@ impl Machine {
             });
         })?;
         timeline.tally.count(&counts, 0);
-        Ok(())
+        Ok(counts.len() as u64)
     }
 }
 
@@ -380,12 +387,24 @@ fn empty_profile(args: &RecordArgs) -> Profile {
     profile
 }
 
-/// From which length on blocks have stacks, in words.
-fn threshold(args: &RecordArgs) -> String {
+/// The frame of blocks that have no stack, by what was asked for; empty if none was.
+fn short_blocks(args: &RecordArgs) -> String {
     if !(args.off_cpu || args.off_cpu_only) {
         return String::new();
     }
-    let ns = args.min_block.as_nanos();
+    let mut name = format!("[blocked < {}", length(args.min_block));
+    if let Some(longest) = args.max_block {
+        name += &format!(" or > {}", length(longest));
+    }
+    if let Some(states) = &args.state {
+        name += &format!(" or not in {}", states.letters);
+    }
+    name + "]"
+}
+
+/// A length in the largest unit of which it is a multiple.
+fn length(time: Duration) -> String {
+    let ns = time.as_nanos();
     let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns")];
     let (unit, name) =
         units.into_iter().find(|(unit, _)| u128::is_multiple_of(ns, *unit)).unwrap_or((1, "ns"));
@@ -410,6 +429,7 @@ fn comments(summary: &Summary) -> Vec<String> {
         ),
         format!("samples: {}", summary.equation()),
     ];
+    comments.extend(summary.blocks.as_ref().map(|blocks| format!("blocks: {}", blocks.equation())));
     comments.extend(summary.incomplete.iter().map(|(why, n)| format!("incomplete: {} {n}", why.reason())));
     comments.extend(summary.lost().iter().map(|(why, n)| format!("lost: {} {n}", why.reason())));
     if summary.excluded() > 0 {
@@ -424,14 +444,25 @@ fn target_cpu_ns(plan: &Plan) -> u64 {
     plan.watched.iter().filter_map(|&tgid| proc::cpu_time_ns(tgid)).sum()
 }
 
-/// Why there are no samples.
+/// Why there are no samples, or no blocks.
 fn explain_nothing(args: &RecordArgs, plan: &Plan, summary: &Summary, target_ns: u64) -> String {
     let seconds = summary.duration_s;
     let period_ms = 1e3 / f64::from(args.frequency);
+    if let (true, Some(blocks)) = (args.off_cpu_only, &summary.blocks) {
+        let frame = short_blocks(args);
+        return match blocks.threads {
+            0 => format!("0 blocks: no thread was there in {seconds:.1} s"),
+            threads => format!(
+                "0 blocks: the {threads} threads were on a CPU, waited for one, or were {frame}, in {seconds:.1} s; \
+                 profiler threads tells how long, --min-block 0 takes all blocks"
+            ),
+        };
+    }
     let why = if !plan.watched.is_empty() {
         format!(
-            "the target used {} ms of CPU in {seconds:.1} s: it waits rather than computes",
-            target_ns / 1_000_000
+            "the target used {} ms of CPU in {seconds:.1} s: it waits rather than computes; {}",
+            target_ns / 1_000_000,
+            if args.off_cpu { "profiler flamegraph --type off-cpu shows where" } else { "try --off-cpu" }
         )
     } else if !args.command.is_empty() {
         format!(
@@ -446,5 +477,5 @@ fn explain_nothing(args: &RecordArgs, plan: &Plan, summary: &Summary, target_ns:
             summary.cpu.busy_s * 1e3
         )
     };
-    format!("profiler: 0 samples: {why}")
+    format!("0 samples: {why}")
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use crate::capture::bpf::{Blocks, Cost, Outcomes};
 use crate::event::{Loss, Outcome, Truncation};
+use crate::output::names::{FrameKind, mapping_kind};
 use crate::profile::Profile;
 use crate::programs::{Program, Statistics};
 use crate::usage::CpuTime;
@@ -53,6 +54,8 @@ pub struct Summary {
     pub blocks: Option<Blocks>,
     /// What BPF programs cost, if it was recorded.
     pub programs: Option<Statistics>,
+    /// Nothing was sampled.
+    pub off_cpu_only: bool,
     /// Unwind tables, if stacks were walked by them.
     pub tables: Option<TableFigures>,
 }
@@ -76,20 +79,10 @@ impl Summary {
         self.runs(|outcome| !matches!(outcome, Outcome::Idle | Outcome::Filtered))
     }
 
-    /// `taken 10 = complete 6 + incomplete 3 + lost 1`. The left side is counted in the kernel, run
-    /// by run; the right side is the profile's samples and the kernel's losses. If they differ,
-    /// the difference is told.
+    /// How its samples add up.
     pub fn equation(&self) -> String {
-        let incomplete: u64 = self.incomplete.values().sum();
-        let lost: u64 = self.lost().values().sum();
-        let taken = self.taken();
-        let right = self.complete + incomplete + lost;
-        let mut text =
-            format!("taken {taken} = complete {} + incomplete {incomplete} + lost {lost}", self.complete);
-        if taken != right {
-            let _ = write!(text, " (UNACCOUNTED: {}; please report this)", taken as i64 - right as i64);
-        }
-        text
+        let incomplete = self.incomplete.values().sum();
+        equation(self.taken(), self.complete, incomplete, self.lost().values().sum())
     }
 
     /// Sampler runs on busy CPUs per second that the CPUs were busy.
@@ -98,25 +91,30 @@ impl Summary {
         (self.cpu.busy_s >= 1.0).then(|| runs as f64 / self.cpu.busy_s)
     }
 
-    /// The lines for people. `hottest` are names and samples.
-    pub fn text(&self, hottest: &[(String, i64)], naming: Option<(f64, u64)>) -> String {
+    /// The lines for people. `hottest` are names and their shares in percent.
+    pub fn text(&self, hottest: &[(String, f64)], naming: Option<(f64, u64)>) -> String {
         let mut text = String::new();
-        let taken = self.taken();
+        let blocks = self.blocks.as_ref().filter(|_| self.off_cpu_only);
+        let (count, what) = blocks.map_or((self.taken(), "samples"), |blocks| (blocks.taken, "blocks"));
+        let plural = if self.cpus == 1 { "" } else { "s" };
         let _ = write!(
             text,
-            "{} samples in {:.1} s on {} CPU{} at {} Hz",
-            thousands(taken),
+            "{} {what} in {:.1} s on {} CPU{plural}",
+            thousands(count),
             self.duration_s,
-            self.cpus,
-            if self.cpus == 1 { "" } else { "s" },
-            self.frequency_hz
+            self.cpus
         );
-        if let Some(hz) = self.delivered_hz() {
-            let _ = write!(text, " ({hz:.1} Hz delivered per busy CPU)");
+        if !self.off_cpu_only {
+            let _ = write!(text, " at {} Hz", self.frequency_hz);
+            if let Some(hz) = self.delivered_hz() {
+                let _ = write!(text, " ({hz:.1} Hz delivered per busy CPU)");
+            }
         }
         let _ =
             writeln!(text, "; CPUs {:.0}% idle", share(self.cpu.idle_s, self.cpu.busy_s + self.cpu.idle_s));
-        let _ = writeln!(text, "  {}", self.equation());
+        if !self.off_cpu_only {
+            let _ = writeln!(text, "  {}", self.equation());
+        }
         if !self.incomplete.is_empty() {
             let mut reasons: Vec<_> = self.incomplete.iter().collect();
             reasons.sort_by_key(|&(_, &samples)| std::cmp::Reverse(samples));
@@ -142,27 +140,8 @@ impl Summary {
                 self.outcomes.follow_failed
             );
         }
-        for (at, (name, samples)) in hottest.iter().enumerate() {
-            let label = if at == 0 { "hottest" } else { "" };
-            let _ = writeln!(text, "  {label:7} {:5.1}%  {name}", share(*samples as f64, taken as f64));
-        }
         if let Some(blocks) = &self.blocks {
-            let incomplete = blocks.stacks.incomplete();
-            let _ = writeln!(
-                text,
-                "  blocked {} times long enough (complete {} + incomplete {incomplete}), lost {}; {} short or runnable; {} threads{}; seen at {}",
-                thousands(blocks.stacks.complete + incomplete),
-                thousands(blocks.stacks.complete),
-                blocks.lost,
-                thousands(blocks.short),
-                thousands(blocks.threads as u64),
-                if blocks.threads_lost > 0 {
-                    format!(", {} lost", blocks.threads_lost)
-                } else {
-                    String::new()
-                },
-                blocks.hook,
-            );
+            let _ = writeln!(text, "  blocks  {}", blocks.text());
             let Blocks { wakers, wakers_lost, .. } = blocks;
             if wakers.complete + wakers.incomplete() + wakers_lost > 0 {
                 let _ = writeln!(
@@ -173,6 +152,11 @@ impl Summary {
                     wakers.incomplete(),
                 );
             }
+        }
+        for (at, (name, share)) in hottest.iter().enumerate() {
+            let label = if self.off_cpu_only { "blocked" } else { "hottest" };
+            let label = if at == 0 { label } else { "" };
+            let _ = writeln!(text, "  {label:7} {share:5.1}%  {name}");
         }
         if let Some(tables) = self.tables {
             let _ = write!(
@@ -255,23 +239,75 @@ impl Summary {
     }
 }
 
-/// The functions with the most samples of their own, at most `n`: name and samples.
-pub fn hottest(profile: &Profile, n: usize) -> Vec<(String, i64)> {
+impl Blocks {
+    /// How they add up.
+    pub fn equation(&self) -> String {
+        let (incomplete, lost) = (self.stacks.incomplete(), self.lost.values().sum());
+        equation(self.taken, self.stacks.complete, incomplete, lost)
+    }
+
+    fn text(&self) -> String {
+        let mut text = self.equation();
+        let incomplete = self.stacks.incomplete.iter().map(|(why, blocks)| (why.reason(), blocks));
+        for (why, blocks) in incomplete.chain(self.lost.iter().map(|(why, blocks)| (why.reason(), blocks))) {
+            let _ = write!(text, "; {why} {blocks}");
+        }
+        let _ = write!(
+            text,
+            "; {} short or runnable; {} threads",
+            thousands(self.short),
+            thousands(self.threads as u64)
+        );
+        if self.threads_lost > 0 {
+            let _ = write!(text, ", {} lost", thousands(self.threads_lost));
+        }
+        let _ = write!(text, "; seen at {}", self.hook);
+        text
+    }
+}
+
+/// `taken 10 = complete 6 + incomplete 3 + lost 1`. The left side is counted in the kernel, run by run;
+/// the right side is in the profile, but for the kernel's losses. If they differ, that is told.
+fn equation(taken: u64, complete: u64, incomplete: u64, lost: u64) -> String {
+    let mut text = format!("taken {taken} = complete {complete} + incomplete {incomplete} + lost {lost}");
+    let right = complete + incomplete + lost;
+    if taken != right {
+        let _ = write!(text, " (UNACCOUNTED: {}; please report this)", taken as i64 - right as i64);
+    }
+    text
+}
+
+/// The functions with the most samples of their own or, if nothing was sampled, those in which threads
+/// were blocked for longest; at most `n`, with their shares in percent.
+pub fn hottest(profile: &Profile, n: usize) -> Vec<(String, f64)> {
+    let column = |name| profile.sample_types.iter().position(|ty| ty.name == name);
+    let is_sampled = column("samples").is_some();
+    let Some(at) = column("samples").or_else(|| column("off_cpu")) else { return Vec::new() };
     let mut own: BTreeMap<&str, i64> = BTreeMap::new();
-    let Some(column) = profile.sample_types.iter().position(|ty| ty.name == "samples") else {
-        return Vec::new();
-    };
     for sample in profile.samples() {
-        let leaf = profile.stack(sample.stack).first().and_then(|&id| profile.location(id).lines.first());
-        if let Some(line) = leaf {
-            *own.entry(&profile.function(line.function).name).or_default() += sample.values[column];
+        let frames = profile.stack(sample.stack).iter().filter_map(|&id| {
+            let location = profile.location(id);
+            let name = &profile.function(location.lines.first()?.function).name;
+            Some((location.mapping.map(|at| mapping_kind(&profile.mapping(at).path)), name.as_str()))
+        });
+        let is_program = |kind: Option<FrameKind>| kind.is_some_and(|kind| kind != FrameKind::Kernel);
+        // All blocks end in the scheduler. What of the program waits, or else what of the kernel?
+        let shown = if is_sampled {
+            frames.clone().next()
+        } else {
+            let waits = frames.clone().find(|&(kind, _)| is_program(kind));
+            waits.or_else(|| frames.clone().find(|(_, name)| !name.contains("schedule")))
+        };
+        if let Some((_, name)) = shown {
+            *own.entry(name).or_default() += sample.values[at];
         }
     }
-    own.retain(|_, samples| *samples > 0);
-    let mut own: Vec<_> = own.into_iter().map(|(name, samples)| (name.to_owned(), samples)).collect();
-    own.sort_by_key(|(_, samples)| std::cmp::Reverse(*samples));
+    let total: i64 = own.values().sum();
+    own.retain(|_, value| *value > 0);
+    let mut own: Vec<_> = own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    own.sort_by_key(|(_, value)| std::cmp::Reverse(*value));
     own.truncate(n);
-    own
+    own.into_iter().map(|(name, value)| (name, share(value as f64, total as f64))).collect()
 }
 
 fn share(part: f64, whole: f64) -> f64 {

@@ -48,8 +48,8 @@ pub struct Tally {
     /// Blocks and nanoseconds by stack and waker, to be put together when all stacks are in.
     woken: HashMap<(StackId, LabelsId, u64), [u64; 2]>,
     threads: usize,
-    /// In words, the length from which on blocks have stacks; empty if there are none.
-    threshold: String,
+    /// Frame of blocks that have no stack; empty if blocks are not recorded.
+    short: String,
 }
 
 /// How many stacks are whole.
@@ -77,8 +77,8 @@ impl Wholeness {
 
 impl Tally {
     /// Starts from a profile that has its sample types and no samples.
-    pub fn new(profile: Profile, threshold: String) -> Self {
-        Self { profile, threshold, ..Self::default() }
+    pub fn new(profile: Profile, short: String) -> Self {
+        Self { profile, short, ..Self::default() }
     }
 
     /// Distinct stacks so far.
@@ -174,12 +174,15 @@ impl Tally {
     pub fn thread(&mut self, time: &ThreadTime, comm: &Rc<str>) {
         self.threads += 1;
         let labels = self.labels(time.tgid, time.tid, comm, &time.comm.as_str().into());
-        let below = format!("[blocked < {}]", self.threshold);
-        for (marker, ns) in [("[runnable]", time.runnable_ns), (&below, time.below_ns())] {
-            if ns > 0 {
+        let short = self.short.clone();
+        for (marker, values) in [
+            ("[runnable]", [time.preemptions, time.runnable_ns]),
+            (&short, [time.blocks.saturating_sub(time.stacked), time.below_ns()]),
+        ] {
+            if values != [0, 0] {
                 let stack = [self.marker(marker)];
                 let stack = self.profile.intern_stack(&stack);
-                self.add_values(stack, labels, BLOCKED, [0, ns]);
+                self.add_values(stack, labels, BLOCKED, values);
             }
         }
         let stack = [self.marker("[thread]")];
@@ -195,7 +198,7 @@ impl Tally {
         let text =
             |key: &str, value: &Rc<str>| Label { key: key.into(), value: LabelValue::Str(Rc::clone(value)) };
         let mut labels = vec![number("pid", tgid), text("comm", comm), text("thread_comm", thread_comm)];
-        if !self.threshold.is_empty() {
+        if !self.short.is_empty() {
             labels.insert(1, number("tid", tid));
         }
         self.profile.intern_labels(&labels)

@@ -205,11 +205,6 @@ impl Unwinding {
         })
     }
 
-    /// Kernel memory of the arrays, in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.tables.as_ref().map_or(0, Tables::bytes)
-    }
-
     fn build(&mut self, object: ObjectId, objects: &Objects) {
         if self.files.contains_key(&object) {
             return;
@@ -327,8 +322,8 @@ impl Unwinding {
         objects: &Objects,
     ) -> Option<Stack> {
         let regions = processes.regions(dump.key.tgid).cloned().unwrap_or_default();
-        for region in regions.values() {
-            self.build(region.object, objects);
+        if self.tables.is_some() {
+            regions.values().for_each(|region| self.build(region.object, objects));
         }
         let (stack, waits) = self.walk(&dump, &regions, objects);
         if waits
@@ -353,11 +348,11 @@ impl Unwinding {
         if dump.registers[0] == 0 {
             return (stack, false);
         }
-        let Some(tables) = self.tables.as_ref().filter(|_| !regions.is_empty()) else {
+        if regions.is_empty() {
             stack.user.push(dump.registers[0]);
             stack.truncation = Some(Truncation::NoTable);
             return (stack, false);
-        };
+        }
         let waits = Cell::new(false);
         let find = |addr: u64| {
             let (start, region) = regions.range(..=addr).next_back()?;
@@ -379,7 +374,7 @@ impl Unwinding {
                 _ => false,
             }
         };
-        let truncation = tables.walk(dump, find, read, &mut stack.user);
+        let truncation = Tables::walk(self.tables.as_ref(), dump, find, read, &mut stack.user);
         // What was walked without that table may be wrong.
         stack.truncation =
             if waits.get() { Some(Truncation::NoTable) } else { stack.truncation.or(truncation) };

@@ -69,8 +69,17 @@ fn open(view: &ViewArgs) -> Result<View> {
     if view.focus.is_some() || view.ignore.is_some() {
         focus::keep(&mut profile, view.focus.as_deref(), view.ignore.as_deref())?;
     }
-    if view.hide_idle {
-        idle::fold(&mut profile, index);
+    let blocked = off_cpu.filter(|_| is_blocked);
+    match blocked {
+        Some(blocked) if view.hide_idle => idle::fold(&mut profile, index, blocked),
+        None if view.hide_idle => bail!(
+            "failed to hide idle threads in {name}: idle is who is blocked, and time on the CPU is shown; {}",
+            match off_cpu {
+                Some(_) => "use --type off-cpu or --type wall",
+                None => "record with --off-cpu",
+            }
+        ),
+        _ => {}
     }
-    Ok(View { profile, index, blocked: off_cpu.filter(|_| is_blocked) })
+    Ok(View { profile, index, blocked })
 }

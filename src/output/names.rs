@@ -56,7 +56,7 @@ pub(super) fn kind(name: &str, place: Option<FrameKind>) -> FrameKind {
 }
 
 /// Kind of the code that a mapping holds.
-pub(super) fn mapping_kind(path: &str) -> FrameKind {
+pub fn mapping_kind(path: &str) -> FrameKind {
     const MODULE_ENDS: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
     let file = basename(path);

@@ -2,9 +2,23 @@
 //!
 //! The scheduler's hook knows how long a thread was on the CPU to the nanosecond; the sampler
 //! estimates the same from its ticks. Both are in the table, so that every recording is a test of
-//! its sampler. A tick finds a thread that runs for a share p of the time with probability p; over
-//! n ticks of one CPU the number found has the standard deviation √(n·p·(1 − p)). The stated error
-//! is twice that, and one tick more for the ends of the recording.
+//! its sampler.
+//!
+//! # The stated error
+//!
+//! A thread that is on a CPU for a time of m + f periods, 0 ≤ f < 1, is found by m or by m + 1 ticks:
+//! by the latter with probability f, if it came at any moment between two ticks. That has the
+//! variance f·(1 − f), which is at most ¼ and at most the time in periods. So a thread that was on
+//! CPUs k times, t periods in all, is found t times with a variance of at most min(t, k/4). Twice the
+//! square root is stated, and one tick more for the two ends of the recording: 95 % of threads should
+//! lie within it, and more do where that bound is far from the truth.
+//!
+//! What it leaves out shows as threads that do not:
+//!
+//! - Aliasing. A program that a timer drives at the sampler's rate, or a simple ratio of it, comes at
+//!   the same moment between two ticks again and again. 99 Hz is chosen because timers are not.
+//! - Ticks that never came. A CPU that is late, such as a virtual one whose host runs another, skips
+//!   them; exact time goes on. So the sampled time of all threads together is a little low.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,6 +40,8 @@ struct Row {
     runnable: i64,
     blocked: i64,
     below: i64,
+    /// Times that it left a CPU.
+    events: i64,
 }
 
 impl Row {
@@ -36,9 +52,9 @@ impl Row {
     /// How far the sampled time may be from the exact one, in nanoseconds.
     fn error(&self, period: i64) -> f64 {
         let period = period as f64;
-        let share = (self.on_cpu as f64 / self.lifetime.max(1) as f64).clamp(0.0, 1.0);
-        let ticks = self.lifetime as f64 / period;
-        period * (2.0 * (ticks * share * (1.0 - share)).sqrt() + 1.0)
+        // It may be on a CPU at the end.
+        let variance = (self.on_cpu as f64 / period).min((self.events + 1) as f64 / 4.0);
+        period * (2.0 * variance.sqrt() + 1.0)
     }
 }
 
@@ -60,7 +76,8 @@ pub fn run(args: &ThreadsArgs) -> Result<()> {
 
 fn rows(profile: &Profile) -> BTreeMap<(i64, i64), Row> {
     let column = |name: &str| profile.sample_types.iter().position(|ty| ty.name == name);
-    let [cpu, off, exact, lifetime] = ["cpu", "off_cpu", "thread_cpu", "thread_lifetime"].map(column);
+    let [cpu, events, off, exact, lifetime] =
+        ["cpu", "off_cpu_events", "off_cpu", "thread_cpu", "thread_lifetime"].map(column);
     let value = |sample: &Sample, column: Option<usize>| column.map_or(0, |at| sample.values[at]);
     let mut rows: BTreeMap<(i64, i64), Row> = BTreeMap::new();
     for sample in profile.samples() {
@@ -70,6 +87,7 @@ fn rows(profile: &Profile) -> BTreeMap<(i64, i64), Row> {
         row.sampled += value(sample, cpu);
         row.on_cpu += value(sample, exact);
         row.lifetime += value(sample, lifetime);
+        row.events += value(sample, events);
         let off = value(sample, off);
         match marker(profile, sample) {
             Some("[runnable]") => row.runnable += off,

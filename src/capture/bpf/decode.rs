@@ -81,6 +81,9 @@ pub(super) fn thread_time(record: &abi::thread_record) -> Timed {
         // The scheduler's clocks differ a little from CPU to CPU.
         runnable_ns: record.runnable_ns.min(record.off_cpu_ns.saturating_sub(record.stacked_ns)),
         stacked_ns: record.stacked_ns,
+        blocks: record.blocks,
+        preemptions: record.preemptions,
+        stacked: record.stacked,
     };
     Timed { time_ns: record.end_ns, event: Event::Thread(time) }
 }
@@ -127,6 +130,7 @@ pub(super) fn outcome(number: u32) -> Outcome {
         abi::outcome::OUTCOME_USER_NO_TABLE => Incomplete(Truncation::NoTable),
         abi::outcome::OUTCOME_USER_DUMPED => Dumped,
         abi::outcome::OUTCOME_LOST_COUNTS_FULL => Lost(Loss::CountsFull),
+        abi::outcome::OUTCOME_LOST_UNSEEN => Lost(Loss::Unseen),
         _ => Lost(Loss::CountsBusy),
     }
 }

@@ -1,16 +1,17 @@
 //! What the kernel counted: samples by their keys, how runs ended, what they cost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 use anyhow::{Context, Result};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
+use libbpf_rs::skel::Skel;
+use libbpf_rs::{Map, MapCore, MapFlags, MapHandle, libbpf_sys};
 
 use super::decode::{count_key, outcome, plain};
 use super::{Sampler, abi};
-use crate::event::{Count, Outcome};
+use crate::event::{Count, Loss, Outcome};
 use crate::tally::Wholeness;
 
 /// What the sampler itself cost, from the kernel's statistics.
@@ -31,19 +32,19 @@ pub struct Cost {
 pub struct Blocks {
     /// Where threads were seen to return.
     pub hook: String,
-    /// Returns from a block that was long enough, and counted under a stack.
-    pub counted: u64,
+    /// Blocks that were long enough: those that were returned from, and those that had not ended.
+    pub taken: u64,
     /// Those for which there was no room: their time is among the short ones'.
-    pub lost: u64,
+    pub lost: BTreeMap<Loss, u64>,
     /// All other returns.
     pub short: u64,
     /// Wake-ups by how whole the wakers' stacks are.
     pub wakers: Wholeness,
     /// Those whose stacks there was no room for.
     pub wakers_lost: u64,
-    /// Threads that ended, and whose time there was no room for.
+    /// Threads for whose time there was no room.
     pub threads_lost: u64,
-    /// Counted ones by how whole their stacks are, and those that had not ended.
+    /// By how whole their stacks are.
     pub stacks: Wholeness,
     /// Threads.
     pub threads: usize,
@@ -85,8 +86,12 @@ impl Sampler {
             for (index, &runs) in state.outcomes.iter().enumerate() {
                 match outcome(index as u32) {
                     Outcome::Filtered | Outcome::Idle => blocks.short += runs,
-                    Outcome::Lost(_) => blocks.lost += runs,
-                    _ => blocks.counted += runs,
+                    outcome => {
+                        blocks.taken += runs;
+                        if let Outcome::Lost(loss) = outcome {
+                            *blocks.lost.entry(loss).or_default() += runs;
+                        }
+                    }
                 }
             }
             blocks.threads_lost += state.threads_lost;
@@ -102,6 +107,7 @@ impl Sampler {
                 .filter(|(_, index)| matches!(outcome(*index), Outcome::Lost(_)));
             blocks.wakers_lost += lost.map(|(runs, _)| runs).sum::<u64>();
         }
+        blocks.lost.retain(|_, lost| *lost > 0);
         Ok(Some(blocks))
     }
 
@@ -121,6 +127,7 @@ impl Sampler {
             &progs.returned,
             &progs.returned_by_kprobe,
             &progs.follow_newborn,
+            &progs.change_id,
             &progs.waking,
         ] {
             let sampler =
@@ -151,18 +158,23 @@ impl Sampler {
         Some(cost)
     }
 
-    /// Bytes that the maps take in the kernel, as their sizes imply.
+    /// Bytes that the maps take in the kernel, as it says itself.
     pub fn map_bytes(&self) -> u64 {
-        // 48 bytes of bookkeeping per hash element, 16 per bucket (a power of two of them).
-        let entry = (size_of::<abi::counts_key>() + size_of::<abi::counts_value>() + 48) as u64;
-        let entries = u64::from(self.sizes.counts_entries);
-        2 * (entries * entry + entries.next_power_of_two() * 16) + u64::from(self.sizes.ring_bytes)
+        let bytes = |map: Map<'_>| {
+            let info =
+                std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd())).ok()?;
+            info.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse::<u64>().ok())
+        };
+        self.skeleton.object().maps().filter(Map::autocreate).filter_map(bytes).sum()
     }
 }
 
+/// Entries that are read at once. A bucket never holds as many.
+const BATCH: usize = 4096;
+
 /// Reads and empties a map that no program uses.
 pub(super) fn drain(map: &MapHandle) -> Result<Vec<Count>> {
-    let capacity = map.max_entries() as usize;
+    let capacity = (map.max_entries() as usize).min(BATCH);
     let mut keys = vec![abi::counts_key::default(); capacity];
     let mut values = vec![abi::counts_value::default(); capacity];
     let mut counts = Vec::new();

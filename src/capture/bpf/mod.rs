@@ -7,6 +7,10 @@
 //! swapped every `interval` cannot overflow while it has room for CPUs × Hz × interval entries;
 //! [`Sizes`] gives it twice that. Where this would be large, the interval shrinks instead. Frames
 //! arrive through a ring sized for half an interval of deepest stacks.
+//!
+//! Blocks have no such bound: there are as many keys as threads and places where they wait. So the
+//! map and the ring have room for thousands, and a map that is half full, by the stacks that have
+//! arrived, is drained at once.
 
 use std::cell::RefCell;
 use std::mem::{MaybeUninit, offset_of};
@@ -90,6 +94,9 @@ pub struct Sizes {
 
 /// Largest counts map; reached by 33 CPUs at 999 Hz and one drain per second.
 const MOST_COUNTS: u64 = 1 << 16;
+/// The least of it, and of the ring for stack bodies, where blocks are recorded.
+const OFF_CPU_COUNTS: u64 = 1 << 15;
+const OFF_CPU_RING: u64 = 1 << 22;
 /// A stack of 256 frames, kernel and user together. Deeper ones are few.
 const DEEP_BODY_BYTES: u64 = (offset_of!(abi::stack_body, frames) + 8 * 256) as u64;
 /// Ring for the stacks of young processes: 240 of them.
@@ -98,14 +105,16 @@ const DUMPS_BYTES: u32 = 1 << 22;
 const MOST_TARGETS: u32 = 1 << 16;
 
 impl Sizes {
-    /// Sizes for a number of CPUs that are sampled at a frequency.
-    pub fn new(cpus: usize, frequency_hz: u32) -> Self {
+    /// Sizes for a number of CPUs that are sampled at a frequency, and for blocks.
+    pub fn new(cpus: usize, frequency_hz: u32, off_cpu: bool) -> Self {
+        let (least_counts, least_ring) =
+            if off_cpu { (OFF_CPU_COUNTS, OFF_CPU_RING) } else { (1024, 1 << 18) };
         let per_second = (cpus as u64 * u64::from(frequency_hz)).max(1);
-        let counts_entries = (2 * per_second).clamp(1024, MOST_COUNTS);
+        let counts_entries = (2 * per_second).clamp(least_counts, MOST_COUNTS);
         let interval = Duration::from_millis((counts_entries * 500 / per_second).clamp(100, 1000));
         // Bodies are read about ten times in an interval; room is left for five of those.
         let bodies = per_second * interval.as_millis() as u64 / 2000 + 1;
-        let ring_bytes = (bodies * DEEP_BODY_BYTES).next_power_of_two().clamp(1 << 18, 1 << 26);
+        let ring_bytes = (bodies * DEEP_BODY_BYTES).next_power_of_two().clamp(least_ring, 1 << 26);
         Self { counts_entries: counts_entries as u32, ring_bytes: ring_bytes as u32, interval }
     }
 }
@@ -114,12 +123,15 @@ impl Sizes {
 pub struct Sampler {
     skeleton: skeleton::ProfileSkel<'static>,
     links: Vec<Link>,
+    clocks: Vec<Link>,
     /// Keeps the kernel's run-time statistics switched on.
     _statistics: Option<OwnedFd>,
     bodies: RingBuffer<'static>,
     received: Rc<RefCell<Vec<Timed>>>,
     counts: [MapHandle; 2],
     current: usize,
+    /// Stacks that have arrived since the last drain.
+    arrived: usize,
     walks_by_tables: bool,
     hooks: Option<off_cpu::Hooks>,
     /// Sizes in force.
@@ -179,7 +191,7 @@ impl Sampler {
     pub fn load(config: &Config) -> Result<Self> {
         libbpf_rs::set_print(Some((PrintLevel::Warn, keep_message)));
         let mut missing = Vec::new();
-        let mut sizes = Sizes::new(config.cpus, config.frequency_hz);
+        let mut sizes = Sizes::new(config.cpus, config.frequency_hz, config.off_cpu.is_some());
         if let Some(entries) = config.counts_entries {
             sizes.counts_entries = entries;
         }
@@ -234,7 +246,7 @@ impl Sampler {
             MOST_TARGETS
         })?;
 
-        let hooks = off_cpu::configure(&mut open, config.off_cpu, tables.is_some())?;
+        let hooks = off_cpu::configure(&mut open, config.off_cpu, tables.is_some(), config.cpus)?;
 
         let skeleton = open.load().map_err(|error| with_log(error, "failed to load the BPF program"))?;
         let counts =
@@ -260,6 +272,7 @@ impl Sampler {
         let mut sampler = Self {
             skeleton,
             links: Vec::new(),
+            clocks: Vec::new(),
             // SAFETY: the call returns a new descriptor or an error, which is not negative-checked
             // by OwnedFd and so is here.
             _statistics: match unsafe { libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME) } {
@@ -270,6 +283,7 @@ impl Sampler {
             received,
             counts,
             current: 0,
+            arrived: 0,
             walks_by_tables: tables.is_some(),
             hooks,
             sizes,
@@ -317,7 +331,7 @@ impl Sampler {
             // libbpf closes the event with the link.
             let sampler = if self.walks_by_tables { &progs.on_cpu_by_tables } else { &progs.on_cpu };
             let link = sampler.attach_perf_event(clock.into_raw_fd());
-            self.links.push(
+            self.clocks.push(
                 link.map_err(|error| with_log(error, "failed to attach the sampler to a CPU's clock"))?,
             );
         }
@@ -348,11 +362,12 @@ impl Sampler {
 
     /// Stops sampling.
     pub fn detach(&mut self) {
+        self.clocks.clear();
         self.links.clear();
     }
 
-    /// Appends the stacks that arrived since the last call.
-    pub fn read_stacks(&mut self, events: &mut Vec<Timed>) -> Result<()> {
+    /// Appends the stacks that arrived since the last call; says whether they are many.
+    pub fn read_stacks(&mut self, events: &mut Vec<Timed>) -> Result<bool> {
         self.bodies.consume().context("failed to read the BPF ring buffer")?;
         let mut received = self.received.borrow_mut();
         if let Some(hooks) = &self.hooks {
@@ -363,8 +378,15 @@ impl Sampler {
                 }
             }
         }
+        let arrived = received.len();
+        self.arrived += arrived;
         events.append(&mut received);
-        Ok(())
+        Ok(arrived > self.sizes.counts_entries as usize / 16)
+    }
+
+    /// Whether the counts should not wait for the end of their interval.
+    pub fn is_half_full(&self) -> bool {
+        self.arrived > self.sizes.counts_entries as usize / 2
     }
 
     fn publish_counts(&self, which: usize) -> Result<()> {
@@ -380,6 +402,7 @@ impl Sampler {
         let old = self.current;
         self.publish_counts(1 - old)?;
         self.current = 1 - old;
+        self.arrived = 0;
         figures::drain(&self.counts[old])
     }
 }
@@ -397,7 +420,7 @@ mod tests {
     fn a_counts_map_holds_more_than_an_interval_can_count() {
         for cpus in [1, 2, 64, 1024] {
             for hz in [1, 99, 999, 10_000] {
-                let sizes = Sizes::new(cpus, hz);
+                let sizes = Sizes::new(cpus, hz, false);
                 let counted = cpus as f64 * f64::from(hz) * sizes.interval.as_secs_f64();
                 let busiest = 1 << 18; // beyond this the drain cannot run often enough
                 if cpus as u32 * hz <= busiest {

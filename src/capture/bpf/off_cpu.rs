@@ -79,10 +79,17 @@ pub(super) fn configure(
     open: &mut OpenProfileSkel<'_>,
     wanted: Option<OffCpu>,
     tables: bool,
+    cpus: usize,
 ) -> Result<Option<Hooks>> {
     let progs = &mut open.progs;
-    let programs =
-        [&mut progs.switched, &mut progs.follow_newborn, &mut progs.follow_threads, &mut progs.flush_threads];
+    let programs = [
+        &mut progs.switched,
+        &mut progs.follow_newborn,
+        &mut progs.change_id,
+        &mut progs.follow_threads,
+        &mut progs.end_threads,
+        &mut progs.flush_threads,
+    ];
     programs.into_iter().for_each(|program| program.set_autoload(wanted.is_some()));
     progs.returned.set_autoload(false);
     progs.returned_by_kprobe.set_autoload(false);
@@ -99,7 +106,7 @@ pub(super) fn configure(
         ReturnHook::SchedExit => progs.returned.set_autoload(true),
         ReturnHook::Kprobe(_) => progs.returned_by_kprobe.set_autoload(true),
     }
-    open.maps.ended_threads.set_max_entries(RECORDS_BYTES)?;
+    open.maps.ended_threads.set_max_entries(records_bytes(cpus))?;
     let knobs = open.maps.rodata_data.as_deref_mut().context("the BPF object has no knobs")?;
     (knobs.min_block_ns, knobs.max_block_ns) = (wanted.min_ns, wanted.max_ns);
     knobs.block_states = wanted.states;
@@ -122,8 +129,11 @@ pub(super) fn configure(
     }))
 }
 
-/// Ring for threads that end: 8,000 of them.
-const RECORDS_BYTES: u32 = 1 << 20;
+/// Ring for threads that end, 112 bytes each: a CPU takes 20 µs to end one, and at the latest after
+/// 100 ms the ring is read.
+fn records_bytes(cpus: usize) -> u32 {
+    (cpus * 5000 * 112).next_power_of_two().clamp(1 << 20, 1 << 24) as u32
+}
 
 impl Hooks {
     /// The hooks' own frames lie above the switch, or above the wake-up; what an interrupt came upon
@@ -150,13 +160,14 @@ impl Hooks {
         let progs = &sampler.skeleton.progs;
         let failed = |error, name: &str| with_log(error, &format!("failed to attach to {name}"));
         let newborn = progs.follow_newborn.attach().map_err(|error| failed(error, "sched_process_fork"))?;
+        let exec = progs.change_id.attach().map_err(|error| failed(error, "sched_process_exec"))?;
         let switched = progs.switched.attach().map_err(|error| failed(error, "sched_switch"))?;
         let returned = match &self.returned {
             ReturnHook::SchedExit => progs.returned.attach(),
             ReturnHook::Kprobe(function) => progs.returned_by_kprobe.attach_kprobe(false, function),
         };
         let mut links =
-            vec![newborn, switched, returned.map_err(|error| failed(error, self.returned.name()))?];
+            vec![newborn, exec, switched, returned.map_err(|error| failed(error, self.returned.name()))?];
         if self.wakers {
             links.push(progs.waking.attach().map_err(|error| failed(error, "sched_waking"))?);
         }
@@ -173,12 +184,24 @@ impl Sampler {
         Ok(())
     }
 
-    /// Ends the time of every thread that lives. Those that are blocked now come with a stack and
-    /// what is counted under it.
-    pub fn flush_threads(&self, mut each: impl FnMut(Timed, Option<(Dump, Count)>)) -> Result<()> {
+    /// Ends the time of every thread that lives, and the sampler with those that are not blocked. The
+    /// others come with a stack and what is counted under it.
+    pub fn flush_threads(&mut self, mut each: impl FnMut(Timed, Option<(Dump, Count)>)) -> Result<()> {
+        if self.hooks.is_some() {
+            self.end_threads(&self.skeleton.progs.end_threads, &mut each)?;
+            self.clocks.clear();
+            self.end_threads(&self.skeleton.progs.flush_threads, &mut each)?;
+        }
+        Ok(())
+    }
+
+    fn end_threads(
+        &self,
+        program: &libbpf_rs::ProgramMut<'_>,
+        mut each: impl FnMut(Timed, Option<(Dump, Count)>),
+    ) -> Result<()> {
         let Some(hooks) = &self.hooks else { return Ok(()) };
-        let mut threads =
-            BufReader::with_capacity(1 << 16, self.iterate(&self.skeleton.progs.flush_threads)?);
+        let mut threads = BufReader::with_capacity(1 << 16, self.iterate(program)?);
         let mut record = vec![0; size_of::<abi::thread_record>()];
         let mut blocked = vec![0; size_of::<abi::blocked_thread>()];
         let failed = "failed to read the threads' times";

@@ -149,12 +149,6 @@ impl Tables {
         })
     }
 
-    /// Bytes of kernel memory that the arrays take.
-    pub fn bytes(&self) -> u64 {
-        let arrays = [&self.chunks.memory, &self.pages.memory, &self.mappings.memory, &self.rules.memory];
-        arrays.iter().map(|memory| memory.len() as u64).sum()
-    }
-
     fn rule(&mut self, rule: Rule) -> Option<u16> {
         if let Some(&known) = self.known_rules.get(&rule) {
             return Some(known);
@@ -295,10 +289,10 @@ unsafe extern "C" {
 }
 
 impl Tables {
-    /// Walks a stack that came as memory. `find` gives the table and the file offset of an address
-    /// that is code, `read` the code there.
+    /// Walks a stack that came as memory, without tables by frame pointers. `find` gives the table and
+    /// the file offset of an address that is code, `read` the code there.
     pub fn walk(
-        &self,
+        tables: Option<&Self>,
         dump: &Dump,
         find: impl Fn(u64) -> Option<(Option<FileTable>, u64)>,
         read: impl Fn(u64, &mut [u8]) -> bool,
@@ -316,7 +310,8 @@ impl Tables {
             if found.is_none() && depth > 0 {
                 return Some(Truncation::ReturnAddress);
             }
-            let mut rule = found.and_then(|(table, offset)| self.lookup(table?, offset)).unwrap_or_default();
+            let mut rule =
+                found.and_then(|(table, offset)| tables?.lookup(table?, offset)).unwrap_or_default();
             let has_rule = u32::from(rule.cfa) != abi::cfa::CFA_UNCOVERED.0;
             // As in the kernel: a signal trampoline that is not described.
             let mut code = [0; SIGRETURN.len()];
@@ -343,6 +338,7 @@ impl Tables {
                 abi::step::STEP_END => return None,
                 abi::step::STEP_FAULT => return Some(Truncation::UnreadableStack),
                 abi::step::STEP_REGISTER => return Some(Truncation::CallerRegister),
+                abi::step::STEP_NO_ROW if tables.is_none() => return Some(Truncation::FramePointer),
                 abi::step::STEP_NO_ROW => return Some(Truncation::NoRow),
                 _ => return Some(Truncation::NotUnderstood),
             }
