@@ -24,21 +24,21 @@ fn what_a_full_map_loses_is_told() {
 }
 
 /// Peaks that the summary tells, in MiB: of the recorder and of naming.
-fn peaks(recording: &Recording) -> (f64, f64) {
-    let cost = recording.told.lines().find(|line| line.starts_with("  cost ")).expect("costs");
+pub fn peaks(told: &str) -> (f64, f64) {
+    let cost = told.lines().find(|line| line.starts_with("  cost ")).expect("costs");
     let mut peaks =
         cost.split(" MiB peak").map(|part| part.rsplit(' ').next().unwrap().parse().unwrap_or(0.0));
     (peaks.next().unwrap(), peaks.next().unwrap())
 }
 
 /// Unwind rows that the summary tells, if any.
-fn rows(recording: &Recording) -> Option<f64> {
-    let line = recording.told.lines().find_map(|line| line.strip_prefix("  tables "))?;
+pub fn rows(told: &str) -> Option<f64> {
+    let line = told.lines().find_map(|line| line.strip_prefix("  tables "))?;
     Some(line.split_whitespace().next().unwrap().replace(',', "").parse().unwrap())
 }
 
 /// The bounds of docs/memory.md, in MiB.
-fn bounds(cpus: f64, hz: f64, processes: f64, stacks: f64, rows: Option<f64>) -> (f64, f64) {
+pub fn bounds(cpus: f64, hz: f64, processes: f64, stacks: f64, rows: Option<f64>) -> (f64, f64) {
     // Both CPUs at 10,000 Hz are below the 32,768 samples per second that shorten the interval.
     let ring = (cpus * hz / 2.0 * 2096.0).clamp(262144.0, 64.0 * MIB) as u64;
     let ring = ring.next_power_of_two() as f64;
@@ -50,8 +50,8 @@ fn bounds(cpus: f64, hz: f64, processes: f64, stacks: f64, rows: Option<f64>) ->
 fn check(test: &Test, recording: &Recording, hz: f64, processes: usize) -> usize {
     let stacks: HashSet<_> = recording.samples.iter().map(|sample| (sample.pid, &sample.stack)).collect();
     let cpus = recording.told.split(" CPU").next().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
-    let (recorder, naming) = peaks(recording);
-    let (most, most_naming) = bounds(cpus, hz, processes as f64, stacks.len() as f64, rows(recording));
+    let (recorder, naming) = peaks(&recording.told);
+    let (most, most_naming) = bounds(cpus, hz, processes as f64, stacks.len() as f64, rows(&recording.told));
     let said = format!(
         "{} stacks, {processes} processes, {hz} Hz: recorder {recorder} of at most {most:.1} MiB, naming {naming} of {most_naming:.1} MiB",
         stacks.len()
@@ -73,7 +73,7 @@ fn memory_at_two_thousand_processes() {
         let recording = test.record(&["-a", "-d", "1500ms", "--unwind", unwind]);
         assert!(recording.with("busy") > 20, "{}", recording.told);
         check(&test, &recording, 99.0, sleeping.len() + 200);
-        assert!(unwind != "fp" || peaks(&recording).0 < 60.0, "{}", recording.told);
+        assert!(unwind != "fp" || peaks(&recording.told).0 < 60.0, "{}", recording.told);
     }
 }
 

@@ -2,21 +2,40 @@
 //! the scheduler's, or the kernel says in /proc.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::common::{Test, output, spawn};
+use nix::sys::signal::Signal;
+
+use crate::common::{Test, kill, output, refusal, spawn};
+use crate::limits;
+
+/// Threads of samples/blocking.c, and where each waits.
+const FUNCTIONS: [(&str, &str); 7] = [
+    ("nanosleep", "in_nanosleep"),
+    ("pipe", "in_pipe_read"),
+    ("mutex", "in_mutex"),
+    ("poll", "in_poll"),
+    ("epoll", "in_epoll"),
+    ("fsync", "in_fsync"),
+    ("disk", "in_disk_read"),
+];
 
 /// Nanoseconds by thread's name and stack, root first.
 struct Blocks(Vec<(Vec<String>, u64)>);
 
 impl Blocks {
     fn of(test: &Test, args: &[&str]) -> Self {
-        let profiler = env!("CARGO_BIN_EXE_profiler");
+        Self::with(test, &["--type", "off-cpu"], args)
+    }
+
+    /// Another value than nanoseconds.
+    fn with(test: &Test, value: &[&str], args: &[&str]) -> Self {
         let file = test.path("output.pb.gz");
-        let folded = ["folded", "--type", "off-cpu", "--tagroot", "thread_comm", &file];
-        let text = output(profiler, &[&folded[..], args].concat());
+        let folded = [&["folded", "--tagroot", "thread_comm", &file], value, args].concat();
+        let text = output(env!("CARGO_BIN_EXE_profiler"), &folded);
         let parse = |line: &str| {
             let (stack, ns) = line.rsplit_once(' ').unwrap();
             (stack.split(';').map(str::to_owned).collect(), ns.parse().unwrap())
@@ -67,15 +86,180 @@ fn threads(test: &Test) -> Vec<Row> {
     text.lines().skip(1).map(row).collect()
 }
 
+fn closes_alone(row: &Row) {
+    assert!((99.5..=100.5).contains(&row.of_life), "{row:?}");
+}
+
 /// Every thread's sum is its life; the sampler's time is within its own error for 95 % of them.
 fn closes(test: &Test, rows: &[Row]) {
-    for row in rows {
-        assert!((99.5..=100.5).contains(&row.of_life), "{row:?}");
-    }
+    rows.iter().for_each(closes_alone);
     // The error is printed in whole milliseconds.
     let right = rows.iter().filter(|row| (row.sampled - row.on_cpu).abs() <= row.error + 1.0).count();
     test.tell(&format!("sampled time within its error: {right} of {} threads", rows.len()));
     assert!(right as f64 >= 0.95 * rows.len() as f64 - 1.0, "{rows:?}");
+}
+
+/// The summary's numbers of blocks: taken, complete, incomplete, lost, and the other returns. They add up.
+fn blocks_told(told: &str) -> [u64; 5] {
+    let line = told.lines().find_map(|line| line.strip_prefix("  blocks  ")).expect(told);
+    let (sum, rest) = line.split_once(';').unwrap();
+    let short = rest.split("; ").find_map(|part| part.trim().strip_suffix(" short or runnable")).unwrap();
+    let short = short.replace(',', "").parse().unwrap();
+    let numbers: Vec<u64> = sum.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [taken, complete, incomplete, lost] = numbers[..] else { panic!("{line}") };
+    assert_eq!(taken, complete + incomplete + lost, "{line}");
+    [taken, complete, incomplete, lost, short]
+}
+
+/// Runs a program of the test's under the recorder; returns what the recorder told, and the number that
+/// the program printed behind `word`.
+fn record_counting(test: &Test, args: &[&str], program: &[&str], word: &str) -> (String, u64) {
+    let truth = test.path("truth");
+    let command = format!("exec {} > {truth}", program.join(" "));
+    let told = test.start(&[&["--off-cpu"], args, &["--", "sh", "-c", &command]].concat()).finish_off_cpu();
+    let truth = std::fs::read_to_string(truth).unwrap();
+    let number = truth.trim().strip_prefix(word).unwrap_or_else(|| panic!("{word} in {truth}"));
+    (told, number.trim().parse().unwrap())
+}
+
+#[test]
+fn ten_thousand_threads() {
+    let Some(test) = Test::new("off-cpu-many") else { return };
+    let program = test.compile("tests/programs/sleepers.c", "sleepers", &["-pthread"]);
+    let (told, rounds) = record_counting(&test, &[], &[&program, "10000", "1000", "1"], "rounds");
+    let [_, _, _, lost, _] = blocks_told(&told);
+    let events = ["--sample-index", "off_cpu_events"];
+    let found = Blocks::with(&test, &events, &[]).total(|stack| has(stack, "asleep"));
+    test.tell(&format!("{found} of {rounds} blocks, {lost} lost"));
+    // Each sleep is one block, and now and then a thread waits for memory besides. Of one in ten thousand
+    // sleepers that are moved to another CPU the scheduler itself says that they waited for one.
+    assert!(found + lost >= rounds - rounds / 1000 && found <= rounds + rounds / 100, "{told}");
+    assert!(lost < rounds / 100, "{told}");
+    let rows = threads(&test);
+    assert!((10_001..=10_002).contains(&rows.len()), "{}", rows.len());
+    rows.iter().for_each(closes_alone);
+    // docs/memory.md: beside its stack a thread takes 2 KiB, and the ring is of 4 MiB.
+    let (recorder, _) = limits::peaks(&told);
+    let cpus = std::thread::available_parallelism().unwrap().get() as f64;
+    let file = test.path("output.pb.gz");
+    let by_thread = ["folded", "--tagroot", "tid", events[0], events[1], &file];
+    let stacks = output(env!("CARGO_BIN_EXE_profiler"), &by_thread).lines().count() as f64;
+    let (most, _) = limits::bounds(cpus, 99.0, 10.0, stacks, limits::rows(&told));
+    let most = most + 2.0 * 4.0 + rows.len() as f64 / 512.0;
+    test.tell(&format!("recorder {recorder} of at most {most:.1} MiB"));
+    assert!(recorder > 1.0 && recorder < most, "{told}");
+}
+
+#[test]
+fn as_many_switches_as_there_can_be() {
+    let Some(test) = Test::new("off-cpu-switches") else { return };
+    let program = test.compile("tests/programs/switches.c", "switches", &["-pthread"]);
+    for block in ["0", "1ms"] {
+        let (told, switches) =
+            record_counting(&test, &["--min-block", block], &[&program, "2", "1"], "switches");
+        let [taken, _, _, lost, short] = blocks_told(&told);
+        test.tell(&format!("--min-block {block}: {switches} switches/s, {lost} lost"));
+        // Every switch of the program is one return, but for a few before and after it counts.
+        assert!((taken + short).abs_diff(switches) < 100, "{switches} switches: {told}");
+        assert!(lost < switches / 1000, "{told}");
+        assert_eq!(block == "0", taken > switches / 4, "{told}");
+        threads(&test).iter().for_each(closes_alone);
+    }
+}
+
+#[test]
+fn stress_adds_up() {
+    let Some(test) = Test::new("off-cpu-stress") else { return };
+    if !test.needs("stress-ng") {
+        return;
+    }
+    let stress = ["stress-ng", "--quiet", "--cpu", "2", "--switch", "2", "--timer", "1", "--timeout", "3s"];
+    test.start(&[&["--off-cpu", "--"][..], &stress].concat()).finish_off_cpu();
+    let rows = threads(&test);
+    // Each switch stressor is a pair.
+    for (name, threads) in [("stress-ng-cpu", 2), ("stress-ng-switc", 4), ("stress-ng-timer", 1)] {
+        let found = rows.iter().filter(|row| row.name == name && row.on_cpu > 100.0).count();
+        assert_eq!(found, threads, "{name}: {rows:?}");
+    }
+    closes(&test, &rows);
+}
+
+/// What `perf sched timehist` says of a thread, in milliseconds.
+#[derive(Debug, Default)]
+struct Timehist {
+    off_cpu: f64,
+    blocked: f64,
+    is_preempted: bool,
+}
+
+/// By thread's name. A line tells of a thread's turn on a CPU: how long it was off it before, how long of
+/// that it had been woken already, how long it ran, and in which state it left.
+fn timehist(test: &Test, data: &str) -> BTreeMap<String, Timehist> {
+    let output = output("perf", &["sched", "timehist", "--state", "-i", data]);
+    let mut threads: BTreeMap<String, Timehist> = BTreeMap::new();
+    for line in output.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, cpu, ref name @ .., wait, delay, _, state] = words[..] else { continue };
+        let (Ok(wait), Ok(delay)) = (wait.parse::<f64>(), delay.parse::<f64>()) else { continue };
+        assert!(cpu.starts_with('['), "{line}");
+        let name = name.join(" ");
+        let thread = threads.entry(name.split('[').next().unwrap().to_owned()).or_default();
+        thread.off_cpu += wait;
+        thread.blocked += if thread.is_preempted { 0.0 } else { wait - delay };
+        thread.is_preempted = state == "R";
+    }
+    test.tell(&format!("perf sched timehist: {} names of threads", threads.len()));
+    threads
+}
+
+#[test]
+fn perf_says_the_same() {
+    let Some(test) = Test::new("off-cpu-perf") else { return };
+    if !test.needs("perf") {
+        return;
+    }
+    let program = test.compile("samples/blocking.c", "blocking", &["-fomit-frame-pointer", "-pthread"]);
+    let data = test.path("perf.data");
+    // On one CPU: perf 6.1 has been seen to lose all events of another one's idle task.
+    let perf = ["perf", "sched", "record", "-m", "4M", "-o", &data, "--", "taskset", "-c", "0"];
+    let program = [&program, "3", test.dir.to_str().unwrap()];
+    let ours = ["--off-cpu", "--min-block", "0", "--"];
+    test.start(&[&ours[..], &perf, &program].concat()).finish_off_cpu();
+    let perf = timehist(&test, &data);
+    let blocks = Blocks::of(&test, &[]);
+    let rows = threads(&test);
+    for (thread, function) in FUNCTIONS {
+        let row = rows.iter().find(|row| row.name == thread).unwrap();
+        let truth = perf.get(thread).unwrap_or_else(|| panic!("{thread} in {perf:?}"));
+        let found = blocks.total(|stack| has(stack, function)) as f64 / 1e6;
+        // When a wait for something ends and one for a CPU begins, the two do not mean the same moment.
+        let blocked = found / truth.blocked;
+        let off = (found + row.runnable) / truth.off_cpu;
+        test.tell(&format!("{function}: {off:.4} of perf's time off the CPU; blocked alone {blocked:.4}"));
+        assert!((0.97..=1.03).contains(&off), "{row:?} {truth:?}");
+    }
+}
+
+#[test]
+fn threads_that_execute_and_zombies() {
+    let Some(test) = Test::new("off-cpu-exec") else { return };
+    let program = test.compile("tests/programs/executes.c", "executes", &["-pthread"]);
+    let zombie = spawn(Command::new("sh").args(["-c", "true & exec sleep 30"]));
+    sleep(Duration::from_millis(200));
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", zombie.0.id())).unwrap();
+    let dead: u32 = children.trim().parse().unwrap();
+    let pid = zombie.0.id().to_string();
+    test.start(&["--off-cpu", "-p", &format!("{pid},{dead}"), "-d", "300ms"]).finish_off_cpu();
+    let rows = threads(&test);
+    assert!(rows.iter().all(|row| row.tid != dead), "{rows:?}");
+    test.start(&["--off-cpu", "--", &program]).finish_off_cpu();
+    let rows = threads(&test);
+    rows.iter().for_each(closes_alone);
+    // The first thread waits for 200 ms, when the second executes the program again, which waits for 300.
+    let blocked: Vec<f64> = rows.iter().map(|row| row.blocked).collect();
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert!(blocked.iter().any(|ms| (199.0..250.0).contains(ms)), "{rows:?}");
+    assert!(blocked.iter().any(|ms| (499.0..600.0).contains(ms)), "{rows:?}");
 }
 
 #[test]
@@ -87,16 +271,8 @@ fn every_way_to_wait() {
     test.start(&["--off-cpu", "--min-block", "0", "--", "sh", "-c", &command]).finish_off_cpu();
     let blocks = Blocks::of(&test, &[]);
     let truth = std::fs::read_to_string(truth).unwrap();
-    let functions = [
-        ("nanosleep", "in_nanosleep", 0.03),
-        ("pipe", "in_pipe_read", 0.03),
-        ("mutex", "in_mutex", 0.08),
-        ("poll", "in_poll", 0.03),
-        ("epoll", "in_epoll", 0.03),
-        ("fsync", "in_fsync", 0.08),
-        ("disk", "in_disk_read", 0.03),
-    ];
-    for (thread, function, bound) in functions {
+    for (thread, function) in FUNCTIONS {
+        let bound = if ["mutex", "fsync"].contains(&thread) { 0.08 } else { 0.03 };
         let line = truth.lines().find_map(|line| line.strip_prefix(thread)?.strip_prefix(' '));
         let told: f64 = line.unwrap_or_else(|| panic!("{thread} in {truth}")).parse().unwrap();
         let found = blocks.total(|stack| has(stack, function)) as f64;
@@ -248,4 +424,101 @@ fn the_idle_task_never_blocks() {
         map
     });
     assert!(by_state[&true] > 10, "{by_state:?}");
+}
+
+#[test]
+fn one_that_waits_by_frame_pointers() {
+    let Some(test) = Test::new("off-cpu-fp") else { return };
+    let program = test.compile("tests/programs/sleepers.c", "sleepers", &["-pthread"]);
+    let sleeper = spawn(Command::new(program).args(["1", "60000", "60"]));
+    sleep(Duration::from_millis(200));
+    let pid = sleeper.0.id().to_string();
+    let told = test.start(&["--off-cpu-only", "--unwind", "fp", "-p", &pid, "-d", "300ms"]).finish_off_cpu();
+    let blocks = Blocks::of(&test, &[]);
+    // The libc in between has no frame pointers: it hides its caller, and no more.
+    assert!(blocks.total(|stack| has(stack, "work")) > 290_000_000, "{:?}", blocks.0);
+    // Nothing was sampled, so the summary is of blocks: where two threads sleep.
+    assert!(told.contains("profiler: 2 blocks in 0.3 s") && !told.contains(" samples in "), "{told}");
+    let hottest = told.lines().find(|line| line.starts_with("  blocked ")).expect(&told);
+    assert!(hottest.contains("100.0%") && hottest.contains("nanosleep"), "{told}");
+}
+
+#[test]
+fn no_blocks_are_explained() {
+    let Some(test) = Test::new("off-cpu-nothing") else { return };
+    let program = test.spin("hog", "busy", &[]);
+    let told = test.start(&["--off-cpu-only", "--min-block", "10s", "--", &program, "0.2"]).finish_off_cpu();
+    assert!(told.contains("profiler: 0 blocks: ") && told.contains("[blocked < 10 s]"), "{told}");
+    // The other way round: who waits has no samples, but it has blocks.
+    let still = spawn(Command::new("sleep").arg("20"));
+    let pid = still.0.id().to_string();
+    let told = test.start(&["--off-cpu", "-p", &pid, "-d", "200ms"]).finish_off_cpu();
+    assert!(told.contains("0 samples: the target used 0 ms") && told.contains("--type off-cpu"), "{told}");
+    // Blocks in other states than asked for have no stack, and their frame says so.
+    test.start(&["--off-cpu", "--state", "D", "-p", &pid, "-d", "200ms"]).finish_off_cpu();
+    let blocks = Blocks::of(&test, &[]);
+    assert!(blocks.total(|stack| has(stack, "[blocked < 1 ms or not in D]")) > 190_000_000, "{:?}", blocks.0);
+}
+
+/// An interrupt at any moment leaves a whole file or none.
+#[test]
+fn interrupts_of_a_start() {
+    let Some(test) = Test::new("off-cpu-interrupts") else { return };
+    let (mut whole, mut none) = (0, 0);
+    for wait in [5, 60, 120, 200, 400] {
+        let mut recorder = test.start(&["--off-cpu", "-a"]);
+        sleep(Duration::from_millis(wait));
+        kill(recorder.pid(), Signal::SIGINT);
+        if recorder.child.0.wait().unwrap().signal() == Some(2) {
+            assert!(test.names().is_empty(), "{:?}", test.names());
+            none += 1;
+            continue;
+        }
+        recorder.finish_off_cpu();
+        assert_eq!(test.names(), ["output.pb.gz"]);
+        threads(&test).iter().for_each(closes_alone);
+        std::fs::remove_file(test.path("output.pb.gz")).unwrap();
+        whole += 1;
+    }
+    test.tell(&format!("{whole} files, {none} times none"));
+    assert!(whole >= 2);
+}
+
+#[test]
+fn requests_that_make_no_sense() {
+    let Some(test) = Test::new("off-cpu-refusals") else { return };
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["--off-cpu", "--min-block", "soon"], &["--min-block", "100us"]),
+        (&["--off-cpu", "--min-block", "-1"], &["'-1'"]),
+        (&["--off-cpu", "--min-block", ""], &["--min-block"]),
+        (&["--off-cpu", "--max-block", "1parsec"], &["--max-block", "100us"]),
+        (&["--off-cpu", "--max-block", "0"], &["--max-block 0ns is shorter than --min-block 1ms"]),
+        (&["--off-cpu", "--min-block", "2s", "--max-block", "1s"], &["--max-block 1s is shorter"]),
+        (&["--off-cpu", "--state", "Q"], &["--state", "'Q'", "S, D, I or T"]),
+        (&["--off-cpu", "--state", ""], &["--state", "expected states"]),
+        (&["--off-cpu", "--state", "R"], &["[runnable]"]),
+        (&["--state", "S"], &["required", "--off-cpu"]),
+        (&["--min-block", "0"], &["required", "--off-cpu"]),
+        (&["--off-cpu", "--off-cpu-only"], &["cannot be used with"]),
+        (&["--off-cpu-only", "-F", "99"], &["cannot be used with"]),
+        (&["--off-cpu", "-C", "0"], &["cannot be used with"]),
+    ];
+    for (args, words) in cases {
+        let message = refusal(&test.profiler(&[&["record", "-d", "1s"], *args].concat()).output().unwrap());
+        for word in *words {
+            assert!(message.contains(word), "{args:?}: {message:?} lacks {word:?}");
+        }
+        assert!(test.names().is_empty(), "{args:?}");
+    }
+    // Views of a file that has no time off the CPU.
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/cpu.pb.gz");
+    for (args, words) in [
+        (&["folded", "--hide-idle"][..], ["idle", "record with --off-cpu"]),
+        (&["flamegraph", "--type", "wall"], ["'wall'", "record with --off-cpu"]),
+        (&["folded", "--type", "off-cpu"], ["'off_cpu'", "record with --off-cpu"]),
+        (&["threads"], ["times of threads", "record with --off-cpu"]),
+    ] {
+        let message = refusal(&test.profiler(&[args, &[file]].concat()).output().unwrap());
+        assert!(words.iter().all(|word| message.contains(word)), "{args:?}: {message}");
+    }
 }
