@@ -237,9 +237,9 @@ impl Running {
         let told = self.told();
         assert!(ended.success() && !told.contains("UNACCOUNTED") && !told.contains("panicked"), "{told}");
         let judged = output("python3", &[&format!("{JUDGES}/dump.py"), &self.file.to_string_lossy()]);
-        // The one thing that it finds wrong is that there are more values than of time on the CPU.
-        let errors: Vec<&str> = judged.lines().filter(|line| line.starts_with("error")).collect();
-        assert!(matches!(errors[..], [error] if error.contains("sample types are")), "{errors:?}");
+        // The one thing that it may find wrong is that time on the CPU is not the first of the values.
+        let mut errors = judged.lines().filter(|line| line.starts_with("error"));
+        assert!(errors.all(|error| error.contains("sample types are")), "{judged}");
         told
     }
 
