@@ -384,9 +384,9 @@ impl Sampler {
         Ok(arrived > self.sizes.counts_entries as usize / 16)
     }
 
-    /// Whether the counts should not wait for the end of their interval.
+    /// Whether the counts should not wait for the end of their interval, which has room for all samples.
     pub fn is_half_full(&self) -> bool {
-        self.arrived > self.sizes.counts_entries as usize / 2
+        self.hooks.is_some() && self.arrived > self.sizes.counts_entries as usize / 2
     }
 
     fn publish_counts(&self, which: usize) -> Result<()> {
