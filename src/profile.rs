@@ -268,6 +268,13 @@ impl Profile {
         LocationId::from(self.locations.len() - 1)
     }
 
+    /// Whether the frame is [`WAKER_SEPARATOR`].
+    pub fn is_waker_separator(&self, at: LocationId) -> bool {
+        let location = self.location(at);
+        location.mapping.is_none()
+            && matches!(location.lines[..], [line] if self.function(line.function).name == WAKER_SEPARATOR)
+    }
+
     /// The samples, each stack and label set once.
     pub fn samples(&self) -> &[Sample] {
         &self.samples

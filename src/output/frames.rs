@@ -13,9 +13,7 @@ use std::iter;
 use anyhow::{Result, ensure};
 
 use super::names::{FrameKind, address_name, escape, kind, mapping_kind};
-use crate::profile::{
-    FunctionId, Interner, LabelValue, LabelsId, Location, LocationId, Profile, WAKER_SEPARATOR,
-};
+use crate::profile::{FunctionId, Interner, LabelValue, LabelsId, Location, LocationId, Profile};
 
 /// Most frames of one stack, inlined ones included. Locations may expand to many lines each.
 const MAX_STACK: usize = 1 << 20;
@@ -62,7 +60,7 @@ pub fn fold(
         let is_blocked = blocked.is_some_and(|at| sample.values[at] != 0);
         folder.state = is_blocked.then_some(FrameKind::Blocked);
         for &at in profile.stack(sample.stack).iter().rev() {
-            if folder.is_separator(at) {
+            if profile.is_waker_separator(at) {
                 folder.state = Some(FrameKind::Waker);
             }
             stack.extend_from_slice(folder.location(at)?);
@@ -148,13 +146,6 @@ impl<'a> Folder<'a> {
         }
         // Every frame took bytes in a file whose size is limited well below 2³².
         Ok(at as u32)
-    }
-
-    /// Whether a waker's stack follows.
-    fn is_separator(&self, at: LocationId) -> bool {
-        let location = self.profile.location(at);
-        location.mapping.is_none()
-            && matches!(&location.lines[..], [line] if self.profile.function(line.function).name == WAKER_SEPARATOR)
     }
 
     fn location(&mut self, at: LocationId) -> Result<&[u32]> {

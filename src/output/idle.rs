@@ -1,9 +1,9 @@
 //! Threads that wait for work all the time are most of a machine's blocked time, and tell nothing:
 //! one frame for all of a process's, with their number and time in its name, takes their place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::profile::{Label, Profile};
+use crate::profile::{Label, LabelsId, LocationId, Profile, Sample};
 
 /// A thread is idle if it was blocked in one stack for more than this share of the recording.
 const IDLE: f64 = 0.95;
@@ -18,18 +18,25 @@ pub(super) fn fold(profile: &mut Profile, index: usize, blocked: usize) {
         return;
     }
     let samples = profile.take_samples();
-    let mut idle: BTreeMap<Vec<Label>, (usize, i64)> = BTreeMap::new();
+    // By thread and by where it waits, whoever wakes it.
+    let mut waits: HashMap<(LabelsId, Box<[LocationId]>), i64> = HashMap::new();
+    for sample in &samples {
+        let sum = waits.entry((sample.labels, place(profile, sample).into())).or_default();
+        *sum = sum.saturating_add(sample.values[blocked]);
+    }
+    let mut idle: BTreeMap<Vec<Label>, (HashSet<LabelsId>, i64)> = BTreeMap::new();
     let mut rest = 0i64;
     for sample in samples {
         let value = sample.values[index];
+        let place = place(profile, &sample);
         // What has no code is no place to wait in: a thread that has no CPU is not idle, nor is one that
         // is blocked for a short time very often.
-        let has_code = profile.stack(sample.stack).iter().any(|&at| profile.location(at).mapping.is_some());
-        if sample.values[blocked] > least && has_code {
+        let has_code = place.iter().any(|&at| profile.location(at).mapping.is_some());
+        if has_code && waits.get(&(sample.labels, place.into())).is_some_and(|&sum| sum > least) {
             let mut labels = profile.labels(sample.labels).to_vec();
             labels.retain(|label| matches!(&*label.key, "pid" | "comm"));
             let (threads, sum) = idle.entry(labels).or_default();
-            *threads += 1;
+            threads.insert(sample.labels);
             *sum = sum.saturating_add(value);
         } else {
             rest = rest.saturating_add(value);
@@ -37,6 +44,7 @@ pub(super) fn fold(profile: &mut Profile, index: usize, blocked: usize) {
         }
     }
     for (labels, (threads, sum)) in idle {
+        let threads = threads.len();
         let plural = if threads == 1 { "" } else { "s" };
         let marker = profile.marker(&format!("[{threads} idle thread{plural}: {:.1} s]", sum as f64 / 1e9));
         let stack = profile.intern_stack(&[marker]);
@@ -45,6 +53,13 @@ pub(super) fn fold(profile: &mut Profile, index: usize, blocked: usize) {
         values[index] = ((rest as f64 * WIDTH) as i64).max(1);
         profile.add(stack, labels, &values);
     }
+}
+
+/// The part of a stack that is the blocked thread's own.
+fn place<'a>(profile: &'a Profile, sample: &Sample) -> &'a [LocationId] {
+    let stack = profile.stack(sample.stack);
+    let separator = stack.iter().rposition(|&at| profile.is_waker_separator(at));
+    separator.map_or(stack, |at| &stack[at + 1..])
 }
 
 #[cfg(test)]
@@ -65,13 +80,22 @@ mod tests {
             let labels = profile.intern_labels(&[number("pid", pid), number("tid", tid)]);
             profile.add(stack, labels, &[ns]);
         }
+        // One that two others wake, by turns.
+        let separator = profile.marker(crate::profile::WAKER_SEPARATOR);
+        let labels =
+            profile.intern_labels(&[Label { key: "pid".into(), value: LabelValue::Num(3, "".into()) }]);
+        for waker in ["a", "b"] {
+            let waker = profile.marker(waker);
+            let woken = profile.intern_stack(&[waker, separator, LocationId(0)]);
+            profile.add(woken, labels, &[490_000_000]);
+        }
         let runnable = profile.marker("[runnable]");
         let runnable = profile.intern_stack(&[runnable]);
         let labels = profile.intern_labels(&[]);
         profile.add(runnable, labels, &[999_000_000]);
         fold(&mut profile, 0, 0);
         let values: Vec<i64> = profile.samples().iter().map(|sample| sample.values[0]).collect();
-        assert_eq!(values, [500_000_000, 1_000, 999_000_000, 7_495_005]);
+        assert_eq!(values, [500_000_000, 1_000, 999_000_000, 7_495_005, 7_495_005]);
         let frame = profile.stack(profile.samples()[3].stack)[0];
         let name = profile.location(frame).lines[0].function;
         assert_eq!(profile.function(name).name, "[2 idle threads: 2.0 s]");
