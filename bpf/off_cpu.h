@@ -67,8 +67,33 @@ static __always_inline __u64 ran_since(struct thread_time *time, struct task_str
 	return ran;
 }
 
-static __always_inline void fill_record(struct thread_record *record, struct thread_time *time,
-					struct task_struct *task, __u64 now)
+/* Before and after a switch changes a thread's times, for copy_times(). */
+static __always_inline void change(struct thread_time *time)
+{
+	barrier();
+	time->changes++;
+	barrier();
+}
+
+/* Times of one moment: the thread may switch on another CPU meanwhile. Stores are seen in their
+ * order, as x86_64 has it. */
+static __always_inline void copy_times(struct thread_time *copy, struct thread_time *time)
+{
+	__u32 changes;
+
+	for (int i = 0; i < 1000; i++) {
+		changes = *(volatile __u32 *)&time->changes;
+		barrier();
+		*copy = *time;
+		barrier();
+		if (!(changes & 1) && changes == *(volatile __u32 *)&time->changes)
+			break;
+	}
+}
+
+static __always_inline void fill_record(struct thread_record *record,
+					const struct thread_time *time, struct task_struct *task,
+					__u64 now)
 {
 	record->tgid = task->tgid;
 	record->tid = time->tid;
@@ -111,7 +136,7 @@ static __always_inline void leave(struct cpu_state *cpu, struct thread_time *tim
 	__u64 on = now - time->since_ns;
 	__u64 ran = ran_since(time, task);
 
-	time->changes++;
+	change(time);
 	/* Has it been seen to arrive? */
 	if (time->state > THREAD_ON_CPU && ran < on) {
 		time->off_cpu_ns += on - ran;
@@ -133,11 +158,11 @@ static __always_inline void leave(struct cpu_state *cpu, struct thread_time *tim
 	} else {
 		time->preemptions++;
 	}
-	time->changes++;
+	change(time);
 }
 
 /* A block is only counted when it is over: before that it may be too short still. */
-static __always_inline bool may_count(struct thread_time *time, __u64 off)
+static __always_inline bool may_count(const struct thread_time *time, __u64 off)
 {
 	return off >= min_block_ns && (time->task_state & block_states);
 }
@@ -148,7 +173,7 @@ static __always_inline void arrive(struct cpu_state *cpu, struct thread_time *ti
 	__u64 off = now - time->since_ns;
 	__u64 ran;
 
-	time->changes++;
+	change(time);
 	/* Has it been seen to leave? */
 	if (time->state == THREAD_ON_CPU) {
 		ran = ran_since(time, task);
@@ -163,7 +188,7 @@ static __always_inline void arrive(struct cpu_state *cpu, struct thread_time *ti
 	else
 		cpu->outcomes[OUTCOME_FILTERED]++;
 	time->state = THREAD_ON_CPU;
-	time->changes++;
+	change(time);
 }
 
 SEC("tp_btf/sched_switch")
@@ -205,21 +230,38 @@ static __always_inline void add_user_stack(void *ctx, struct task_struct *task,
 		body->outcome = user;
 }
 
+/* Takes a block of `ns` into the thread's time under a stack, less the wait for a CPU, if it shall
+ * have one. Not if its record is written: there the block is among those without. The locked
+ * additions, here and in end_thread(), have one of the two see the other. */
+static __always_inline bool reserve_stack(struct thread_time *time, struct task_struct *task,
+					  __u64 *ns)
+{
+	__u64 waited;
+	bool reserved = false;
+
+	__sync_fetch_and_add(&time->changes, 1);
+	if (!time->ended) {
+		waited = waited_since(time, task);
+		*ns = *ns > waited ? *ns - waited : 0;
+		reserved = *ns && *ns >= min_block_ns && *ns <= max_block_ns &&
+			   wanted(task->tgid, task->pid);
+	}
+	if (reserved) {
+		time->stacked_ns += *ns;
+		time->stacked++;
+	}
+	change(time);
+	return reserved;
+}
+
 /* Counts a block of `ns` that has ended, with the stacks of the current thread. */
 static __always_inline enum outcome count_block(void *ctx, struct cpu_state *cpu, __u64 ns)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct thread_time *time = bpf_task_storage_get(&thread_times, task, NULL, 0);
 	enum outcome outcome;
-	__u64 waited;
 
-	if (!time)
-		return OUTCOME_FILTERED;
-	waited = waited_since(time, task);
-	ns = ns > waited ? ns - waited : 0;
-	if (ns < min_block_ns || ns > max_block_ns || !ns)
-		return OUTCOME_FILTERED;
-	if (!wanted(task->tgid, task->pid))
+	if (!time || !reserve_stack(time, task, &ns))
 		return OUTCOME_FILTERED;
 	begin_body(&cpu->body, task->tgid, task->pid, KIND_OFF_CPU);
 	cpu->body.key.waker_id = time->waker_id;
@@ -228,9 +270,11 @@ static __always_inline enum outcome count_block(void *ctx, struct cpu_state *cpu
 		cpu->body.outcome = collect_kernel_stack(ctx, &cpu->body);
 	add_user_stack(ctx, task, cpu);
 	outcome = count(cpu, &cpu->body, ns);
-	if (outcome < OUTCOME_LOST_COUNTS_FULL) {
-		time->stacked_ns += ns;
-		time->stacked++;
+	if (outcome >= OUTCOME_LOST_COUNTS_FULL) {
+		change(time);
+		time->stacked_ns -= ns;
+		time->stacked--;
+		change(time);
 	}
 	return outcome;
 }
@@ -326,7 +370,7 @@ int BPF_PROG(change_id, struct task_struct *task)
 
 	if (!cpu || !time || time->ended || time->tid == task->pid)
 		return 0;
-	time->changes++;
+	change(time);
 	time->on_cpu_ns += now - time->since_ns;
 	waited_since(time, task);
 	tell(cpu, time, task, now);
@@ -334,7 +378,7 @@ int BPF_PROG(change_id, struct task_struct *task)
 	time->start_ns = time->since_ns = now;
 	time->on_cpu_ns = time->off_cpu_ns = time->runnable_ns = time->stacked_ns = 0;
 	time->blocks = time->preemptions = time->stacked = 0;
-	time->changes++;
+	change(time);
 	return 0;
 }
 
@@ -396,13 +440,13 @@ static __always_inline void dump_blocked(struct stack_dump *dump, struct task_st
 	dump->pages = i;
 }
 
-static __always_inline bool is_on_cpu(struct thread_time *time, struct task_struct *task)
+static __always_inline bool is_on_cpu(const struct thread_time *time, struct task_struct *task)
 {
 	return time->state == THREAD_ON_CPU || (time->state == THREAD_UNKNOWN && task->on_cpu);
 }
 
 /* Whether a block that has lasted for `since` gets a stack. */
-static __always_inline bool is_long_block(struct thread_time *time, struct task_struct *task,
+static __always_inline bool is_long_block(const struct thread_time *time, struct task_struct *task,
 					  __u64 since)
 {
 	return !is_on_cpu(time, task) && may_count(time, since) && since <= max_block_ns;
@@ -412,32 +456,33 @@ static __always_inline int end_thread(struct bpf_iter__task *ctx, bool is_last)
 {
 	struct task_struct *task = ctx->task;
 	struct thread_flush *flush = bpf_map_lookup_elem(&flush_space, &zero);
-	struct thread_time *time;
+	struct thread_time *kept, time;
 	__u64 now, since;
 
 	if (!task || !flush)
 		return 0;
-	time = bpf_task_storage_get(&thread_times, task, NULL, 0);
+	kept = bpf_task_storage_get(&thread_times, task, NULL, 0);
 	/* Told once: where the reader's buffer ends, the kernel comes back to a thread. */
-	if (!time || time->told)
+	if (!kept || kept->told)
 		return 0;
 	now = bpf_ktime_get_ns();
-	if (!is_last && is_long_block(time, task, now - time->since_ns))
+	if (!is_last && is_long_block(kept, task, now - kept->since_ns))
 		return 0;
-	time->ended = 1;
-	/* A switch may be under way on another CPU. */
-	for (int i = 0; i < 1000 && (*(volatile __u32 *)&time->changes & 1); i++)
-		;
+	__sync_fetch_and_add(&kept->ended, 1);
+	copy_times(&time, kept);
+	/* It ended itself meanwhile. */
+	if (time.told)
+		return 0;
 	now = bpf_ktime_get_ns();
-	fill_record(&flush->record, time, task, now);
-	since = now - time->since_ns;
-	if (is_on_cpu(time, task)) {
+	fill_record(&flush->record, &time, task, now);
+	since = now - time.since_ns;
+	if (is_on_cpu(&time, task)) {
 		flush->record.on_cpu_ns += since;
 	} else {
 		flush->record.off_cpu_ns += since;
-		if (!time->task_state) {
+		if (!time.task_state) {
 			flush->record.runnable_ns += since;
-		} else if (is_last && is_long_block(time, task, since)) {
+		} else if (is_last && is_long_block(&time, task, since)) {
 			flush->record.has_stack = 1;
 			flush->record.stacked_ns += since;
 			flush->record.stacked++;
@@ -446,9 +491,9 @@ static __always_inline int end_thread(struct bpf_iter__task *ctx, bool is_last)
 		}
 	}
 	if (flush->record.has_stack)
-		time->told = !bpf_seq_write(ctx->meta->seq, flush, sizeof(*flush));
+		kept->told = !bpf_seq_write(ctx->meta->seq, flush, sizeof(*flush));
 	else
-		time->told = !bpf_seq_write(ctx->meta->seq, &flush->record, sizeof(flush->record));
+		kept->told = !bpf_seq_write(ctx->meta->seq, &flush->record, sizeof(flush->record));
 	return 0;
 }
 

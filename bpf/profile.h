@@ -268,9 +268,8 @@ struct thread_time {
 	__u32 state;	  /* enum thread_state */
 	__u32 task_state; /* TASK_* bits with which it left the CPU */
 	__u32 changes;	  /* odd while a switch changes this */
-	__u16 ended;	  /* nothing is added any more */
-	__u16 told;	  /* its record is written */
-	__u32 padding;
+	__u32 ended;	  /* nothing is added any more */
+	__u32 told;	  /* its record is written */
 };
 
 /* A thread's time in the recording, at its end or the recording's. */

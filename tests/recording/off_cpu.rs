@@ -484,6 +484,18 @@ fn interrupts_of_a_start() {
     assert!(whole >= 2);
 }
 
+/// The end of a recording meets threads that switch at that moment: each block is in one place.
+#[test]
+fn ends_amid_switches() {
+    let Some(test) = Test::new("off-cpu-ends") else { return };
+    let program = test.compile("tests/programs/sleepers.c", "sleepers", &["-pthread"]);
+    let _sleepers = spawn(Command::new(&program).args(["40", "1", "1000"]));
+    for _ in 0..25 {
+        test.start(&["--off-cpu", "--no-symbolize", "-a", "-d", "20ms"]).finish_off_cpu();
+        threads(&test).iter().for_each(closes_alone);
+    }
+}
+
 #[test]
 fn requests_that_make_no_sense() {
     let Some(test) = Test::new("off-cpu-refusals") else { return };
