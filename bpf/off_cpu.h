@@ -79,16 +79,15 @@ static __always_inline void change(struct thread_time *time)
  * order, as x86_64 has it. */
 static __always_inline void copy_times(struct thread_time *copy, struct thread_time *time)
 {
-	__u32 changes;
+	__u32 changes, tries = 0;
 
-	for (int i = 0; i < 1000; i++) {
+	do {
 		changes = *(volatile __u32 *)&time->changes;
 		barrier();
 		*copy = *time;
 		barrier();
-		if (!(changes & 1) && changes == *(volatile __u32 *)&time->changes)
-			break;
-	}
+		changes = changes & 1 || changes != *(volatile __u32 *)&time->changes;
+	} while (changes && ++tries < 1000);
 }
 
 static __always_inline void fill_record(struct thread_record *record,
