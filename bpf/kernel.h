@@ -38,8 +38,8 @@ struct task_struct {
 	unsigned int __state; /* Linux 5.14 on */
 	void *stack;
 	unsigned int flags;
-	int on_cpu;
-	int exit_state; /* not 0: a zombie */
+	unsigned int on_cpu; /* a byte on Linux 7.2: libbpf narrows unsigned loads alone */
+	int exit_state;	     /* not 0: a zombie */
 	int pid;
 	int tgid;
 	struct mm_struct *mm;
