@@ -392,14 +392,15 @@ fn short_blocks(args: &RecordArgs) -> String {
     if !(args.off_cpu || args.off_cpu_only) {
         return String::new();
     }
-    let mut name = format!("[blocked < {}", length(args.min_block));
-    if let Some(longest) = args.max_block {
-        name += &format!(" or > {}", length(longest));
+    let shortest = (!args.min_block.is_zero()).then(|| format!("< {}", length(args.min_block)));
+    let longest = args.max_block.map(|longest| format!("> {}", length(longest)));
+    let states = args.state.as_ref().map(|states| format!("not in {}", states.letters));
+    let left_out: Vec<String> = [shortest, longest, states].into_iter().flatten().collect();
+    if left_out.is_empty() {
+        // There was no room, or the recording ended just then.
+        return "[blocked: no stack]".to_owned();
     }
-    if let Some(states) = &args.state {
-        name += &format!(" or not in {}", states.letters);
-    }
-    name + "]"
+    format!("[blocked {}]", left_out.join(" or "))
 }
 
 /// A length in the largest unit of which it is a multiple.

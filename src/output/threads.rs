@@ -91,7 +91,7 @@ fn rows(profile: &Profile) -> BTreeMap<(i64, i64), Row> {
         let off = value(sample, off);
         match marker(profile, sample) {
             Some("[runnable]") => row.runnable += off,
-            Some(name) if name.starts_with("[blocked <") => row.below += off,
+            Some(name) if name.starts_with("[blocked") => row.below += off,
             _ => row.blocked += off,
         }
         if row.comm.is_empty() || value(sample, lifetime) > 0 {
