@@ -84,6 +84,7 @@ impl Plan {
                 states: args.state.as_ref().map_or(u32::MAX, |states| states.bits),
                 wakers: args.wakers,
             }),
+            statistics_in_turns: args.no_bpf_stats,
             tables: None,
         };
         let walk_by_tables = match args.unwind {

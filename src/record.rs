@@ -167,6 +167,7 @@ fn follow(
         let left = args.duration.map(|duration| duration.saturating_sub(started.elapsed()));
         wait(signals, machine, rest, left.map_or(tick, |left| left.min(tick)))?;
         let looked = Instant::now();
+        machine.sampler.take_turn();
         while let Some(received) = signals.receive() {
             if let Some(child) = child.as_ref().filter(|_| received.to_us_alone) {
                 child.signal(received.signal);

@@ -181,10 +181,15 @@ impl Summary {
         }
         let _ = write!(text, "  cost    ");
         if let Some(cost) = self.cost {
+            let _ = write!(text, "BPF ");
+            if cost.sampler_runs > 0 {
+                let ns = cost.sampler_time_ns as f64 / cost.sampler_runs as f64;
+                let _ = write!(text, "{:.2} µs a run, ", ns / 1e3);
+            }
             let _ = write!(
                 text,
-                "BPF {:.2} µs a run, {:.1} ms in all ({:.3}% of the CPUs' time); ",
-                cost.sampler_time_ns as f64 / cost.sampler_runs.max(1) as f64 / 1e3,
+                "{}{:.1} ms in all ({:.3}% of the CPUs' time); ",
+                if cost.measured < 1.0 { "about " } else { "" },
                 cost.run_time_ns as f64 / 1e6,
                 share(cost.run_time_ns as f64 / 1e9, self.duration_s * self.cpus as f64),
             );

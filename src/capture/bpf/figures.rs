@@ -1,4 +1,4 @@
-//! What the kernel counted: samples by their keys, how runs ended, what they cost.
+//! What the kernel counted: samples by their keys, how runs ended, what memory that takes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::size_of;
@@ -13,19 +13,6 @@ use super::decode::{count_key, outcome, plain};
 use super::{Sampler, abi};
 use crate::event::{Count, Loss, Outcome};
 use crate::tally::Wholeness;
-
-/// What the sampler itself cost, from the kernel's statistics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// Runs of our programs.
-    pub runs: u64,
-    /// Time they took.
-    pub run_time_ns: u64,
-    /// Runs of the sampling program alone.
-    pub sampler_runs: u64,
-    /// Time of the sampling program alone.
-    pub sampler_time_ns: u64,
-}
 
 /// What came of the switches of recorded threads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,53 +96,6 @@ impl Sampler {
         }
         blocks.lost.retain(|_, lost| *lost > 0);
         Ok(Some(blocks))
-    }
-
-    /// What the programs have cost so far; `None` if the kernel keeps no statistics.
-    pub fn cost(&self) -> Option<Cost> {
-        self._statistics.as_ref()?;
-        let mut cost = Cost::default();
-        let progs = &self.skeleton.progs;
-        for program in [
-            &progs.on_cpu,
-            &progs.on_cpu_by_tables,
-            &progs.follow_child,
-            &progs.inherit_tables,
-            &progs.forget_tables,
-            &progs.forget_process,
-            &progs.switched,
-            &progs.returned,
-            &progs.returned_by_kprobe,
-            &progs.follow_newborn,
-            &progs.change_id,
-            &progs.waking,
-        ] {
-            let sampler =
-                program.name() == progs.on_cpu.name() || program.name() == progs.on_cpu_by_tables.name();
-            if !program.autoload() {
-                continue;
-            }
-            let mut info = libbpf_sys::bpf_prog_info::default();
-            let mut length = size_of::<libbpf_sys::bpf_prog_info>() as u32;
-            // SAFETY: `info` is a zeroed structure of `length` bytes, which asks for no arrays.
-            let err = unsafe {
-                libbpf_sys::bpf_prog_get_info_by_fd(
-                    program.as_fd().as_raw_fd(),
-                    &raw mut info,
-                    &raw mut length,
-                )
-            };
-            if err != 0 {
-                return None;
-            }
-            cost.runs += info.run_cnt;
-            cost.run_time_ns += info.run_time_ns;
-            if sampler {
-                cost.sampler_runs = info.run_cnt;
-                cost.sampler_time_ns = info.run_time_ns;
-            }
-        }
-        Some(cost)
     }
 
     /// Bytes that the maps take in the kernel, as it says itself.

@@ -14,7 +14,7 @@
 
 use std::cell::RefCell;
 use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -23,7 +23,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{
     Link, MapCore, MapFlags, MapHandle, MapType, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
-    libbpf_sys,
 };
 
 use crate::capture::kernel;
@@ -40,10 +39,12 @@ mod decode;
 mod encode;
 mod figures;
 mod off_cpu;
+mod statistics;
 pub mod tables;
 
-pub use figures::{Blocks, Cost, Outcomes};
+pub use figures::{Blocks, Outcomes};
 pub use off_cpu::{OffCpu, ReturnHook};
+pub use statistics::Cost;
 
 /// What the sampler is asked for.
 #[derive(Clone, Debug)]
@@ -66,6 +67,8 @@ pub struct Config {
     pub off_cpu: Option<OffCpu>,
     /// Capacity of the counts map, in place of the computed one.
     pub counts_entries: Option<u32>,
+    /// Keep the kernel's run-time statistics for a part of the time only.
+    pub statistics_in_turns: bool,
     /// Walk user stacks by unwind tables of this size; without it, by frame pointers.
     pub tables: Option<tables::Capacity>,
 }
@@ -124,8 +127,7 @@ pub struct Sampler {
     skeleton: skeleton::ProfileSkel<'static>,
     links: Vec<Link>,
     clocks: Vec<Link>,
-    /// Keeps the kernel's run-time statistics switched on.
-    _statistics: Option<OwnedFd>,
+    statistics: Option<statistics::Statistics>,
     bodies: RingBuffer<'static>,
     received: Rc<RefCell<Vec<Timed>>>,
     counts: [MapHandle; 2],
@@ -273,12 +275,7 @@ impl Sampler {
             skeleton,
             links: Vec::new(),
             clocks: Vec::new(),
-            // SAFETY: the call returns a new descriptor or an error, which is not negative-checked
-            // by OwnedFd and so is here.
-            _statistics: match unsafe { libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME) } {
-                fd if fd >= 0 => Some(unsafe { OwnedFd::from_raw_fd(fd) }),
-                _ => None,
-            },
+            statistics: statistics::Statistics::begin(config.statistics_in_turns),
             bodies,
             received,
             counts,
@@ -289,7 +286,7 @@ impl Sampler {
             sizes,
             missing,
         };
-        if sampler._statistics.is_none() {
+        if sampler.statistics.is_none() {
             sampler
                 .missing
                 .push("BPF run-time statistics (Linux 5.8): the sampler's own cost is not known".to_owned());
@@ -308,6 +305,7 @@ impl Sampler {
 
     /// Starts sampling on `clocks`, one event per CPU, and following children.
     pub fn attach(&mut self, clocks: Vec<OwnedFd>) -> Result<()> {
+        self.begin_statistics();
         let progs = &self.skeleton.progs;
         for (program, name) in [
             (&progs.follow_child, "sched_process_fork"),
@@ -364,6 +362,7 @@ impl Sampler {
     pub fn detach(&mut self) {
         self.clocks.clear();
         self.links.clear();
+        self.end_statistics();
     }
 
     /// Appends the stacks that arrived since the last call; says whether they are many.
