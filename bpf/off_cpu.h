@@ -195,21 +195,23 @@ int BPF_PROG(switched, bool preempt, struct task_struct *prev, struct task_struc
 	     unsigned int prev_state)
 {
 	struct cpu_state *cpu = bpf_map_lookup_elem(&cpu_states, &scheduler);
-	__u64 now = bpf_ktime_get_ns();
 	struct thread_time *time;
+	__u64 now = 0;
 
 	if (!cpu)
 		return 0; /* cannot be: the array has this entry */
 	cpu->pending_ns = 0;
 	if (prev->pid) {
 		time = bpf_task_storage_get(&thread_times, prev, NULL, 0);
-		if (time && !time->ended)
+		if (time && !time->ended) {
+			now = bpf_ktime_get_ns();
 			leave(cpu, time, prev, preempt ? 0 : prev_state, now);
+		}
 	}
 	if (next->pid) {
 		time = bpf_task_storage_get(&thread_times, next, NULL, 0);
 		if (time && !time->ended)
-			arrive(cpu, time, next, now);
+			arrive(cpu, time, next, now ? now : bpf_ktime_get_ns());
 	}
 	return 0;
 }
