@@ -16,8 +16,8 @@ import threading
 import time
 
 import report
-from recorders import (COMMANDS, DIR, OFF_CPU_COMMANDS, OUTPUT, PROFILER, cpu_s, keep_bpf_statistics, kill_group, recording, running, samply,
-                       sampling_programs, all_programs)
+from recorders import (COMMANDS, DIR, OFF_CPU_COMMANDS, OUTPUT, PROFILER, cpu_s, kill_group, recording, running, samply,
+                       sampling_programs, all_programs, with_bpf_statistics)
 
 QUICK = "--quick" in sys.argv
 REPEATS = 1 if QUICK else int(os.environ.get("REPEATS", 5))
@@ -96,10 +96,10 @@ def bpf_during(name, hz, act):
     return sum(after[id][0] - before[id][0] for id in ours) / runs, recorder
 
 
+@with_bpf_statistics
 def bpf():
     """What a run of the sampling BPF program costs, by the kernel's own statistics: on a program
     with 16 frames to walk, and on a Rust build."""
-    keep_bpf_statistics()
     results = {scene: {name: [] for name in BPF_RECORDERS} for scene in ("64 threads", "Rust build")}
     for repeat in range(REPEATS):
         for name in rotated(BPF_RECORDERS, repeat):
@@ -111,9 +111,9 @@ def bpf():
     return results
 
 
+@with_bpf_statistics
 def frames():
     """What a run of the sampling BPF program costs by the depth of the stack."""
-    keep_bpf_statistics()
     results = {name: {depth: [] for depth in FRAMES} for name, _ in FRAME_RECORDERS}
     for repeat in range(REPEATS):
         for depth in FRAMES:
@@ -126,7 +126,6 @@ def frames():
 def off_cpu():
     """Wall-clock time of what switches most, under recorders of blocked time; and what a switch costs
     ours, by the kernel's statistics, where no block is long enough for a stack."""
-    keep_bpf_statistics()
     workloads = {"sched pipe": WORKLOADS["sched pipe"],
                  "sched messaging": ["taskset", "-c", CPUS, "perf", "bench", "-f", "simple", "sched", "messaging",
                                      "-g", "4", "-l", str(int(600 * SCALE))]}
@@ -156,10 +155,10 @@ def off_cpu():
     return results
 
 
+@with_bpf_statistics
 def lightswitch():
     """Beside the other profiler that walks by unwind tables in BPF, at a frequency that it takes: a
     program of known stacks without frame pointers."""
-    keep_bpf_statistics()
     chain = re.compile(r"start_thread;work;(descend;){16}spin")
     command = ["taskset", "-c", CPUS, f"{DIR}/threads-no-fp", "2", str(int(22_000 * SCALE)), "20"]
     results = {"profiler": [], "lightswitch": []}

@@ -29,6 +29,7 @@ COMMANDS = {
 # The same of blocked time; the number is how long a block has to be, in microseconds.
 OFF_CPU_COMMANDS = {
     "profiler, 1 ms": lambda _: [PROFILER, "record", "--off-cpu-only", "-o", OUTPUT],
+    "profiler, 1 ms, --no-bpf-stats": lambda _: [PROFILER, "record", "--off-cpu-only", "--no-bpf-stats", "-o", OUTPUT],
     "profiler, all": lambda _: [PROFILER, "record", "--off-cpu-only", "--min-block", "0", "-o", OUTPUT],
     "offcputime, 1 ms": lambda _: ["offcputime", "-m", "1000"],
     "offcputime, all": lambda _: ["offcputime", "-m", "1"],
@@ -157,14 +158,21 @@ def peak_bytes(pid):
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 
 
-def keep_bpf_statistics():
-    """Has the kernel time BPF programs until this process ends, in whatever way it does: that is
+def with_bpf_statistics(section):
+    """Has the kernel time BPF programs while the section runs, and not if this process ends: that is
     BPF_ENABLE_STATS, whose descriptor is the switch. No setting of the machine changes."""
-    numbers = {"x86_64": 321, "aarch64": 280}
-    attributes = (ctypes.c_uint32 * 32)()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(numbers[platform.machine()], 32, attributes, ctypes.sizeof(attributes)) < 0:
-        raise SystemExit(f"bench: failed to enable BPF statistics: {os.strerror(ctypes.get_errno())}")
+    def run():
+        numbers = {"x86_64": 321, "aarch64": 280}
+        attributes = (ctypes.c_uint32 * 32)()
+        libc = ctypes.CDLL(None, use_errno=True)
+        switch = libc.syscall(numbers[platform.machine()], 32, attributes, ctypes.sizeof(attributes))
+        if switch < 0:
+            raise SystemExit(f"bench: failed to enable BPF statistics: {os.strerror(ctypes.get_errno())}")
+        try:
+            return section()
+        finally:
+            os.close(switch)
+    return run
 
 
 def all_programs():
