@@ -31,7 +31,7 @@ section tables profiler record --unwind auto -F 499 -o /tmp/d.pb.gz -- /deep
 kill -KILL $other
 section deep profiler folded /tmp/d.pb.gz
 # Time off the CPU, of every kind; the program says itself what is right.
-section off-cpu profiler record --off-cpu --wakers --min-block 0 -o /tmp/b.pb.gz -- /blocking 4 /tmp
+section off-cpu profiler record --off-cpu --wakers --min-block 0 -o /tmp/b.pb.gz -- /blocking 4 /disk
 section blocked profiler folded --type off-cpu --tagroot thread_comm /tmp/b.pb.gz
 section threads profiler threads /tmp/b.pb.gz
 # What programs on a kernel function cost, by two ways to be there.
