@@ -15,6 +15,8 @@ use crate::profile::{Profile, ValueType};
 
 /// Most bytes of text to draw. A browser gives up long before.
 const MAX_TEXT: usize = 1 << 30;
+/// Bytes of a sum behind its stack: a space and up to 19 digits.
+const MAX_DIGITS: usize = 20;
 /// Width for which pixels count when the image is as wide as its window: inferno's initial one.
 const FLUID_WIDTH: u32 = 1200;
 /// What inferno leaves free on both sides together.
@@ -75,6 +77,7 @@ fn inner_mark(kind: FrameKind) -> &'static str {
 /// width and are left out.
 fn lines(folded: &Folded, input: &str) -> Result<(Vec<String>, i64)> {
     let (mut lines, mut size, mut total, mut left_out) = (Vec::new(), 0, 0_i64, 0);
+    let mut frames: Vec<&str> = Vec::new();
     for (names, sum) in folded.lines() {
         if sum < 0 {
             left_out += 1;
@@ -83,21 +86,24 @@ fn lines(folded: &Folded, input: &str) -> Result<(Vec<String>, i64)> {
         total = total.checked_add(sum).ok_or_else(|| {
             anyhow!("failed to add up the values in {input}: the sum exceeds 2^63; make it again")
         })?;
-        let mut line = String::new();
-        for name in names {
+        frames.clear();
+        frames.extend(names);
+        let length = frames.iter().map(|name| name.len() + 1).sum::<usize>();
+        size += length;
+        ensure!(
+            size <= MAX_TEXT,
+            "failed to draw {input}: its stacks are more than {} MiB of text; record for a \
+             shorter time",
+            MAX_TEXT >> 20
+        );
+        let mut line = String::with_capacity(length + MAX_DIGITS);
+        for name in &frames {
             if !line.is_empty() {
                 line.push(';');
             }
             line.push_str(name);
-            ensure!(
-                size + line.len() <= MAX_TEXT,
-                "failed to draw {input}: its stacks are more than {} MiB of text; record for a \
-                 shorter time",
-                MAX_TEXT >> 20
-            );
         }
         line.push_str(&format!(" {sum}"));
-        size += line.len();
         lines.push(line);
     }
     if lines.is_empty() {

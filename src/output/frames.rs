@@ -209,7 +209,13 @@ impl Folded {
     /// As the lines' bytes compare, which are not built for it.
     fn compare(&self, a: &(Box<[u32]>, i64), b: &(Box<[u32]>, i64)) -> Ordering {
         let common = iter::zip(&a.0, &b.0).take_while(|(a, b)| a == b).count();
-        // The last common frame is compared too: where one line ends there, a space and a
+        if let (Some(&a), Some(&b)) = (a.0.get(common), b.0.get(common)) {
+            let (a, b) = (self.frames.get(a as usize), self.frames.get(b as usize));
+            if !a.starts_with(&**b) && !b.starts_with(&**a) {
+                return a.cmp(b);
+            }
+        }
+        // What follows a name decides. The last common frame is compared too: where one line ends there, a space and a
         // semicolon decide.
         let from = common.saturating_sub(1);
         let bytes = |(stack, sum): &'_ (Box<[u32]>, i64)| {
