@@ -35,10 +35,10 @@ pub struct Capacity {
 
 impl Capacity {
     /// For tables with `rows` rows and `pages` pages at the start, with room for as much again and
-    /// for some large binaries more: 24 MiB and up.
+    /// for a compiler and what it builds: 32 MiB and up.
     pub fn new(rows: usize, pages: usize) -> Self {
         Self {
-            chunks: (rows / usize::from(ROWS_PER_CHUNK) * 2 + 256) as u32,
+            chunks: (rows / usize::from(ROWS_PER_CHUNK) * 2 + 384) as u32,
             pages: (pages * 2 + 32_768) as u32,
             mappings: 1 << 17,
             processes: 1 << 15,
