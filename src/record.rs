@@ -104,7 +104,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         off_cpu_only: args.off_cpu_only,
         ..Summary::default()
     };
-    drop((sampler, sideband));
+    drop((sampler, sideband, unwinding));
     let (mut finished, objects) = timeline.finish();
     summary.complete = finished.samples.complete;
     summary.incomplete = std::mem::take(&mut finished.samples.incomplete);

@@ -195,7 +195,7 @@ struct Timehist {
 /// By thread's name. A line tells of a thread's turn on a CPU: how long it was off it before, how long of
 /// that it had been woken already, how long it ran, and in which state it left.
 fn timehist(test: &Test, data: &str) -> BTreeMap<String, Timehist> {
-    let output = output("perf", &["sched", "timehist", "--state", "-i", data]);
+    let output = output("unshare", &["--mount", "perf", "sched", "timehist", "--state", "-i", data]);
     let mut threads: BTreeMap<String, Timehist> = BTreeMap::new();
     for line in output.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -220,11 +220,13 @@ fn perf_says_the_same() {
     }
     let program = test.compile("samples/blocking.c", "blocking", &["-fomit-frame-pointer", "-pthread"]);
     let data = test.path("perf.data");
-    // On one CPU: perf 6.1 has been seen to lose all events of another one's idle task.
-    let perf = ["perf", "sched", "record", "-m", "4M", "-o", &data, "--", "taskset", "-c", "0"];
+    // perf mounts tracefs if it finds none: not for the whole machine. On one CPU, as perf 6.1 has been
+    // seen to lose all events of another one's idle task.
+    let record = ["perf", "sched", "record", "-m", "4M", "-o", &data, "--", "taskset", "-c", "0"];
+    let perf = [&["unshare", "--mount"], &record[..]].concat();
     let program = [&program, "3", test.dir.to_str().unwrap()];
     let ours = ["--off-cpu", "--min-block", "0", "--"];
-    test.start(&[&ours[..], &perf, &program].concat()).finish_off_cpu();
+    test.start(&[&ours[..], &perf, &program[..]].concat()).finish_off_cpu();
     let perf = timehist(&test, &data);
     let blocks = Blocks::of(&test, &[]);
     let rows = threads(&test);
