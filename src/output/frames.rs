@@ -215,8 +215,8 @@ impl Folded {
                 return a.cmp(b);
             }
         }
-        // What follows a name decides. The last common frame is compared too: where one line ends there, a space and a
-        // semicolon decide.
+        // What follows a name decides: a semicolon or, where the line ends, a space. So the last
+        // common frame is compared too.
         let from = common.saturating_sub(1);
         let bytes = |(stack, sum): &'_ (Box<[u32]>, i64)| {
             let sum = *sum;

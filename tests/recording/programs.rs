@@ -79,3 +79,23 @@ fn tail_calls_are_told_apart() {
     let victims = output(profiler, &["folded", "--focus", "^bpf_prog_[0-9a-f]+_(chain_most|work)$", &file]);
     assert!(victims.lines().count() > 0 && victims.lines().all(|line| line.contains("getppid")), "{victims}");
 }
+
+/// What our own programs cost in all is scaled up from a tenth of the time: as much as a run of the
+/// sampler and the number of its runs say.
+#[test]
+fn cost_without_statistics_of_others() {
+    let Some(test) = Test::new("programs-none") else { return };
+    let program = test.spin("spin", "busy", &[]);
+    let recording =
+        test.record(&["--no-bpf-stats", "-F", "999", "-d", "3s", "--", "taskset", "-c", "0", &program, "9"]);
+    let told = &recording.told;
+    let cost = told.lines().find_map(|line| line.strip_prefix("  cost    BPF ")).expect(told);
+    let number = |text: &str| text.trim().parse::<f64>().unwrap();
+    let (run_us, rest) = cost.split_once(" µs a run, about ").expect(told);
+    let all_ms = number(rest.split_once(" ms in all").expect(told).0);
+    let taken = told.split_once("taken ").unwrap().1.split(' ').next().unwrap();
+    let expected_ms = number(run_us) * number(taken) / 1e3;
+    test.tell(&format!("{all_ms} ms told, {expected_ms:.1} ms by {taken} runs of {run_us} µs"));
+    assert!(!told.contains("  eBPF "), "{told}");
+    assert!((0.6 * expected_ms..1.7 * expected_ms).contains(&all_ms), "{told}");
+}

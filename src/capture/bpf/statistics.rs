@@ -8,7 +8,8 @@ use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use libbpf_rs::libbpf_sys;
+use libbpf_rs::skel::Skel;
+use libbpf_rs::{Program, ProgramType, libbpf_sys};
 
 use super::Sampler;
 
@@ -144,24 +145,7 @@ impl Sampler {
     /// What the kernel has counted since the programs were loaded, while anybody had statistics on.
     fn total_cost(&self) -> Option<Cost> {
         let mut cost = Cost::default();
-        let progs = &self.skeleton.progs;
-        for (program, samples) in [
-            (&progs.on_cpu, true),
-            (&progs.on_cpu_by_tables, true),
-            (&progs.follow_child, false),
-            (&progs.inherit_tables, false),
-            (&progs.forget_tables, false),
-            (&progs.forget_process, false),
-            (&progs.switched, false),
-            (&progs.returned, false),
-            (&progs.returned_by_kprobe, false),
-            (&progs.follow_newborn, false),
-            (&progs.change_id, false),
-            (&progs.waking, false),
-        ] {
-            if !program.autoload() {
-                continue;
-            }
+        for program in self.skeleton.object().progs().filter(Program::autoload) {
             let mut info = libbpf_sys::bpf_prog_info::default();
             let mut length = size_of::<libbpf_sys::bpf_prog_info>() as u32;
             let fd = program.as_fd().as_raw_fd();
@@ -171,7 +155,7 @@ impl Sampler {
                 return None;
             }
             cost.run_time_ns += info.run_time_ns;
-            if samples {
+            if program.prog_type() == ProgramType::PerfEvent {
                 cost.sampler_runs += info.run_cnt;
                 cost.sampler_time_ns += info.run_time_ns;
             }
