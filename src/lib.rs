@@ -17,7 +17,8 @@
 //! [`unwind`] makes tables by which stacks are walked without frame pointers, as a pure function of a
 //! file; [`unwinding`] keeps them in the kernel in step with the processes.
 //!
-//! [`programs`] stands apart: what every BPF program on the machine costs, ours included.
+//! [`programs`] stands apart: what every BPF program on the machine costs, ours included. A recording
+//! takes a window of it.
 //!
 //! # The words
 //!
