@@ -1,8 +1,8 @@
 //! What must hold of any input: for the fuzz targets, and for the tests that keep what they found.
 
 use profiler::elf::{self, CallFrames, Dialect, Machine, Segment};
-use profiler::output::{frames, pprof};
 use profiler::unwind::{self, Rule, eh_frame};
+use profiler::viewing::{frames, pprof};
 
 /// Begins like an ELF file and is taken for one, or is a byte of flags and the section of call
 /// frames in a file that is otherwise sound: mutations seldom get past an ELF file's headers. Says

@@ -28,25 +28,12 @@
 //! `_bytes`.
 #![warn(missing_docs)]
 
-pub mod capture;
 pub mod cli;
 pub mod elf;
-pub mod event;
-pub mod isolate;
+pub mod machine;
+pub mod model;
 pub mod naming;
-pub mod objects;
-pub mod output;
-pub mod plan;
-pub mod process;
-pub mod profile;
 pub mod programs;
-pub mod progress;
-pub mod record;
-pub mod signals;
-pub mod summary;
-pub mod symbolize;
-pub mod tally;
-pub mod timeline;
+pub mod recording;
 pub mod unwind;
-pub mod unwinding;
-pub mod usage;
+pub mod viewing;

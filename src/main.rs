@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use profiler::cli::{Cli, Command};
-use profiler::output::{flamegraph, folded, threads};
 use profiler::programs;
-use profiler::record;
+use profiler::recording::record;
 use profiler::unwind::show;
+use profiler::viewing::{flamegraph, folded, threads};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {

@@ -10,7 +10,7 @@ use regex::Regex;
 
 use super::{Program, Statistics, Switch, Watch, csv, json, openmetrics, table};
 use crate::cli::{Format, Sort, StatsArgs};
-use crate::signals::Signals;
+use crate::machine::signals::Signals;
 
 /// How often new programs are looked for, which takes one system call: those that live shorter are
 /// only counted.

@@ -36,7 +36,7 @@ impl Namespaces {
             let entry = (path.clone(), format!(" in netns {name}"));
             found.extend(inode(&path).filter(|inode| Some(*inode) != own).map(|inode| (inode, entry)));
         }
-        for pid in crate::capture::proc::processes() {
+        for pid in crate::recording::capture::proc::processes() {
             let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
             if let Some(inode) = inode(&path) {
                 found.entry(inode).or_insert_with(|| (path, format!(" in the netns of pid {pid}")));

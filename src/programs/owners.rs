@@ -51,7 +51,7 @@ impl Owners {
     pub fn scan() -> Self {
         let mut owners = Self::default();
         let own = fs::metadata("/proc/self/exe").map(|exe| (exe.dev(), exe.ino())).ok();
-        for pid in crate::capture::proc::processes() {
+        for pid in crate::recording::capture::proc::processes() {
             let mut kept = BTreeSet::new();
             let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else {
                 // A process that has ended is none.

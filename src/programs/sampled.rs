@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Program, Statistics};
-use crate::profile::{
+use crate::model::profile::{
     Function, FunctionId, Label, LabelValue, Line, Location, LocationId, Mapping, MappingId, Profile,
 };
 

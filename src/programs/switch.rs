@@ -3,7 +3,7 @@
 //! `BPF_ENABLE_STATS` (Linux 5.8) counts its holders, so that closing our descriptor takes nothing
 //! from another's. Older kernels have one sysctl for all: what it said before is put back when
 //! [`Switch`] is dropped. Signals that end the program must be read from a descriptor meanwhile
-//! ([`crate::signals`]), so that every way out drops it; only SIGKILL does not.
+//! ([`crate::machine::signals`]), so that every way out drops it; only SIGKILL does not.
 //!
 //! # What it costs
 //!

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Program, Statistics};
-use crate::summary::thousands;
+use crate::recording::summary::thousands;
 
 /// A column: its title, whether it stands to the right, what it says of a program. The first to give
 /// way on a narrow terminal has the highest rank; 0 stays.

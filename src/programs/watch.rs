@@ -23,7 +23,7 @@ use super::maps::{self, Map};
 use super::owners::{Owners, WATCHING};
 use super::sys::{self, Object, raw};
 use super::{Program, Statistics};
-use crate::usage;
+use crate::machine::usage;
 
 /// Programs as they run.
 #[derive(Debug)]
@@ -173,7 +173,7 @@ impl Watch {
             self.last_before.zip(last).map(|(first, last)| u64::from(last.saturating_sub(first + 1)));
         Ok(Statistics {
             window_ns: window.as_nanos() as u64,
-            cpus: crate::capture::perf::online_cpus().map_or(1, |cpus| cpus.len()),
+            cpus: crate::recording::capture::perf::online_cpus().map_or(1, |cpus| cpus.len()),
             own_cpu_ns: (own_cpu_s * 1e9) as u64,
             unseen: loaded.map_or(0, |loaded| loaded.saturating_sub(seen)),
             unreadable: self.unreadable,

@@ -1,0 +1,3 @@
+//! What the operating system says of us and to us.
+pub mod signals;
+pub mod usage;

@@ -1,0 +1,133 @@
+//! The end of a recording: names for its frames, the file, the summary.
+//!
+//! Naming runs in a process of its own (see [`crate::naming::isolate`]). A file on which it dies is left
+//! out at the next try, so that it costs its own names only; after a second interrupt, or when
+//! nothing helps, the recording is written without names.
+
+pub mod isolate;
+pub mod symbolize;
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use self::isolate::{Ending, Message, Teller};
+use crate::cli::RecordArgs;
+use crate::machine::signals::Signals;
+use crate::machine::usage;
+use crate::model::objects::Objects;
+use crate::recording::progress::Progress;
+use crate::recording::summary::{Summary, hottest};
+use crate::recording::tally::Finished;
+use crate::viewing::file::Pending;
+use crate::viewing::pprof;
+
+/// Tries before the recording is written without names: each leaves out one more file.
+const TRIES: usize = 8;
+
+/// Names the frames, writes the file, and prints the summary.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn name_and_write(
+    args: &RecordArgs,
+    mut recording: Finished,
+    objects: &Objects,
+    summary: &Summary,
+    signals: &mut Signals,
+    mut output: Pending,
+) -> Result<()> {
+    let named = if args.no_symbolize { None } else { name(args, &mut recording, objects, summary, signals) };
+    let (data, text) = named.unwrap_or_else(|| {
+        symbolize::leave_unnamed(&mut recording, "not symbolized");
+        (pprof::encode(&recording.profile), summary.text(&hottest(&recording.profile, 5), None))
+    });
+    output.write_all(&data)?;
+    let name = output.name();
+    output.commit()?;
+    eprint!("profiler: {text}");
+    eprintln!("  wrote   {name} ({:.1} KiB); next: {}", data.len() as f64 / 1024.0, next_command(&name));
+    Ok(())
+}
+
+fn next_command(name: &str) -> String {
+    match name {
+        "output.pb.gz" => "profiler flamegraph".to_owned(),
+        "standard output" => "profiler flamegraph FILE".to_owned(),
+        name => format!("profiler flamegraph {name}"),
+    }
+}
+
+/// The encoded profile and the summary's text; `None` if it has to do without names.
+fn name(
+    args: &RecordArgs,
+    recording: &mut Finished,
+    objects: &Objects,
+    summary: &Summary,
+    signals: &mut Signals,
+) -> Option<(Vec<u8>, String)> {
+    let progress = Progress::new();
+    let mut skip = BTreeSet::new();
+    for _ in 0..TRIES {
+        let mut step = None;
+        let mut results = Vec::new();
+        let work = |teller: &mut Teller| work(args, recording, objects, summary, &skip, teller);
+        let ending = isolate::run(signals, work, |message| match message {
+            Message::Step(done, total) => {
+                step = Some(done);
+                progress.say(&format!(
+                    "naming frames: file {} of {total} (Ctrl-C: write without names)",
+                    done + 1
+                ));
+            }
+            Message::Data(data) => results.push(data),
+        });
+        progress.clear();
+        match ending {
+            Ok(Ending::Finished) => {
+                let text = results.pop().and_then(|text| String::from_utf8(text).ok())?;
+                return Some((results.pop()?, text));
+            }
+            Ok(Ending::Stopped) => {
+                eprintln!("profiler: interrupted again: writing without names");
+                return None;
+            }
+            Ok(Ending::Crashed) => {
+                eprintln!("profiler: the symbolizer crashed; trying again without the file it was at");
+                skip.insert(step?);
+            }
+            Err(error) => {
+                eprintln!("profiler: writing without names: {error:#}");
+                return None;
+            }
+        }
+    }
+    eprintln!("profiler: the symbolizer crashed {TRIES} times: writing without names");
+    None
+}
+
+/// What the child does: everything that touches other people's files.
+fn work(
+    args: &RecordArgs,
+    recording: &mut Finished,
+    objects: &Objects,
+    summary: &Summary,
+    skip: &BTreeSet<usize>,
+    teller: &mut Teller,
+) {
+    // A panic on one name is caught, and told in the frame.
+    std::panic::set_hook(Box::new(|_| {}));
+    let inlined = !args.no_inline;
+    symbolize::symbolize(
+        recording,
+        objects,
+        inlined,
+        |step| skip.contains(&step),
+        |done, total| teller.step(done, total),
+    );
+    let data = pprof::encode(&recording.profile);
+    let naming = (usage::own_cpu_s(), usage::own_peak_bytes());
+    let text = summary.text(&hottest(&recording.profile, 5), Some(naming));
+    teller.data(&data);
+    teller.data(text.as_bytes());
+}

@@ -1,0 +1,149 @@
+//! What the BPF program writes, as events.
+
+use std::mem::{offset_of, size_of};
+use std::ptr;
+
+use super::skeleton::types as abi;
+use crate::model::event::{CountKey, Dump, Event, Kind, Loss, Outcome, Stack, ThreadTime, Timed, Truncation};
+
+/// Types of the ABI: integers only, so that any bytes make a value.
+pub(super) trait Plain: Default {}
+impl Plain for abi::counts_key {}
+impl Plain for abi::cpu_state {}
+impl Plain for abi::stack_dump {}
+impl Plain for abi::thread_record {}
+impl Plain for abi::blocked_thread {}
+
+/// A value from the start of `bytes`; what they do not cover stays zero.
+pub(super) fn plain<T: Plain>(bytes: &[u8]) -> T {
+    let mut value = T::default();
+    let n = bytes.len().min(size_of::<T>());
+    // SAFETY: both are valid for `n` bytes and do not overlap; every bit pattern is a valid `T`.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut value).cast(), n) };
+    value
+}
+
+pub(super) fn count_key(key: &abi::counts_key) -> CountKey {
+    CountKey {
+        tgid: key.tgid,
+        tid: key.tid,
+        kind: match abi::kind(key.kind) {
+            abi::kind::KIND_OFF_CPU => Kind::OffCpu,
+            abi::kind::KIND_WAKER => Kind::Waker,
+            _ => Kind::OnCpu,
+        },
+        generation: key.generation,
+        kernel_stack_id: key.kernel_stack_id,
+        user_stack_id: key.user_stack_id,
+        waker_id: key.waker_id,
+    }
+}
+
+/// The frames of a key. Only what was sent is looked at: a body has room for far more frames.
+pub(super) fn stack(bytes: &[u8]) -> Option<Timed> {
+    const FRAMES: usize = offset_of!(abi::stack_body, frames);
+    let head: &[u8; FRAMES] = bytes.first_chunk()?;
+    let kernel = usize::from(u16::from_ne_bytes(at(head, offset_of!(abi::stack_body, kernel_frames))?));
+    let user = usize::from(u16::from_ne_bytes(at(head, offset_of!(abi::stack_body, user_frames))?));
+    let mut frames = bytes[FRAMES..].chunks_exact(8).map(|frame| at(frame, 0).map_or(0, u64::from_ne_bytes));
+    let stack = Stack {
+        key: count_key(&plain(head)),
+        truncation: truncation(u32::from_ne_bytes(at(head, offset_of!(abi::stack_body, outcome))?)),
+        kernel: frames.by_ref().take(kernel).collect(),
+        user: frames.take(user).collect(),
+    };
+    let time_ns = u64::from_ne_bytes(at(head, offset_of!(abi::stack_body, time_ns))?);
+    Some(Timed { time_ns, event: Event::Stack(stack) })
+}
+
+fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
+pub(super) fn dump(bytes: &[u8]) -> Option<Timed> {
+    let body: abi::stack_dump = plain(bytes);
+    Some(Timed { time_ns: body.time_ns, event: Event::Dump(dump_event(&body)?) })
+}
+
+pub(super) fn thread(bytes: &[u8]) -> Option<Timed> {
+    Some(thread_time(&plain(bytes)))
+}
+
+pub(super) fn thread_time(record: &abi::thread_record) -> Timed {
+    let comm = record.comm.split(|&byte| byte == 0).next().unwrap_or_default();
+    let time = ThreadTime {
+        tgid: record.tgid,
+        tid: record.tid,
+        comm: String::from_utf8_lossy(comm).into_owned(),
+        lifetime_ns: record.end_ns.saturating_sub(record.start_ns),
+        on_cpu_ns: record.on_cpu_ns,
+        off_cpu_ns: record.off_cpu_ns,
+        // The scheduler's clocks differ a little from CPU to CPU.
+        runnable_ns: record.runnable_ns.min(record.off_cpu_ns.saturating_sub(record.stacked_ns)),
+        stacked_ns: record.stacked_ns,
+        blocks: record.blocks,
+        preemptions: record.preemptions,
+        stacked: record.stacked,
+    };
+    Timed { time_ns: record.end_ns, event: Event::Thread(time) }
+}
+
+pub(super) fn dump_event(body: &abi::stack_dump) -> Option<Dump> {
+    let page = abi::limits::STACK_DUMP_PAGE.0 as usize;
+    let start = body.regs.sp & !(page as u64 - 1);
+    Some(Dump {
+        key: count_key(&body.key),
+        truncation: truncation(body.outcome),
+        kernel: body.kernel.get(..usize::from(body.kernel_frames))?.to_vec(),
+        registers: [body.regs.ip, body.regs.sp, body.regs.fp],
+        leaf: body.leaf,
+        start,
+        memory: body.stack.get(..usize::from(body.pages) * page)?.to_vec(),
+    })
+}
+
+fn truncation(number: u32) -> Option<Truncation> {
+    match outcome(number) {
+        Outcome::Incomplete(truncation) => Some(truncation),
+        _ => None,
+    }
+}
+
+/// What the numbers of `enum outcome` mean. One that is not listed would be a new one that this
+/// function was not taught: it counts as lost rather than as nothing.
+pub(super) fn outcome(number: u32) -> Outcome {
+    use Outcome::{Complete, Dumped, Filtered, Idle, Incomplete, Lost};
+    match abi::outcome(number) {
+        abi::outcome::OUTCOME_IDLE => Idle,
+        abi::outcome::OUTCOME_FILTERED => Filtered,
+        abi::outcome::OUTCOME_COMPLETE => Complete,
+        abi::outcome::OUTCOME_KERNEL_DEPTH => Incomplete(Truncation::KernelDepth),
+        abi::outcome::OUTCOME_KERNEL_FAILED => Incomplete(Truncation::KernelFailed),
+        abi::outcome::OUTCOME_USER_DEPTH => Incomplete(Truncation::UserDepth),
+        abi::outcome::OUTCOME_USER_CHAIN => Incomplete(Truncation::FramePointer),
+        abi::outcome::OUTCOME_USER_FAULT => Incomplete(Truncation::UnreadableStack),
+        abi::outcome::OUTCOME_USER_UNKNOWN => Incomplete(Truncation::KernelWalk),
+        abi::outcome::OUTCOME_USER_NO_ROW => Incomplete(Truncation::NoRow),
+        abi::outcome::OUTCOME_USER_NOT_UNDERSTOOD => Incomplete(Truncation::NotUnderstood),
+        abi::outcome::OUTCOME_USER_REGISTER => Incomplete(Truncation::CallerRegister),
+        abi::outcome::OUTCOME_USER_NO_MAPPING => Incomplete(Truncation::ReturnAddress),
+        abi::outcome::OUTCOME_USER_NO_TABLE => Incomplete(Truncation::NoTable),
+        abi::outcome::OUTCOME_USER_DUMPED => Dumped,
+        abi::outcome::OUTCOME_LOST_COUNTS_FULL => Lost(Loss::CountsFull),
+        abi::outcome::OUTCOME_LOST_UNSEEN => Lost(Loss::Unseen),
+        _ => Lost(Loss::CountsBusy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_a_meaning_of_its_own() {
+        let mut seen: Vec<Outcome> = (0..abi::outcome::OUTCOME_MAX.0).map(outcome).collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), abi::outcome::OUTCOME_MAX.0 as usize);
+    }
+}

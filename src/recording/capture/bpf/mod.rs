@@ -1,0 +1,431 @@
+//! The BPF program: load, attach, drain. The only user of libbpf and of the ABI in
+//! `bpf/profile.h`, from which everything in [`abi`] is generated.
+//!
+//! # What is where, and how large
+//!
+//! The kernel counts into one of two hash maps. A sample adds at most one entry, so a map that is
+//! swapped every `interval` cannot overflow while it has room for CPUs × Hz × interval entries;
+//! [`Sizes`] gives it twice that. Where this would be large, the interval shrinks instead. Frames
+//! arrive through a ring sized for half an interval of deepest stacks.
+//!
+//! Blocks have no such bound: there are as many keys as threads and places where they wait. So the
+//! map and the ring have room for thousands, and a map that is half full, by the stacks that have
+//! arrived, is drained at once.
+
+use std::cell::RefCell;
+use std::mem::{MaybeUninit, offset_of};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{
+    Link, MapCore, MapFlags, MapHandle, MapType, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
+};
+
+use crate::model::event::{Count, Dump, Event, Stack, Timed};
+use crate::recording::capture::kernel;
+
+#[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
+mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/profile.skel.rs"));
+}
+use decode::{dump, stack, thread};
+use skeleton::types as abi;
+
+mod decode;
+mod encode;
+mod figures;
+mod off_cpu;
+mod statistics;
+pub mod tables;
+
+pub use figures::{Blocks, Outcomes};
+pub use off_cpu::{OffCpu, ReturnHook};
+pub use statistics::Cost;
+
+/// What the sampler is asked for.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Samples per second and CPU.
+    pub frequency_hz: u32,
+    /// CPUs that are sampled.
+    pub cpus: usize,
+    /// Whose samples are taken.
+    pub filter: Filter,
+    /// Only tasks in this cgroup or below: its id and its depth below the root.
+    pub cgroup: Option<(u64, u32)>,
+    /// Walk user stacks.
+    pub user_stacks: bool,
+    /// Walk kernel stacks.
+    pub kernel_stacks: bool,
+    /// Sample the idle task.
+    pub include_idle: bool,
+    /// Record time off the CPU too.
+    pub off_cpu: Option<OffCpu>,
+    /// Capacity of the counts map, in place of the computed one.
+    pub counts_entries: Option<u32>,
+    /// Keep the kernel's run-time statistics for a part of the time only.
+    pub statistics_in_turns: bool,
+    /// Walk user stacks by unwind tables of this size; without it, by frame pointers.
+    pub tables: Option<tables::Capacity>,
+}
+
+/// Whose samples are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Everybody's.
+    Everything,
+    /// These processes' and their future children's.
+    Processes(Vec<u32>),
+    /// These threads'.
+    Threads(Vec<u32>),
+}
+
+/// Memory of the maps, by the formula in the module's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Entries of each of the two counts maps.
+    pub counts_entries: u32,
+    /// Bytes of the ring for stack bodies.
+    pub ring_bytes: u32,
+    /// How often counts are drained.
+    pub interval: Duration,
+}
+
+/// Largest counts map; reached by 33 CPUs at 999 Hz and one drain per second.
+const MOST_COUNTS: u64 = 1 << 16;
+/// The least of it, and of the ring for stack bodies, where blocks are recorded.
+const OFF_CPU_COUNTS: u64 = 1 << 15;
+const OFF_CPU_RING: u64 = 1 << 22;
+/// A stack of 256 frames, kernel and user together. Deeper ones are few.
+const DEEP_BODY_BYTES: u64 = (offset_of!(abi::stack_body, frames) + 8 * 256) as u64;
+/// Ring for the stacks of young processes: 240 of them.
+const DUMPS_BYTES: u32 = 1 << 22;
+/// Processes or threads that can be followed at once.
+const MOST_TARGETS: u32 = 1 << 16;
+
+impl Sizes {
+    /// Sizes for a number of CPUs that are sampled at a frequency, and for blocks.
+    pub fn new(cpus: usize, frequency_hz: u32, off_cpu: bool) -> Self {
+        let (least_counts, least_ring) =
+            if off_cpu { (OFF_CPU_COUNTS, OFF_CPU_RING) } else { (1024, 1 << 18) };
+        let per_second = (cpus as u64 * u64::from(frequency_hz)).max(1);
+        let counts_entries = (2 * per_second).clamp(least_counts, MOST_COUNTS);
+        let interval = Duration::from_millis((counts_entries * 500 / per_second).clamp(100, 1000));
+        // Bodies are read about ten times in an interval; room is left for five of those.
+        let bodies = per_second * interval.as_millis() as u64 / 2000 + 1;
+        let ring_bytes = (bodies * DEEP_BODY_BYTES).next_power_of_two().clamp(least_ring, 1 << 26);
+        Self { counts_entries: counts_entries as u32, ring_bytes: ring_bytes as u32, interval }
+    }
+}
+
+/// The loaded program and its maps.
+pub struct Sampler {
+    skeleton: skeleton::ProfileSkel<'static>,
+    links: Vec<Link>,
+    clocks: Vec<Link>,
+    statistics: Option<statistics::Statistics>,
+    bodies: RingBuffer<'static>,
+    received: Rc<RefCell<Vec<Timed>>>,
+    counts: [MapHandle; 2],
+    current: usize,
+    /// Stacks that have arrived since the last drain.
+    arrived: usize,
+    walks_by_tables: bool,
+    hooks: Option<off_cpu::Hooks>,
+    /// Sizes in force.
+    pub sizes: Sizes,
+    /// What this kernel lacks, in words.
+    pub missing: Vec<String>,
+}
+
+/// What libbpf said, to be shown if a step fails.
+static LIBBPF_LOG: Mutex<String> = Mutex::new(String::new());
+
+fn keep_message(_: PrintLevel, message: String) {
+    if let Ok(mut log) = LIBBPF_LOG.lock() {
+        log.push_str(&message);
+    }
+}
+
+/// The last lines of libbpf's log, behind an error that it explains.
+fn with_log(error: libbpf_rs::Error, what: &str) -> anyhow::Error {
+    let log = LIBBPF_LOG.lock().map(|log| log.clone()).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let tail = lines[lines.len().saturating_sub(24)..].join("\n  ");
+    let error = match error.kind() {
+        // The verifier's refusal has the same code, but it has more to say.
+        libbpf_rs::ErrorKind::PermissionDenied if !log.contains("processed ") => {
+            anyhow!("not permitted; run as root, or with CAP_BPF and CAP_PERFMON")
+        }
+        _ => anyhow!("{error:#}\n  {tail}"),
+    };
+    error.context(what.to_owned())
+}
+
+/// Fails if the kernel cannot run the program at all, naming what it lacks.
+pub fn probe() -> Result<()> {
+    let btf = "/sys/kernel/btf/vmlinux";
+    if !std::path::Path::new(btf).exists() {
+        bail!(
+            "this kernel has no type information: {btf} is missing; it needs a kernel built with CONFIG_DEBUG_INFO_BTF"
+        );
+    }
+    for (map, needed) in [(MapType::RingBuf, "BPF ring buffers (Linux 5.8)")] {
+        match map.is_supported() {
+            Ok(true) => {}
+            Ok(false) if !nix::unistd::geteuid().is_root() => {
+                bail!(
+                    "BPF is not permitted; run as root, or with CAP_BPF and CAP_PERFMON (sudo profiler record …)"
+                )
+            }
+            _ => bail!("this kernel lacks {needed}, or does not permit BPF to this user"),
+        }
+    }
+    Ok(())
+}
+
+impl Sampler {
+    /// Loads the program. Nothing is sampled before [`Self::attach`].
+    pub fn load(config: &Config) -> Result<Self> {
+        libbpf_rs::set_print(Some((PrintLevel::Warn, keep_message)));
+        let mut missing = Vec::new();
+        let mut sizes = Sizes::new(config.cpus, config.frequency_hz, config.off_cpu.is_some());
+        if let Some(entries) = config.counts_entries {
+            sizes.counts_entries = entries;
+        }
+
+        // The object lives as long as the process that records with it.
+        let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+        let mut open = skeleton::ProfileSkelBuilder::default()
+            .open(storage)
+            .map_err(|error| with_log(error, "failed to open the BPF object"))?;
+        let knobs = open.maps.rodata_data.as_deref_mut().context("the BPF object has no knobs")?;
+        let (filter, targets) = match &config.filter {
+            Filter::Everything => (abi::filter::FILTER_NONE, &[][..]),
+            Filter::Processes(ids) => (abi::filter::FILTER_TGID, &ids[..]),
+            Filter::Threads(ids) => (abi::filter::FILTER_TID, &ids[..]),
+        };
+        knobs.filter = filter.0;
+        (knobs.cgroup_id, knobs.cgroup_level) = config.cgroup.unwrap_or((0, 0));
+        knobs.user_stacks = config.user_stacks;
+        knobs.kernel_stacks = config.kernel_stacks;
+        knobs.include_idle = config.include_idle;
+        knobs.kernel_walks_user = kernel::user_reads_may_freeze();
+        knobs.period_ns = period_ns(config.frequency_hz);
+        let tables = config.tables;
+        if let Some(lacks) = kernel::lacks_for_tables() {
+            let by_kernel = kernel::walks_user_stacks();
+            let walk = if by_kernel { "by the kernel" } else { "by frame pointers alone" };
+            missing.push(format!("{lacks}: user stacks are walked {walk}"));
+        }
+        let follow = matches!(config.filter, Filter::Processes(_));
+        open.progs.follow_child.set_autoload(follow);
+        open.progs.forget_process.set_autoload(follow || tables.is_some());
+        open.progs.on_cpu.set_autoload(tables.is_none());
+        open.progs.on_cpu_by_tables.set_autoload(tables.is_some());
+        open.progs.inherit_tables.set_autoload(tables.is_some());
+        open.progs.forget_tables.set_autoload(tables.is_some());
+        if tables.is_none() {
+            open.maps.unwind_rules.set_max_entries(1)?;
+        }
+        if let Some(capacity) = tables {
+            open.maps.unwind_chunks.set_max_entries(capacity.chunks)?;
+            open.maps.unwind_pages.set_max_entries(capacity.pages)?;
+            open.maps.unwind_mappings.set_max_entries(capacity.mappings)?;
+            open.maps.unwind_processes.set_max_entries(capacity.processes)?;
+            open.maps.dumps.set_max_entries(DUMPS_BYTES)?;
+        }
+        open.maps.counts_a.set_max_entries(sizes.counts_entries)?;
+        open.maps.counts_b.set_max_entries(sizes.counts_entries)?;
+        open.maps.bodies.set_max_entries(sizes.ring_bytes)?;
+        open.maps.targets.set_max_entries(if filter == abi::filter::FILTER_NONE {
+            1
+        } else {
+            MOST_TARGETS
+        })?;
+
+        let hooks = off_cpu::configure(&mut open, config.off_cpu, tables.is_some(), config.cpus)?;
+
+        let skeleton = open.load().map_err(|error| with_log(error, "failed to load the BPF program"))?;
+        let counts =
+            [MapHandle::try_from(&skeleton.maps.counts_a)?, MapHandle::try_from(&skeleton.maps.counts_b)?];
+        let received = Rc::new(RefCell::new(Vec::new()));
+        let sink = Rc::clone(&received);
+        let mut builder = RingBufferBuilder::new();
+        let dumped = Rc::clone(&received);
+        builder.add(&skeleton.maps.bodies, move |bytes| {
+            sink.borrow_mut().extend(stack(bytes));
+            0
+        })?;
+        builder.add(&skeleton.maps.dumps, move |bytes| {
+            dumped.borrow_mut().extend(dump(bytes));
+            0
+        })?;
+        let ended = Rc::clone(&received);
+        builder.add(&skeleton.maps.ended_threads, move |bytes| {
+            ended.borrow_mut().extend(thread(bytes));
+            0
+        })?;
+        let bodies = builder.build().map_err(|error| with_log(error, "failed to map the BPF ring buffer"))?;
+        let mut sampler = Self {
+            skeleton,
+            links: Vec::new(),
+            clocks: Vec::new(),
+            statistics: statistics::Statistics::begin(config.statistics_in_turns),
+            bodies,
+            received,
+            counts,
+            current: 0,
+            arrived: 0,
+            walks_by_tables: tables.is_some(),
+            hooks,
+            sizes,
+            missing,
+        };
+        if sampler.statistics.is_none() {
+            sampler
+                .missing
+                .push("BPF run-time statistics (Linux 5.8): the sampler's own cost is not known".to_owned());
+        }
+        for id in targets {
+            sampler.target(*id)?;
+        }
+        Ok(sampler)
+    }
+
+    /// Adds a process or thread, by the meaning of the filter, to those that are sampled.
+    pub fn target(&self, id: u32) -> Result<()> {
+        let update = self.skeleton.maps.targets.update(&id.to_ne_bytes(), &[1], MapFlags::ANY);
+        update.with_context(|| format!("failed to add {id} to the sampled tasks (at most {MOST_TARGETS})"))
+    }
+
+    /// Starts sampling on `clocks`, one event per CPU, and following children.
+    pub fn attach(&mut self, clocks: Vec<OwnedFd>) -> Result<()> {
+        self.begin_statistics();
+        let progs = &self.skeleton.progs;
+        for (program, name) in [
+            (&progs.follow_child, "sched_process_fork"),
+            (&progs.inherit_tables, "sched_process_fork"),
+            (&progs.forget_tables, "sched_process_exec"),
+            (&progs.forget_process, "sched_process_free"),
+        ] {
+            if program.autoload() {
+                let link = program
+                    .attach()
+                    .map_err(|error| with_log(error, &format!("failed to attach to {name}")))?;
+                self.links.push(link);
+            }
+        }
+        if let Some(hooks) = &self.hooks {
+            let links = hooks.attach(self)?;
+            self.links.extend(links);
+            self.follow_threads()?;
+        }
+        for clock in clocks {
+            // libbpf closes the event with the link.
+            let sampler = if self.walks_by_tables { &progs.on_cpu_by_tables } else { &progs.on_cpu };
+            let link = sampler.attach_perf_event(clock.into_raw_fd());
+            self.clocks.push(
+                link.map_err(|error| with_log(error, "failed to attach the sampler to a CPU's clock"))?,
+            );
+        }
+        Ok(())
+    }
+
+    /// The arrays of unwind tables, if stacks are walked by them.
+    pub fn tables(&self) -> Result<Option<tables::Tables>> {
+        if !self.walks_by_tables {
+            return Ok(None);
+        }
+        let maps = &self.skeleton.maps;
+        let processes = MapHandle::try_from(&maps.unwind_processes)?;
+        tables::Tables::new(
+            &maps.unwind_chunks,
+            &maps.unwind_pages,
+            &maps.unwind_mappings,
+            &maps.unwind_rules,
+            processes,
+        )
+        .map(Some)
+    }
+
+    /// Readable when a process was sampled whose mappings are not known.
+    pub fn dumps_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.walks_by_tables.then(|| self.skeleton.maps.dumps.as_fd())
+    }
+
+    /// Stops sampling.
+    pub fn detach(&mut self) {
+        self.clocks.clear();
+        self.links.clear();
+        self.end_statistics();
+    }
+
+    /// Appends the stacks that arrived since the last call; says whether they are many.
+    pub fn read_stacks(&mut self, events: &mut Vec<Timed>) -> Result<bool> {
+        self.bodies.consume().context("failed to read the BPF ring buffer")?;
+        let mut received = self.received.borrow_mut();
+        if let Some(hooks) = &self.hooks {
+            for Timed { event, .. } in received.iter_mut() {
+                if let Event::Stack(Stack { key, kernel, .. }) | Event::Dump(Dump { key, kernel, .. }) = event
+                {
+                    hooks.trim(key, kernel);
+                }
+            }
+        }
+        let arrived = received.len();
+        self.arrived += arrived;
+        events.append(&mut received);
+        Ok(arrived > self.sizes.counts_entries as usize / 16)
+    }
+
+    /// Whether the counts should not wait for the end of their interval, which has room for all samples.
+    pub fn is_half_full(&self) -> bool {
+        self.hooks.is_some() && self.arrived > self.sizes.counts_entries as usize / 2
+    }
+
+    fn publish_counts(&self, which: usize) -> Result<()> {
+        let fd = self.counts[which].as_fd().as_raw_fd().to_ne_bytes();
+        let update = self.skeleton.maps.current_counts.update(&0u32.to_ne_bytes(), &fd, MapFlags::ANY);
+        update.context("failed to swap the map of counts")
+    }
+
+    /// Takes everything counted since the last call, while counting goes on in another map. The
+    /// swap returns when no program can touch the old map any more. Frames of all keys are in the
+    /// ring by then, or were refused by it.
+    pub fn drain(&mut self) -> Result<Vec<Count>> {
+        let old = self.current;
+        self.publish_counts(1 - old)?;
+        self.current = 1 - old;
+        self.arrived = 0;
+        figures::drain(&self.counts[old])
+    }
+}
+
+/// Nanoseconds between two samples at a frequency, rounded down as the kernel does.
+pub fn period_ns(frequency_hz: u32) -> u64 {
+    1_000_000_000 / u64::from(frequency_hz.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counts_map_holds_more_than_an_interval_can_count() {
+        for cpus in [1, 2, 64, 1024] {
+            for hz in [1, 99, 999, 10_000] {
+                let sizes = Sizes::new(cpus, hz, false);
+                let counted = cpus as f64 * f64::from(hz) * sizes.interval.as_secs_f64();
+                let busiest = 1 << 18; // beyond this the drain cannot run often enough
+                if cpus as u32 * hz <= busiest {
+                    assert!(counted <= f64::from(sizes.counts_entries), "{cpus} CPUs at {hz} Hz: {sizes:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What ran before the recording: `/proc`, told as the events that would have led to it.
+//!
+//! The side-band is opened first, so that nothing falls between the two; what both tell is applied
+//! twice, which changes nothing. Each process is stamped with the time at which its files were
+//! read, so that the side-band's later word wins.
+
+use std::fs;
+use std::path::Path;
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::model::event::{Event, FileId, Ksymbol, Mmap, Timed};
+
+/// CLOCK_MONOTONIC in nanoseconds.
+pub fn now_ns() -> u64 {
+    // The clock exists on every Linux; a failure would mean a broken libc.
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+/// Process ids that exist now.
+pub fn processes() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Whether a process or thread exists.
+pub fn exists(id: u32) -> bool {
+    Path::new(&format!("/proc/{id}")).exists()
+}
+
+/// The process a thread belongs to.
+pub fn tgid_of(tid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+/// User and system time of a process and of the children it waited for, in nanoseconds.
+pub fn cpu_time_ns(tgid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
+    // The name in parentheses may hold anything; fields are counted from behind it.
+    let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    Some(ticks * (1_000_000_000 / 100))
+}
+
+/// Appends what leads to the state that a process has now. A process that is gone adds nothing.
+pub fn snapshot(tgid: u32, events: &mut Vec<Timed>) {
+    let time_ns = now_ns();
+    let mut push = |event| events.push(Timed { time_ns, event });
+    let Ok(threads) = fs::read_dir(format!("/proc/{tgid}/task")) else { return };
+    for tid in threads.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        if let Ok(comm) = fs::read(format!("/proc/{tgid}/task/{tid}/comm")) {
+            let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
+            push(Event::Comm { tgid, tid, comm, exec: false });
+        }
+    }
+    let Ok(maps) = fs::read(format!("/proc/{tgid}/maps")) else { return };
+    for line in String::from_utf8_lossy(&maps).lines() {
+        if let Some(mmap) = parse_maps_line(tgid, line) {
+            push(Event::Mmap(mmap));
+        }
+    }
+}
+
+/// `55d0-55d4 r-xp 00001000 08:01 1234   /path with spaces`, if it is executable.
+fn parse_maps_line(tgid: u32, line: &str) -> Option<Mmap> {
+    let mut fields = line.splitn(6, ' ');
+    let (start, end) = fields.next()?.split_once('-')?;
+    if fields.next()?.as_bytes().get(2) != Some(&b'x') {
+        return None;
+    }
+    let hex = |text| u64::from_str_radix(text, 16).ok();
+    let file_offset = hex(fields.next()?)?;
+    let (major, minor) = fields.next()?.split_once(':')?;
+    let inode: u64 = fields.next()?.parse().ok()?;
+    let path = fields.next().unwrap_or_default().trim_start().trim_end_matches(" (deleted)");
+    let file = if inode == 0 {
+        FileId::Anonymous
+    } else {
+        FileId::Inode { device: nix::sys::stat::makedev(hex(major)?, hex(minor)?), inode, generation: 0 }
+    };
+    let path = if path.is_empty() { "//anon" } else { path }.to_owned();
+    Some(Mmap { tgid, range: hex(start)?..hex(end)?, file_offset, file, path })
+}
+
+/// Appends the BPF programs and trampolines that are loaded now, from kallsyms.
+pub fn snapshot_bpf(events: &mut Vec<Timed>) {
+    let time_ns = now_ns();
+    let Ok(symbols) = fs::read(Path::new("/proc/kallsyms")) else { return };
+    let mut programs: Vec<(u64, &str)> = symbols
+        .split(|&byte| byte == b'\n')
+        .filter(|line| line.ends_with(b"\t[bpf]"))
+        .filter_map(|line| {
+            let mut fields = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+            let addr = u64::from_str_radix(fields.next()?, 16).ok().filter(|&addr| addr != 0)?;
+            Some((addr, fields.nth(1)?))
+        })
+        .collect();
+    programs.sort_unstable();
+    for (at, &(start, name)) in programs.iter().enumerate() {
+        // kallsyms gives no sizes. A program ends before the next one, and at 1 MiB at the latest.
+        let end = programs.get(at + 1).map_or(u64::MAX, |&(next, _)| next).min(start.saturating_add(1 << 20));
+        let event = Event::Ksymbol(Ksymbol { range: start..end, name: name.to_owned(), registered: true });
+        events.push(Timed { time_ns, event });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_lines() {
+        let line = "7f00-7f10 r-xp 00002000 fe:01 42                         /opt/a b (deleted)";
+        let mmap = parse_maps_line(1, line).unwrap();
+        assert_eq!((mmap.range, mmap.file_offset, mmap.path.as_str()), (0x7f00..0x7f10, 0x2000, "/opt/a b"));
+        assert!(matches!(mmap.file, FileId::Inode { inode: 42, .. }));
+        assert!(parse_maps_line(1, "7f00-7f10 r--p 00002000 fe:01 42  /x").is_none());
+        assert!(parse_maps_line(1, "garbage").is_none());
+        let jit = parse_maps_line(1, "7f00-7f10 rwxp 00000000 00:00 0 ").unwrap();
+        assert_eq!((jit.file, jit.path.as_str()), (FileId::Anonymous, "//anon"));
+    }
+}

@@ -1,0 +1,151 @@
+//! What to record, checked before anything is touched.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cli::{RecordArgs, Unwind};
+use crate::recording::capture::bpf::{Config, Filter, OffCpu};
+use crate::recording::capture::{cgroup, kernel, perf, proc};
+
+/// A request that can be carried out, as far as can be told beforehand.
+#[derive(Debug)]
+pub struct Plan {
+    /// For the BPF program. Without a command, the filter is final.
+    pub config: Config,
+    /// CPUs that are sampled.
+    pub cpus: Vec<u32>,
+    /// CPUs that are online, all of which the side-band watches.
+    pub online: Vec<u32>,
+    /// Walk user stacks by unwind tables, not by frame pointers alone.
+    pub walk_by_tables: bool,
+    /// Processes that are asked for by name, whose use of CPU explains an empty recording.
+    pub watched: Vec<u32>,
+}
+
+impl Plan {
+    /// Checks the command line against the machine.
+    ///
+    /// # Errors
+    /// If a process, thread, CPU or cgroup does not exist.
+    pub fn new(args: &RecordArgs) -> Result<Self> {
+        let online = perf::online_cpus()?;
+        let cpus = match &args.cpu {
+            None => online.clone(),
+            Some(list) => {
+                let cpus = perf::parse_cpus(list)?;
+                if let Some(unknown) = cpus.iter().find(|cpu| !online.contains(cpu)) {
+                    bail!("CPU {unknown} of `{list}` is not online; online are {}", ranges(&online));
+                }
+                cpus
+            }
+        };
+        let mut watched = Vec::new();
+        let filter = if !args.pid.is_empty() {
+            for &pid in &args.pid {
+                let tgid = proc::tgid_of(pid).with_context(|| format!("no process {pid}: see ps -e"))?;
+                ensure!(tgid == pid, "{pid} is a thread of process {tgid}: use -t {pid} or -p {tgid}");
+            }
+            watched.clone_from(&args.pid);
+            Filter::Processes(args.pid.clone())
+        } else if !args.tid.is_empty() {
+            for &tid in &args.tid {
+                watched.push(proc::tgid_of(tid).with_context(|| format!("no thread {tid}: see ps -eL"))?);
+            }
+            Filter::Threads(args.tid.clone())
+        } else if !args.command.is_empty() {
+            Filter::Processes(Vec::new())
+        } else {
+            Filter::Everything
+        };
+        if filter != Filter::Everything {
+            check_pid_namespace()?;
+        }
+        if let Some(longest) = args.max_block {
+            ensure!(
+                longest >= args.min_block && !longest.is_zero(),
+                "--max-block {longest:?} is shorter than --min-block {:?}: no block is as long as that",
+                args.min_block
+            );
+        }
+        let config = Config {
+            frequency_hz: args.frequency,
+            cpus: cpus.len(),
+            filter,
+            cgroup: args.cgroup.as_deref().map(cgroup::find).transpose()?,
+            user_stacks: !args.kernel_stacks_only,
+            kernel_stacks: !args.user_stacks_only,
+            include_idle: args.include_idle,
+            counts_entries: args.counts_entries,
+            off_cpu: (args.off_cpu || args.off_cpu_only).then(|| OffCpu {
+                min_ns: nanoseconds(args.min_block),
+                max_ns: args.max_block.map_or(u64::MAX, nanoseconds),
+                states: args.state.as_ref().map_or(u32::MAX, |states| states.bits),
+                wakers: args.wakers,
+            }),
+            statistics_in_turns: args.no_bpf_stats,
+            tables: None,
+        };
+        let walk_by_tables = match args.unwind {
+            Unwind::Fp => false,
+            Unwind::Auto => kernel::lacks_for_tables().is_none(),
+            Unwind::Table => match kernel::lacks_for_tables() {
+                None => true,
+                Some(lacks) => {
+                    bail!("this kernel cannot walk by tables, it lacks {lacks}; use --unwind auto")
+                }
+            },
+        };
+        Ok(Self { config, cpus, online, walk_by_tables, watched })
+    }
+
+    /// Whether stacks may come from any process: a waker is seldom one that was asked for.
+    pub fn models_everything(&self) -> bool {
+        self.config.filter == Filter::Everything || self.config.off_cpu.is_some_and(|off_cpu| off_cpu.wakers)
+    }
+}
+
+/// The kernel's programs see the ids of the first PID namespace; inside another, ours differ.
+fn check_pid_namespace() -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    /// `PROC_PID_INIT_INO` in the kernel's proc_ns.h.
+    const FIRST: u64 = 0xefff_fffc;
+    let ours = Path::new("/proc/self/ns/pid").metadata().map_or(FIRST, |namespace| namespace.ino());
+    ensure!(
+        ours == FIRST,
+        "processes cannot be chosen by id from inside a PID namespace: record on the host, or with --pid=host, or \
+         the whole system with -a"
+    );
+    Ok(())
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn ranges(cpus: &[u32]) -> String {
+    let mut text = String::new();
+    let mut at = 0;
+    while at < cpus.len() {
+        let first = cpus[at];
+        while at + 1 < cpus.len() && cpus[at + 1] == cpus[at] + 1 {
+            at += 1;
+        }
+        let separator = if text.is_empty() { "" } else { "," };
+        let last = cpus[at];
+        text +=
+            &if first == last { format!("{separator}{first}") } else { format!("{separator}{first}-{last}") };
+        at += 1;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn ranges_read_like_sysfs() {
+        assert_eq!(super::ranges(&[0, 1, 2, 4, 6, 7]), "0-2,4,6-7");
+        assert_eq!(super::ranges(&[3]), "3");
+    }
+}

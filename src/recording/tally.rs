@@ -1,0 +1,407 @@
+//! Counts and stacks, put together into samples.
+//!
+//! The kernel counts by key; the frames of a key arrive once per drain interval, stamped with the
+//! time, and are resolved in the state that the process had then. A drained count therefore finds
+//! its stack among those of its own interval. If the ring was full the frames may come with a later
+//! interval, or never: then the time is still told, under a frame that says why it has no other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use crate::model::event::{Count, CountKey, Kind, ThreadTime, Truncation};
+use crate::model::objects::{ObjectId, Objects, Source};
+use crate::model::process::{Location, Resolved};
+use crate::model::profile::{
+    Label, LabelValue, LabelsId, Location as ProfileLocation, LocationId, Mapping, MappingId, Profile,
+    StackId, WAKER_SEPARATOR,
+};
+
+/// Values of blocks.
+const BLOCKED: [&str; 2] = ["off_cpu_events", "off_cpu"];
+
+/// A stack that arrived, as the profile holds it.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    time_ns: u64,
+    stack: StackId,
+    labels: LabelsId,
+    truncation: Option<Truncation>,
+}
+
+/// Samples so far.
+#[derive(Debug, Default)]
+pub struct Tally {
+    profile: Profile,
+    locations: HashMap<Location, LocationId>,
+    markers: HashMap<String, LocationId>,
+    mappings: HashMap<ObjectId, MappingId>,
+    seen: HashMap<CountKey, Seen>,
+    orphans: HashMap<CountKey, Count>,
+    /// Samples by how whole their stacks are.
+    pub samples: Wholeness,
+    /// The same of blocks.
+    pub blocks: Wholeness,
+    /// The same of wakers.
+    wakings: Wholeness,
+    /// Stacks of wakers, by their ids.
+    wakers: HashMap<u64, StackId>,
+    /// Blocks and nanoseconds by stack and waker, to be put together when all stacks are in.
+    woken: HashMap<(StackId, LabelsId, u64), [u64; 2]>,
+    threads: usize,
+    /// Frame of blocks that have no stack; empty if blocks are not recorded.
+    short: String,
+}
+
+/// How many stacks are whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wholeness {
+    /// Whole.
+    pub complete: u64,
+    /// Not whole, by what they lack.
+    pub incomplete: BTreeMap<Truncation, u64>,
+}
+
+impl Wholeness {
+    /// Those that are not whole.
+    pub fn incomplete(&self) -> u64 {
+        self.incomplete.values().sum()
+    }
+
+    fn add(&mut self, truncation: Option<Truncation>, n: u64) {
+        match truncation {
+            None => self.complete += n,
+            Some(truncation) => *self.incomplete.entry(truncation).or_default() += n,
+        }
+    }
+}
+
+impl Tally {
+    /// Starts from a profile that has its sample types and no samples.
+    pub fn new(profile: Profile, short: String) -> Self {
+        Self { profile, short, ..Self::default() }
+    }
+
+    /// Distinct stacks so far.
+    pub fn stacks(&self) -> usize {
+        self.profile.samples().len()
+    }
+
+    /// Takes the resolved frames of a key, seen at `time_ns`.
+    pub fn stack(&mut self, time_ns: u64, key: CountKey, resolved: &Resolved, objects: &Objects) {
+        let mut frames: Vec<LocationId> =
+            resolved.frames.iter().map(|&location| self.location(location, objects)).collect();
+        if let Some(truncation) = resolved.truncation {
+            frames.push(self.marker(&format!("[truncated: {}]", truncation.reason())));
+        }
+        if frames.is_empty() {
+            // What was not asked for (-K, -U) has no frames, but it has time.
+            frames.push(self.marker(if key.tgid == 0 { "[idle]" } else { "[not recorded]" }));
+        }
+        if key.kind == Kind::Waker {
+            frames.push(self.marker(&resolved.thread_comm));
+        }
+        let stack = self.profile.intern_stack(&frames);
+        let labels = self.labels(key.tgid, key.tid, &resolved.comm, &resolved.thread_comm);
+        if key.kind == Kind::Waker {
+            self.wakers.insert(key.waker_id, stack);
+        }
+        self.seen.insert(key, Seen { time_ns, stack, labels, truncation: resolved.truncation });
+        if let Some(count) = self.orphans.remove(&key) {
+            self.add(&count);
+        }
+    }
+
+    /// Takes the counts of an interval that ended at `end_ns`, all stacks of which have arrived.
+    pub fn count(&mut self, counts: &[Count], end_ns: u64) {
+        for count in counts {
+            if self.seen.contains_key(&count.key) {
+                self.add(count);
+            } else {
+                let orphan =
+                    self.orphans.entry(count.key).or_insert(Count { samples: 0, time_ns: 0, ..*count });
+                orphan.samples += count.samples;
+                orphan.time_ns += count.time_ns;
+            }
+        }
+        // Stacks of the next interval may have arrived already; those of this one come again.
+        self.seen.retain(|_, seen| seen.time_ns > end_ns);
+    }
+
+    fn add(&mut self, count: &Count) {
+        let Some(&seen) = self.seen.get(&count.key) else { return };
+        let (wholeness, columns) = match count.key.kind {
+            Kind::OnCpu => (&mut self.samples, ["samples", "cpu"]),
+            Kind::OffCpu => (&mut self.blocks, BLOCKED),
+            Kind::Waker => return self.wakings.add(seen.truncation, count.samples),
+        };
+        wholeness.add(seen.truncation, count.samples);
+        if count.key.waker_id != 0 {
+            let sum = self.woken.entry((seen.stack, seen.labels, count.key.waker_id)).or_default();
+            *sum = [sum[0] + count.samples, sum[1].saturating_add(count.time_ns)];
+            return;
+        }
+        self.add_values(seen.stack, seen.labels, columns, [count.samples, count.time_ns]);
+    }
+
+    /// Puts wakers above the blocks that they ended: from the block's leaf over the waker's to its
+    /// root, which is where the cause lies.
+    fn join_wakers(&mut self) {
+        let separator = self.marker(WAKER_SEPARATOR);
+        let unknown = self.marker("[waker not recorded]");
+        for ((blocked, labels, waker), values) in std::mem::take(&mut self.woken) {
+            let waker = self.wakers.get(&waker).map(|&stack| self.profile.stack(stack));
+            let mut frames: Vec<LocationId> =
+                waker.unwrap_or(&[unknown]).iter().rev().copied().chain([separator]).collect();
+            frames.extend_from_slice(self.profile.stack(blocked));
+            let stack = self.profile.intern_stack(&frames);
+            self.add_values(stack, labels, BLOCKED, values);
+        }
+    }
+
+    fn add_values(&mut self, stack: StackId, labels: LabelsId, columns: [&str; 2], values: [u64; 2]) {
+        let types = &self.profile.sample_types;
+        let mut all = vec![0; types.len()];
+        for (column, value) in columns.iter().zip(values) {
+            if let Some(at) = types.iter().position(|ty| ty.name == *column) {
+                all[at] = saturate(value);
+            }
+        }
+        self.profile.add(stack, labels, &all);
+    }
+
+    /// Takes what a thread did in all: the part of its time off the CPU that has no stack, and its
+    /// exact time on it.
+    pub fn thread(&mut self, time: &ThreadTime, comm: &Rc<str>) {
+        self.threads += 1;
+        let labels = self.labels(time.tgid, time.tid, comm, &time.comm.as_str().into());
+        let short = self.short.clone();
+        for (marker, values) in [
+            ("[runnable]", [time.preemptions, time.runnable_ns]),
+            (&short, [time.blocks.saturating_sub(time.stacked), time.below_ns()]),
+        ] {
+            if values != [0, 0] {
+                let stack = [self.marker(marker)];
+                let stack = self.profile.intern_stack(&stack);
+                self.add_values(stack, labels, BLOCKED, values);
+            }
+        }
+        let stack = [self.marker("[thread]")];
+        let stack = self.profile.intern_stack(&stack);
+        let values = [time.on_cpu_ns, time.lifetime_ns];
+        self.add_values(stack, labels, ["thread_cpu", "thread_lifetime"], values);
+    }
+
+    /// Threads multiply the number of samples, and are told apart only where their time is kept.
+    fn labels(&mut self, tgid: u32, tid: u32, comm: &Rc<str>, thread_comm: &Rc<str>) -> LabelsId {
+        let number =
+            |key: &str, id: u32| Label { key: key.into(), value: LabelValue::Num(id.into(), "".into()) };
+        let text =
+            |key: &str, value: &Rc<str>| Label { key: key.into(), value: LabelValue::Str(Rc::clone(value)) };
+        let mut labels = vec![number("pid", tgid), text("comm", comm), text("thread_comm", thread_comm)];
+        if !self.short.is_empty() {
+            labels.insert(1, number("tid", tid));
+        }
+        self.profile.intern_labels(&labels)
+    }
+
+    /// The profile, addresses laid out, when all counts are in.
+    pub fn finish(mut self, objects: &Objects, names: impl Fn(u32) -> String) -> Finished {
+        let orphans: Vec<Count> = self.orphans.drain().map(|(_, count)| count).collect();
+        for count in orphans {
+            let comm: Rc<str> = names(count.key.tgid).into();
+            let resolved = Resolved {
+                frames: Vec::new(),
+                truncation: Some(Truncation::NoFrames),
+                thread_comm: Rc::clone(&comm),
+                comm,
+            };
+            self.stack(u64::MAX, count.key, &resolved, objects);
+            self.add(&count);
+        }
+        if !self.woken.is_empty() {
+            self.join_wakers();
+        }
+        let object_of = self.mappings.iter().map(|(&object, &mapping)| (mapping, object)).collect();
+        let mut finished = Finished {
+            profile: self.profile,
+            object_of,
+            samples: self.samples,
+            blocks: self.blocks,
+            wakings: self.wakings,
+            threads: self.threads,
+        };
+        finished.main_binary_first(objects);
+        finished.lay_out(objects);
+        finished
+    }
+
+    fn location(&mut self, location: Location, objects: &Objects) -> LocationId {
+        if let Some(&known) = self.locations.get(&location) {
+            return known;
+        }
+        let mappings = &mut self.profile.mappings;
+        let mapping = (location.object != ObjectId::NONE).then(|| {
+            *self.mappings.entry(location.object).or_insert_with(|| {
+                let object = objects.get(location.object);
+                let path = match object.source {
+                    Source::Bpf { .. } => "[bpf]".to_owned(),
+                    _ => object.path.clone(),
+                };
+                let build_id = object.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+                mappings.push(Mapping { path, build_id, ..Mapping::default() });
+                MappingId::from(mappings.len() - 1)
+            })
+        });
+        let id = LocationId::from(self.profile.locations.len());
+        self.profile.locations.push(ProfileLocation {
+            mapping,
+            address: location.file_offset,
+            lines: Vec::new(),
+        });
+        self.locations.insert(location, id);
+        id
+    }
+
+    /// A frame that is no code.
+    fn marker(&mut self, name: &str) -> LocationId {
+        if let Some(&known) = self.markers.get(name) {
+            return known;
+        }
+        let id = self.profile.marker(name);
+        self.markers.insert(name.to_owned(), id);
+        id
+    }
+}
+
+fn saturate(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A recording that is complete, but not named.
+#[derive(Debug)]
+pub struct Finished {
+    /// The profile.
+    pub profile: Profile,
+    /// Object behind each mapping.
+    pub object_of: HashMap<MappingId, ObjectId>,
+    /// Samples by how whole their stacks are.
+    pub samples: Wholeness,
+    /// The same of blocks.
+    pub blocks: Wholeness,
+    /// The same of wakers.
+    pub wakings: Wholeness,
+    /// Threads whose time was kept.
+    pub threads: usize,
+}
+
+impl Finished {
+    /// Samples that fell in BPF programs and what they call, by where the program's function begins.
+    pub fn samples_in_bpf(&self, objects: &Objects) -> HashMap<u64, u64> {
+        let mut samples = HashMap::new();
+        let Some(column) = self.profile.sample_type(Some("samples")) else { return samples };
+        let begin = |id: &LocationId| {
+            let mapping = self.profile.location(*id).mapping?;
+            match objects.get(*self.object_of.get(&mapping)?).source {
+                Source::Bpf { start, .. } => Some(start),
+                _ => None,
+            }
+        };
+        for sample in self.profile.samples() {
+            if let Some(begin) = self.profile.stack(sample.stack).iter().find_map(begin) {
+                *samples.entry(begin).or_default() += sample.values[column].cast_unsigned();
+            }
+        }
+        samples
+    }
+
+    /// pprof takes the first mapping for the main binary and titles the profile with it. Of a whole
+    /// machine that is the program with the most samples.
+    fn main_binary_first(&mut self, objects: &Objects) {
+        let mut samples = vec![0i64; self.profile.mappings.len()];
+        for sample in self.profile.samples() {
+            let locations = self.profile.stack(sample.stack).iter();
+            let mut touched: Vec<MappingId> =
+                locations.filter_map(|&id| self.profile.location(id).mapping).collect();
+            touched.sort_unstable();
+            touched.dedup();
+            for mapping in touched {
+                samples[mapping.index()] += sample.values[0];
+            }
+        }
+        let is_program = |at: usize| {
+            let object = self.object_of.get(&MappingId::from(at)).copied().unwrap_or(ObjectId::NONE);
+            let object = objects.get(object);
+            let is_library = object.path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
+            matches!(object.source, Source::File(_)) && !is_library
+        };
+        let Some(main) = (0..samples.len()).max_by_key(|&at| (is_program(at), samples[at])) else { return };
+        let swapped = |id: MappingId| match id.index() {
+            0 => MappingId::from(main),
+            at if at == main => MappingId::from(0),
+            _ => id,
+        };
+        self.profile.mappings.swap(0, main);
+        for location in &mut self.profile.locations {
+            location.mapping = location.mapping.map(swapped);
+        }
+        self.object_of = self.object_of.drain().map(|(id, object)| (swapped(id), object)).collect();
+    }
+
+    /// Gives every mapping a range of its own. The kernel's addresses mean something to other
+    /// tools and stay; files, which every process has elsewhere, are put side by side.
+    fn lay_out(&mut self, objects: &Objects) {
+        const PAGE: u64 = 4096;
+        const ALIGNMENT: u64 = 1 << 20;
+        let mut extent = vec![(u64::MAX, 0); self.profile.mappings.len()];
+        for location in &self.profile.locations {
+            if let Some(mapping) = location.mapping {
+                let (low, high) = &mut extent[mapping.index()];
+                *low = location.address.min(*low);
+                *high = location.address.max(*high);
+            }
+        }
+        let mut base = vec![0; extent.len()];
+        let mut next = ALIGNMENT;
+        // A BPF program may have come to where another was, and the kernel has code near them that
+        // it has no symbols for.
+        let is_free = |start: u64, end: u64, taken: &[(u64, u64)]| {
+            taken.iter().all(|&(from, to)| end <= from || start >= to)
+        };
+        let mut taken: Vec<(u64, u64)> = Vec::new();
+        for (at, &(low, high)) in extent.iter().enumerate() {
+            let object = self.object_of.get(&MappingId::from(at)).copied().unwrap_or(ObjectId::NONE);
+            if matches!(objects.get(object).source, Source::Kernel) {
+                taken.push((low & !(PAGE - 1), (high | (PAGE - 1)).saturating_add(1)));
+            }
+        }
+        for (at, mapping) in self.profile.mappings.iter_mut().enumerate() {
+            let (low, high) = extent[at];
+            let (low, limit) = (low & !(PAGE - 1), (high | (PAGE - 1)).saturating_add(1));
+            let object = self.object_of.get(&MappingId::from(at)).copied().unwrap_or(ObjectId::NONE);
+            match objects.get(object).source {
+                Source::Kernel => (mapping.memory_start, mapping.memory_limit) = (low, limit),
+                Source::Bpf { start, end } if is_free(start, end, &taken) => {
+                    (mapping.memory_start, mapping.memory_limit) = (start, end);
+                    taken.push((start, end));
+                }
+                _ => {
+                    // Code without a file begins at its first page.
+                    let start = match objects.get(object).source {
+                        Source::Jit(_) | Source::Bpf { .. } => low,
+                        _ => 0,
+                    };
+                    mapping.file_offset = start;
+                    mapping.memory_start = next;
+                    mapping.memory_limit = next + (limit - start);
+                    base[at] = next.wrapping_sub(start);
+                    next = (mapping.memory_limit + ALIGNMENT) & !(ALIGNMENT - 1);
+                }
+            }
+        }
+        for location in &mut self.profile.locations {
+            if let Some(mapping) = location.mapping {
+                location.address = location.address.wrapping_add(base[mapping.index()]);
+            }
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Keeps the kernel's unwind tables in step with the processes, and unwinds the stacks of those
+//! that were too young to have any.
+//!
+//! A file's table is built once, however many processes map it. That of a large file takes a tenth of
+//! a second, in which the rings would fill: it is built by a thread of its own, and stacks that need
+//! it wait. A process's mappings are published
+//! when they change; processes that share them (after a fork) share what is published.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::rc::{Rc, Weak};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
+
+use crate::model::event::{Dump, Stack, Truncation};
+use crate::model::objects::{ObjectId, Objects, Source};
+use crate::model::process::{Processes, Regions, Snapshot};
+use crate::recording::capture::bpf::tables::{Block, Capacity, FileTable, Mapping, Tables};
+use crate::recording::summary::TableFigures;
+use crate::unwind;
+use crate::unwind::table::Table;
+
+/// Files from this size on are built aside: smaller ones take a few milliseconds.
+const LARGE_BYTES: u64 = 8 << 20;
+/// Stacks that wait for tables: 17 MiB of them.
+const MOST_HELD: usize = 1024;
+
+/// A file's table, as far as it is.
+#[derive(Clone, Copy)]
+enum State {
+    /// In the kernel's arrays, or found to have no table or no room.
+    Done(Option<FileTable>),
+    Building,
+}
+
+/// A table and the seconds that it took; none of a file that has none.
+type Built = (ObjectId, Option<Table>, f64);
+
+/// The thread that builds tables of large files. It ends when nobody asks any more.
+struct Builder {
+    requests: Sender<(ObjectId, File)>,
+    built: Receiver<Built>,
+    waiting: usize,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        let (requests, queue) = channel::<(ObjectId, File)>();
+        let (done, built) = channel();
+        // Without a thread requests fail, and files are built at once.
+        let _ = std::thread::Builder::new().name("tables".to_owned()).spawn(move || {
+            for (object, file) in queue {
+                let (table, seconds) = build(&file);
+                if done.send((object, table, seconds)).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { requests, built, waiting: 0 }
+    }
+}
+
+fn build(file: &dyn crate::elf::Source) -> (Option<Table>, f64) {
+    let started = Instant::now();
+    // Untrusted input: a bug in the parser costs this file's table.
+    let table = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unwind::build(file)));
+    (table.ok().and_then(Result::ok), started.elapsed().as_secs_f64())
+}
+
+/// Tables of files and of processes.
+#[derive(Default)]
+pub struct Unwinding {
+    files: HashMap<ObjectId, State>,
+    builder: Option<Builder>,
+    /// Stacks that wait for a table: their time and what their process was then.
+    held: Vec<(u64, Snapshot, Dump)>,
+    late: Vec<(u64, Snapshot, Stack)>,
+    /// Built, and waiting for the arrays to exist.
+    unpublished: Vec<(ObjectId, Table)>,
+    processes: HashMap<u32, Rc<Published>>,
+    by_regions: HashMap<*const Regions, Weak<Published>>,
+    tables: Option<Tables>,
+    /// Seconds spent on building tables, and what came of it.
+    build_s: f64,
+    rows: usize,
+    pages: usize,
+}
+
+/// The mappings of one or more processes, in the kernel's array.
+struct Published {
+    block: Block,
+    mappings: usize,
+    /// Keeps the address that is the key in `by_regions` from being used again.
+    regions: Rc<Regions>,
+}
+
+impl Unwinding {
+    /// Builds the tables of everything that is mapped now, before there is a kernel to give them to.
+    pub fn prepare(&mut self, processes: &Processes, objects: &Objects) {
+        let mapped: Vec<ObjectId> = processes.mapped_objects().collect();
+        for object in mapped {
+            self.build(object, objects);
+        }
+    }
+
+    /// What the arrays need to hold.
+    pub fn capacity(&self) -> Capacity {
+        Capacity::new(self.rows, self.pages)
+    }
+
+    /// Takes the kernel's arrays and fills them with what is known.
+    pub fn publish(&mut self, tables: Tables, processes: &mut Processes, objects: &Objects) {
+        self.tables = Some(tables);
+        for (object, table) in std::mem::take(&mut self.unpublished) {
+            self.publish_file(object, &table);
+        }
+        processes.take_changed();
+        let all: Vec<u32> = processes.tgids().collect();
+        for tgid in all {
+            self.update_process(tgid, processes, objects);
+        }
+    }
+
+    /// Publishes what changed since the last call; says whether anything did.
+    pub fn update(&mut self, processes: &mut Processes, objects: &Objects) -> bool {
+        let changed = processes.take_changed();
+        if self.tables.is_none() {
+            return false;
+        }
+        let built = self.take_built(objects);
+        for &tgid in changed.iter().chain(&built) {
+            self.update_process(tgid, processes, objects);
+        }
+        !changed.is_empty() || self.builder.as_ref().is_some_and(|builder| builder.waiting > 0)
+    }
+
+    /// Publishes tables that were built aside; returns the processes that have waited for them.
+    fn take_built(&mut self, objects: &Objects) -> Vec<u32> {
+        let Some(builder) = &mut self.builder else { return Vec::new() };
+        let all: Vec<Built> = builder.built.try_iter().collect();
+        if all.is_empty() {
+            return Vec::new();
+        }
+        builder.waiting -= all.len();
+        let mut changed = Vec::new();
+        for (object, table, seconds) in all {
+            self.built(object, table, seconds);
+            let maps =
+                |published: &Published| published.regions.values().any(|region| region.object == object);
+            self.by_regions.retain(|_, published| published.upgrade().is_some_and(|one| !maps(&one)));
+            changed.extend(self.processes.iter().filter(|(_, one)| maps(one)).map(|(&tgid, _)| tgid));
+        }
+        self.release_held(objects);
+        changed
+    }
+
+    fn release_held(&mut self, objects: &Objects) {
+        for (time_ns, then, dump) in std::mem::take(&mut self.held) {
+            match self.walk(&dump, then.regions(), objects) {
+                (_, true) => self.held.push((time_ns, then, dump)),
+                (stack, false) => self.late.push((time_ns, then, stack)),
+            }
+        }
+    }
+
+    /// Stacks that have waited for tables: their time, their process as it was then.
+    pub fn take_late(&mut self) -> Vec<(u64, Snapshot, Stack)> {
+        std::mem::take(&mut self.late)
+    }
+
+    /// Lets all tables that were asked for be built, at the end.
+    pub fn wait_for_tables(&mut self, objects: &Objects) {
+        let Some(mut builder) = self.builder.take() else { return };
+        drop(builder.requests);
+        while builder.waiting > 0
+            && let Ok((object, table, seconds)) = builder.built.recv()
+        {
+            builder.waiting -= 1;
+            self.built(object, table, seconds);
+        }
+        self.files.values_mut().filter(|state| matches!(state, State::Building)).for_each(|state| {
+            *state = State::Done(None);
+        });
+        self.release_held(objects);
+    }
+
+    /// To be called after each drain of counts, when every walk of before has ended.
+    pub fn settle(&mut self) {
+        if let Some(tables) = &mut self.tables {
+            tables.settle();
+        }
+        self.by_regions.retain(|_, published| published.strong_count() > 0);
+    }
+
+    /// What the tables came to, if stacks are walked by them.
+    pub fn figures(&self) -> Option<TableFigures> {
+        let tables = self.tables.as_ref()?;
+        Some(TableFigures {
+            files: self.files.values().filter(|state| matches!(state, State::Done(Some(_)))).count(),
+            rows: self.rows,
+            build_s: self.build_s,
+            refused: tables.refused,
+        })
+    }
+
+    fn build(&mut self, object: ObjectId, objects: &Objects) {
+        if self.files.contains_key(&object) {
+            return;
+        }
+        self.files.insert(object, State::Done(None));
+        match &objects.get(object).source {
+            Source::File(Some(file)) if self.tables.is_some() && self.build_aside(object, file) => {
+                self.files.insert(object, State::Building);
+            }
+            Source::File(Some(file)) => {
+                let (table, seconds) = build(file);
+                self.built(object, table, seconds);
+            }
+            Source::Vdso => {
+                if let Some((table, seconds)) = crate::naming::symbolize::vdso().map(|vdso| build(&vdso)) {
+                    self.built(object, table, seconds);
+                }
+            }
+            // It may still be opened through another process: ask again then.
+            Source::File(None) => drop(self.files.remove(&object)),
+            _ => {}
+        }
+    }
+
+    fn build_aside(&mut self, object: ObjectId, file: &File) -> bool {
+        let large = file.metadata().is_ok_and(|meta| meta.len() >= LARGE_BYTES);
+        let Some(file) = large.then(|| file.try_clone().ok()).flatten() else { return false };
+        let builder = self.builder.get_or_insert_default();
+        let asked = builder.requests.send((object, file)).is_ok();
+        builder.waiting += usize::from(asked);
+        asked
+    }
+
+    fn built(&mut self, object: ObjectId, table: Option<Table>, seconds: f64) {
+        self.build_s += seconds;
+        self.files.insert(object, State::Done(None));
+        let Some(table) = table else { return };
+        self.rows += table.rows_bytes() / 4;
+        self.pages += table.pages().last().map_or(0, |page| usize::from(page.number) + 1);
+        if self.tables.is_some() {
+            self.publish_file(object, &table);
+        } else {
+            self.unpublished.push((object, table));
+        }
+    }
+
+    fn publish_file(&mut self, object: ObjectId, table: &Table) {
+        let Some(tables) = &mut self.tables else { return };
+        let published = tables.add_file(table);
+        self.files.insert(object, State::Done(published));
+    }
+
+    fn table(&self, object: ObjectId) -> State {
+        self.files.get(&object).copied().unwrap_or(State::Done(None))
+    }
+
+    fn update_process(&mut self, tgid: u32, processes: &Processes, objects: &Objects) {
+        let Some(regions) =
+            processes.regions(tgid).filter(|regions| !regions.is_empty() && processes.lives(tgid))
+        else {
+            self.forget(tgid);
+            return;
+        };
+        let known = self.by_regions.get(&Rc::as_ptr(regions)).and_then(Weak::upgrade);
+        let published = known.or_else(|| self.publish_regions(regions, objects));
+        let Some(tables) = &mut self.tables else { return };
+        match published {
+            Some(published) => {
+                tables.set_process(tgid, published.block, published.mappings);
+                let old = self.processes.insert(tgid, published);
+                self.release(old);
+            }
+            None => self.forget(tgid),
+        }
+    }
+
+    fn publish_regions(&mut self, regions: &Rc<Regions>, objects: &Objects) -> Option<Rc<Published>> {
+        for region in regions.values() {
+            self.build(region.object, objects);
+        }
+        let mappings: Vec<Mapping> = regions
+            .iter()
+            .map(|(&start, region)| {
+                let state = self.table(region.object);
+                let soon = matches!(state, State::Building);
+                let table = if let State::Done(table) = state { table } else { None };
+                Mapping { start, end: region.end, file_offset: region.file_offset, table, soon }
+            })
+            .collect();
+        let block = self.tables.as_mut()?.add_mappings(&mappings)?;
+        let published = Rc::new(Published { block, mappings: mappings.len(), regions: Rc::clone(regions) });
+        self.by_regions.insert(Rc::as_ptr(regions), Rc::downgrade(&published));
+        Some(published)
+    }
+
+    fn forget(&mut self, tgid: u32) {
+        // The kernel's entry goes with the process.
+        let old = self.processes.remove(&tgid);
+        self.release(old);
+    }
+
+    fn release(&mut self, old: Option<Rc<Published>>) {
+        if let (Some(last), Some(tables)) = (old.and_then(Rc::into_inner), &mut self.tables) {
+            tables.retire(last.block);
+        }
+    }
+
+    /// Walks a stack that came as memory, by the mappings that its process has now; keeps it if one of
+    /// their tables is still being built.
+    pub fn unwind(
+        &mut self,
+        time_ns: u64,
+        dump: Dump,
+        processes: &Processes,
+        objects: &Objects,
+    ) -> Option<Stack> {
+        let regions = processes.regions(dump.key.tgid).cloned().unwrap_or_default();
+        if self.tables.is_some() {
+            regions.values().for_each(|region| self.build(region.object, objects));
+        }
+        let (stack, waits) = self.walk(&dump, &regions, objects);
+        if waits
+            && self.held.len() < MOST_HELD
+            && let Some(then) = processes.snapshot(dump.key.tgid)
+        {
+            self.held.push((time_ns, then, dump));
+            return None;
+        }
+        Some(stack)
+    }
+
+    /// The stack, and whether it lacks a table that is being built.
+    fn walk(&self, dump: &Dump, regions: &Regions, objects: &Objects) -> (Stack, bool) {
+        let mut stack = Stack {
+            key: dump.key,
+            truncation: dump.truncation,
+            kernel: dump.kernel.clone(),
+            user: Vec::new(),
+        };
+        // A thread of the kernel's.
+        if dump.registers[0] == 0 {
+            return (stack, false);
+        }
+        if regions.is_empty() {
+            stack.user.push(dump.registers[0]);
+            stack.truncation = Some(Truncation::NoTable);
+            return (stack, false);
+        }
+        let waits = Cell::new(false);
+        let find = |addr: u64| {
+            let (start, region) = regions.range(..=addr).next_back()?;
+            let offset = region.file_offset.wrapping_add(addr - start);
+            let table = match self.table(region.object) {
+                State::Done(table) => table,
+                State::Building => {
+                    waits.set(true);
+                    None
+                }
+            };
+            (addr < region.end).then_some((table, offset))
+        };
+        let read = |addr: u64, code: &mut [u8]| {
+            let Some((start, region)) = regions.range(..=addr).next_back() else { return false };
+            let offset = region.file_offset.wrapping_add(addr - start);
+            match &objects.get(region.object).source {
+                Source::File(Some(file)) => file.read_exact_at(code, offset).is_ok(),
+                _ => false,
+            }
+        };
+        let truncation = Tables::walk(self.tables.as_ref(), dump, find, read, &mut stack.user);
+        // What was walked without that table may be wrong.
+        stack.truncation =
+            if waits.get() { Some(Truncation::NoTable) } else { stack.truncation.or(truncation) };
+        (stack, waits.get())
+    }
+}
