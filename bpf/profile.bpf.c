@@ -422,8 +422,13 @@ static __always_inline int run(struct perf_event_context *ctx, bool by_tables)
 	return 0;
 }
 
-#include "off_cpu.h"
-#include "wakers.h"
+/*
+ * The programs of the scheduler's hooks are in files of their own, but in this object: they share the
+ * walk, whose functions are static so that the verifier follows them into their callers, the maps and
+ * the knobs. As objects of their own they would each bring a copy, to be kept equal by hand.
+ */
+#include "off_cpu.bpf.c"
+#include "wakers.bpf.c"
 
 SEC("perf_event")
 int on_cpu(struct perf_event_context *ctx)

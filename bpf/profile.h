@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
 /*
- * The ABI between the BPF program and src/capture/bpf.rs. It is declared here and nowhere else:
+ * The ABI between the BPF program and src/recording/capture/bpf. It is declared here and nowhere else:
  * libbpf-cargo makes the Rust types and constants of it at build time, from BTF.
  */
 #ifndef PROFILE_H

@@ -3,22 +3,22 @@
 //! # The flow
 //!
 //! ```text
-//! capture::perf  ─┐                                        ┌─ symbolize ─ output::pprof ─▶ file
-//! capture::proc  ─┼─▶ event ─▶ timeline ─▶ process ─▶ tally ─▶ profile
-//! capture::bpf   ─┘                        objects                └──── output::{folded, flamegraph}
+//! capture::perf  ─┐                                              ┌─ naming ─ viewing::pprof ─▶ file
+//! capture::proc  ─┼─▶ model::event ─▶ timeline ─▶ model::process ─▶ tally ─▶ model::profile
+//! capture::bpf   ─┘                               model::objects               └─ viewing::{folded, …}
 //! ```
 //!
-//! [`record`] is the pipeline on one page. Rings and `/proc` become [`event::Event`]s; the
-//! [`timeline`] applies them in the order of time to the model of [`process`]es, which turns a
-//! stack's addresses into locations in [`objects`]; [`tally`] adds up what the kernel counted. At
-//! the end [`naming`] gives the frames names and writes the [`profile`]. Everything that looks at a
-//! profile starts from the file.
+//! # The rooms
 //!
-//! [`unwind`] makes tables by which stacks are walked without frame pointers, as a pure function of a
-//! file; [`unwinding`] keeps them in the kernel in step with the processes.
-//!
-//! [`programs`] stands apart: what every BPF program on the machine costs, ours included. A recording
-//! takes a window of it.
+//! | folder | holds |
+//! |---|---|
+//! | [`recording`] | the pipeline, from the command line to a profile without names: start at [`recording::record`] |
+//! | [`model`] | events, processes, what code lies in, profiles |
+//! | [`unwind`] | tables to walk stacks without frame pointers, as a pure function of a file |
+//! | [`naming`] | names for a profile's frames, in a process of its own |
+//! | [`viewing`] | everything that starts from a file: flamegraphs, folded stacks, tables; pprof itself |
+//! | [`programs`] | what every BPF program on the machine costs; a recording takes a window of it |
+//! | [`machine`], [`elf`], [`text`] | what several of them need: the operating system, ELF files, numbers for people |
 //!
 //! # The words
 //!
@@ -35,5 +35,6 @@ pub mod model;
 pub mod naming;
 pub mod programs;
 pub mod recording;
+pub mod text;
 pub mod unwind;
 pub mod viewing;

@@ -1,3 +1,6 @@
-//! What the operating system says of us and to us.
+//! What the operating system tells about itself and about us, and nothing that is about profiles.
+
+pub mod kallsyms;
+pub mod mounts;
 pub mod signals;
 pub mod usage;

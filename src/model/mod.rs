@@ -1,4 +1,9 @@
-//! The model: what happened, who ran, where code lies, and what was measured of it.
+//! The model: what happened on the machine, who ran there, what code lies in, and what was measured.
+//!
+//! [`event`] is the vocabulary in which all of capture speaks. [`process`] holds the address spaces, as they
+//! were at the time of the last event, and turns a stack's addresses into locations in [`objects`]: files,
+//! the kernel, BPF programs, JIT code. [`profile`] is what comes of it and what every view starts from.
+
 pub mod event;
 pub mod objects;
 pub mod process;

@@ -18,10 +18,10 @@ use nix::unistd::{ForkResult, fork, pipe2};
 
 use crate::machine::signals::Signals;
 
-/// What the child tells.
+/// What the child sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// So many steps are done, of so many; the next one begins.
+    /// Steps that are done, and steps in all; the next one begins.
     Step(usize, usize),
     /// A result.
     Data(Vec<u8>),
@@ -30,7 +30,7 @@ pub enum Message {
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// All was told.
+    /// It sent everything.
     Finished,
     /// It died before.
     Crashed,
@@ -38,11 +38,11 @@ pub enum Ending {
     Stopped,
 }
 
-/// The child's way to tell.
-pub struct Teller(File);
+/// The child's end of the pipe.
+pub struct Sender(File);
 
-impl Teller {
-    /// Tells how far the work is.
+impl Sender {
+    /// Reports that `done` steps of `total` are done.
     pub fn step(&mut self, done: usize, total: usize) {
         self.send(b'S', &[(done as u64).to_ne_bytes(), (total as u64).to_ne_bytes()].concat());
     }
@@ -63,20 +63,20 @@ impl Teller {
     }
 }
 
-/// Runs `work` in a child, handing what it tells to `hear`, until it ends or one more signal that
+/// Runs `work` in a child, handing each message of it to `on_message`, until it ends or one more signal that
 /// asks us to end arrives. Must be called while there is only one thread.
 pub fn run(
     signals: &mut Signals,
-    work: impl FnOnce(&mut Teller),
-    mut hear: impl FnMut(Message),
+    work: impl FnOnce(&mut Sender),
+    mut on_message: impl FnMut(Message),
 ) -> Result<Ending> {
     let (from_child, to_parent) = pipe2(OFlag::O_CLOEXEC).context("failed to create a pipe")?;
     // SAFETY: the process has one thread, so the child may do everything its parent could.
     let child = match unsafe { fork() }.context("failed to fork the symbolizer")? {
         ForkResult::Child => {
             drop(from_child);
-            let mut teller = Teller(File::from(to_parent));
-            work(&mut teller);
+            let mut sender = Sender(File::from(to_parent));
+            work(&mut sender);
             // SAFETY: ends the child without dropping what belongs to the parent (temporary
             // files, BPF links).
             unsafe { nix::libc::_exit(0) };
@@ -100,7 +100,7 @@ pub fn run(
         }
         if readable || stopped {
             match receive(&mut pipe) {
-                Ok(message) => hear(message),
+                Ok(message) => on_message(message),
                 Err(_) => break,
             }
         }

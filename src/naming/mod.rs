@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use self::isolate::{Ending, Message, Teller};
+use self::isolate::{Ending, Message, Sender};
 use crate::cli::RecordArgs;
 use crate::machine::signals::Signals;
 use crate::machine::usage;
@@ -71,7 +71,7 @@ fn name(
     for _ in 0..TRIES {
         let mut step = None;
         let mut results = Vec::new();
-        let work = |teller: &mut Teller| work(args, recording, objects, summary, &skip, teller);
+        let work = |sender: &mut Sender| work(args, recording, objects, summary, &skip, sender);
         let ending = isolate::run(signals, work, |message| match message {
             Message::Step(done, total) => {
                 step = Some(done);
@@ -113,9 +113,9 @@ fn work(
     objects: &Objects,
     summary: &Summary,
     skip: &BTreeSet<usize>,
-    teller: &mut Teller,
+    sender: &mut Sender,
 ) {
-    // A panic on one name is caught, and told in the frame.
+    // A panic on one name is caught; its frame says so.
     std::panic::set_hook(Box::new(|_| {}));
     let inlined = !args.no_inline;
     symbolize::symbolize(
@@ -123,11 +123,11 @@ fn work(
         objects,
         inlined,
         |step| skip.contains(&step),
-        |done, total| teller.step(done, total),
+        |done, total| sender.step(done, total),
     );
     let data = pprof::encode(&recording.profile);
     let naming = (usage::own_cpu_s(), usage::own_peak_bytes());
     let text = summary.text(&hottest(&recording.profile, 5), Some(naming));
-    teller.data(&data);
-    teller.data(text.as_bytes());
+    sender.data(&data);
+    sender.data(text.as_bytes());
 }

@@ -16,9 +16,11 @@ use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 use blazesym::{MaybeDefault, symbolize::Reason};
 
 use crate::elf;
+use crate::machine::kallsyms::Kallsyms;
 use crate::model::objects::{Object, ObjectId, Objects, Source};
 use crate::model::profile::{Function, Line, LocationId, Mapping, MappingId};
 use crate::recording::tally::Finished;
+use crate::text::basename;
 
 /// One function at an address; several where some are inlined, innermost first.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -143,10 +145,6 @@ fn name_the_rest(recording: &mut Finished, reason: impl Fn(&str, u64) -> &'stati
         let function = profile.functions.intern(function).into();
         location.lines = vec![Line { function, line: 0 }];
     }
-}
-
-fn basename(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn names_in(object: &Object, offsets: &[u64], inlined: bool) -> Vec<Names> {
@@ -349,27 +347,20 @@ fn split_modules(recording: &mut Finished, kernel: MappingId) {
     if std::fs::read("/proc/modules").unwrap_or_default().is_empty() {
         return;
     }
-    let Ok(text) = std::fs::read("/proc/kallsyms") else { return };
-    let mut symbols: Vec<(u64, Option<String>)> = Vec::new();
-    for line in text.split(|&byte| byte == b'\n') {
-        let Ok(line) = std::str::from_utf8(line) else { continue };
-        let Some(addr) = line.split(' ').next().and_then(|addr| u64::from_str_radix(addr, 16).ok()) else {
-            continue;
-        };
-        let module = line.split_once('\t').map(|(_, module)| module.to_owned());
-        symbols.push((addr, module));
-    }
+    let Ok(kallsyms) = Kallsyms::read() else { return };
+    let mut symbols: Vec<(u64, Option<&str>)> =
+        kallsyms.iter().map(|symbol| (symbol.addr, symbol.module)).collect();
     symbols.sort_unstable();
     let mut modules: HashMap<String, MappingId> = HashMap::new();
     let profile = &mut recording.profile;
     for location in profile.locations.iter_mut().filter(|location| location.mapping == Some(kernel)) {
         let at = symbols.partition_point(|(addr, _)| *addr <= location.address);
-        let Some((_, Some(module))) = at.checked_sub(1).map(|at| &symbols[at]) else { continue };
+        let Some(&(_, Some(module))) = at.checked_sub(1).map(|at| &symbols[at]) else { continue };
         let mappings = &mut profile.mappings;
-        let id = *modules.entry(module.clone()).or_insert_with(|| {
+        let id = *modules.entry(module.to_owned()).or_insert_with(|| {
             let range = location.address..location.address;
             mappings.push(Mapping {
-                path: module.clone(),
+                path: module.to_owned(),
                 memory_start: range.start,
                 memory_limit: range.end,
                 has_functions: true,

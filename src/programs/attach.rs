@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use super::btf::Names;
 use super::maps::Map;
 use super::network::Namespaces;
-use super::owners::mounts;
 use super::sys::{self, Object, Target, raw};
+use crate::machine::kallsyms::Kallsyms;
+use crate::machine::mounts;
 
 /// Where programs are attached, and what went by there.
 #[derive(Debug, Default)]
@@ -334,8 +335,8 @@ fn cgroups() -> BTreeMap<u64, (PathBuf, String)> {
         }
     }
     let mut found = BTreeMap::new();
-    for mount in mounts("cgroup2") {
-        walk(&mount, "", &mut found);
+    for mount in mounts::of_type("cgroup2") {
+        walk(&mount.point, "", &mut found);
     }
     found
 }
@@ -346,15 +347,9 @@ fn symbols(addresses: &BTreeSet<u64>) -> HashMap<u64, String> {
     if addresses.is_empty() {
         return names;
     }
-    let text = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    for line in text.lines() {
-        let mut fields = line.split_ascii_whitespace();
-        let address = fields.next().and_then(|address| u64::from_str_radix(address, 16).ok());
-        if let (Some(address), Some(name)) = (address, fields.nth(1))
-            && addresses.contains(&address)
-        {
-            names.entry(address).or_insert_with(|| name.to_owned());
-        }
+    let Ok(symbols) = Kallsyms::read() else { return names };
+    for symbol in symbols.iter().filter(|symbol| addresses.contains(&symbol.addr)) {
+        names.entry(symbol.addr).or_insert_with(|| symbol.name.to_owned());
     }
     names
 }

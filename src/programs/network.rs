@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
-use super::owners::mounts;
 use super::sys::{self, raw};
+use crate::machine::mounts;
 
 /// Where programs run, by program.
 pub type Places = Vec<(u32, String)>;
@@ -31,7 +31,7 @@ impl Namespaces {
         let inode = |path: &PathBuf| fs::metadata(path).map(|file| file.ino()).ok();
         let own = inode(&PathBuf::from("/proc/self/ns/net"));
         found.extend(own.map(|own| (own, (PathBuf::from("/proc/self/ns/net"), String::new()))));
-        for path in mounts("nsfs") {
+        for path in mounts::of_type("nsfs").into_iter().map(|mount| mount.point) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let entry = (path.clone(), format!(" in netns {name}"));
             found.extend(inode(&path).filter(|inode| Some(*inode) != own).map(|inode| (inode, entry)));

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::sys::{self, Target};
+use crate::machine::mounts;
 
 /// A process that keeps a program.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,8 +88,8 @@ impl Owners {
                 owners.processes.entry(program).or_default().insert(owner.clone());
             }
         }
-        for mount in mounts("bpf") {
-            owners.find_pins(&mount);
+        for mount in mounts::of_type("bpf") {
+            owners.find_pins(&mount.point);
         }
         owners
     }
@@ -130,31 +131,9 @@ pub fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
-/// Where file systems of a type are mounted, as far as we see.
-pub fn mounts(kind: &str) -> Vec<PathBuf> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    text.lines().filter_map(|line| mount_of(line, kind)).map(PathBuf::from).collect()
-}
-
-/// `36 35 98:0 /root /mount/point rw,noatime master:1 - ext4 /dev/root rw`: the mount point, if the
-/// type behind the dash is the one asked for. Spaces in it are written as `\040`.
-fn mount_of(line: &str, kind: &str) -> Option<String> {
-    let (fields, rest) = line.split_once(" - ")?;
-    (rest.split(' ').next() == Some(kind)).then_some(())?;
-    Some(fields.split(' ').nth(4)?.replace("\\040", " "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mount_points_of_a_type() {
-        let line = "31 23 0:27 / /sys/fs/a\\040b rw,nosuid shared:9 - bpf bpf rw,mode=700";
-        assert_eq!(mount_of(line, "bpf").as_deref(), Some("/sys/fs/a b"));
-        assert_eq!(mount_of(line, "cgroup2"), None);
-        assert_eq!(mount_of("31 23 0:27 / /x - bpffs none rw", "bpf"), None);
-    }
 
     #[test]
     fn fields_of_fdinfo() {

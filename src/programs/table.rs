@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Program, Statistics};
-use crate::recording::summary::thousands;
+use crate::text::{kib, mib, thousands};
 
 /// A column: its title, whether it stands to the right, what it says of a program. The first to give
 /// way on a narrow terminal has the highest rank; 0 stays.
@@ -196,15 +196,7 @@ fn ms(ns: u64) -> String {
 
 /// Bytes in the unit that suits them.
 fn size(bytes: u64) -> String {
-    if bytes < 1 << 20 {
-        format!("{} KiB", kib(bytes))
-    } else {
-        format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-    }
-}
-
-fn kib(bytes: u64) -> String {
-    format!("{:.1}", bytes as f64 / 1024.0)
+    if bytes < 1 << 20 { format!("{} KiB", kib(bytes)) } else { mib(bytes) }
 }
 
 /// A time in nanoseconds since 1970 as `2026-11-21T14:28:44Z`.

@@ -35,9 +35,9 @@ pub struct Watch {
     last_before: Option<u32>,
     started: Instant,
     released: Instant,
-    /// Whether there are programs of which it is not known who uses them.
-    strangers: bool,
-    /// When that was found out last, and how long it took.
+    /// Whether there are programs whose uses have not been looked up.
+    has_new: bool,
+    /// When uses were looked up last, and how long that took.
     looked: Instant,
     look_took: Duration,
     names: Names,
@@ -59,7 +59,7 @@ struct Watched {
     before: Counters,
     now: Counters,
     loaded: bool,
-    around: Around,
+    uses: Uses,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,9 +70,9 @@ struct Counters {
     link_misses: u64,
 }
 
-/// What surrounds a program.
+/// Who keeps a program, where it is attached, and the memory of its maps.
 #[derive(Clone, Debug, Default)]
-struct Around {
+struct Uses {
     owners: Vec<super::Owner>,
     pins: Vec<String>,
     attach: Vec<String>,
@@ -90,7 +90,7 @@ impl Watch {
     /// If programs cannot be listed: that takes `CAP_SYS_ADMIN`.
     pub fn start() -> io::Result<Self> {
         let mut watch = Self::open()?;
-        watch.look_around();
+        watch.find_uses();
         watch.read_counters();
         for watched in watch.watched.values_mut() {
             watched.before = watched.now;
@@ -125,7 +125,7 @@ impl Watch {
             last_before: None,
             started: now,
             released: now,
-            strangers: false,
+            has_new: false,
             looked: now,
             look_took: Duration::ZERO,
             names: Names::default(),
@@ -144,9 +144,9 @@ impl Watch {
     /// # Errors
     /// If programs cannot be listed any more.
     pub fn tick(&mut self) -> io::Result<()> {
-        // Where programs come all the time, each look is followed by a rest of so many times its length.
-        if self.strangers && self.looked.elapsed() >= REST_PER_LOOK * self.look_took {
-            self.look_around();
+        // Where programs come all the time, a look is followed by a rest of REST_PER_LOOK times its length.
+        if self.has_new && self.looked.elapsed() >= REST_PER_LOOK * self.look_took {
+            self.find_uses();
         }
         self.find_new(true)?;
         if self.released.elapsed() >= Self::RELEASE {
@@ -167,7 +167,7 @@ impl Watch {
         let own_cpu_s = usage::own_cpu_s() - self.own_cpu_s;
         let last = next_id();
         self.release();
-        let maps = self.look_around();
+        let maps = self.find_uses();
         let seen = self.watched.values().filter(|watched| watched.loaded).count() as u64;
         let loaded =
             self.last_before.zip(last).map(|(first, last)| u64::from(last.saturating_sub(first + 1)));
@@ -197,10 +197,10 @@ impl Watch {
                 before: Counters::default(),
                 now: Counters::default(),
                 loaded,
-                around: Around::default(),
+                uses: Uses::default(),
             };
             self.watched.insert(id, watched);
-            self.strangers = true;
+            self.has_new = true;
         }
         Ok(())
     }
@@ -224,10 +224,10 @@ impl Watch {
         self.released = Instant::now();
     }
 
-    /// Finds out who uses the programs, and where.
-    fn look_around(&mut self) -> BTreeMap<u32, Map> {
+    /// Looks up who keeps the programs, and where they are attached.
+    fn find_uses(&mut self) -> BTreeMap<u32, Map> {
         let started = Instant::now();
-        self.strangers = false;
+        self.has_new = false;
         let mut maps = maps::read().unwrap_or_default();
         for (&id, watched) in self.watched.iter().filter(|(_, watched)| watched.fd.is_some()) {
             for map in &watched.info.maps {
@@ -256,7 +256,7 @@ impl Watch {
                 times => format!("{place} ×{times}"),
             };
             let used = || watched.info.maps.iter().filter_map(|map| maps.get(map));
-            let around = Around {
+            let uses = Uses {
                 map_memory_bytes: used().map(|map| map.share(*id)).sum(),
                 shared_maps: used().filter(|map| map.users.len() > 1).count(),
                 owners: owners.processes.get(id).into_iter().flatten().cloned().collect(),
@@ -269,9 +269,9 @@ impl Watch {
                     .collect(),
                 attach: places.get(id).into_iter().flatten().map(times).collect(),
             };
-            // At its end a program loses its places first: the last that were known are told.
-            if !around.owners.is_empty() || !around.pins.is_empty() || !around.attach.is_empty() {
-                watched.around = around;
+            // A program that ends is detached first: its last known places are kept.
+            if !uses.owners.is_empty() || !uses.pins.is_empty() || !uses.attach.is_empty() {
+                watched.uses = uses;
             }
         }
         self.looked = Instant::now();
@@ -288,16 +288,16 @@ impl Watch {
         let boot_ns = boot_ns();
         let names = &self.names;
         let program = |watched: &Watched| {
-            let Watched { info, before, now, around, .. } = watched;
+            let Watched { info, before, now, uses, .. } = watched;
             let short = sys::string(&info.raw.name);
             let long = key(info).filter(|_| cut(info)).and_then(|(object, id)| names.get(object, id));
-            let mut attach = around.attach.clone();
-            let untold = match info.raw.type_ {
+            let mut attach = uses.attach.clone();
+            let unlisted = match info.raw.type_ {
                 raw::BPF_PROG_TYPE_SOCKET_FILTER => Some("socket"),
                 raw::BPF_PROG_TYPE_PERF_EVENT => Some("perf event"),
                 _ => None,
             };
-            if let (Some(what), true) = (untold, attach.is_empty()) {
+            if let (Some(what), true) = (unlisted, attach.is_empty()) {
                 attach.push(format!("{what} (the kernel does not tell which)"));
             }
             Program {
@@ -305,9 +305,9 @@ impl Watch {
                 kind: sys::program_type(info.raw.type_),
                 name: long.filter(|long| long.starts_with(&short)).map_or(short.clone(), str::to_owned),
                 tag: info.raw.tag.iter().map(|byte| format!("{byte:02x}")).collect(),
-                ours: around.owners.iter().any(|owner| owner.ours),
-                owners: around.owners.clone(),
-                pins: around.pins.clone(),
+                ours: uses.owners.iter().any(|owner| owner.ours),
+                owners: uses.owners.clone(),
+                pins: uses.pins.clone(),
                 attach,
                 run_count: now.runs.saturating_sub(before.runs),
                 run_time_ns: now.time_ns.saturating_sub(before.time_ns),
@@ -316,8 +316,8 @@ impl Watch {
                 recursion_misses: now.recursion_misses,
                 link_misses: now.link_misses,
                 map_ids: info.maps.clone(),
-                map_memory_bytes: around.map_memory_bytes,
-                shared_maps: around.shared_maps,
+                map_memory_bytes: uses.map_memory_bytes,
+                shared_maps: uses.shared_maps,
                 memory_bytes: watched.memory_bytes,
                 functions: info.functions.clone(),
                 estimate: None,

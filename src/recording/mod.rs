@@ -1,8 +1,17 @@
 //! Recording: from the machine to a profile without names.
+//!
+//! [`record`] is the pipeline on one page. [`plan`] checks what was asked for before anything is touched;
+//! [`recorder`] opens what listens: the perf side-band, `/proc` and the BPF programs ([`capture`]). Their
+//! events are put in the order of time by [`timeline`] and applied to the [model](crate::model);
+//! [`unwinding`] keeps the kernel's unwind tables in step with it; [`tally`] adds up what the kernel counted.
+//! [`summary`] is what a person reads in the end, [`about`] what the file says of its own recording.
+
+pub mod about;
 pub mod capture;
 pub mod plan;
 pub mod progress;
 pub mod record;
+pub mod recorder;
 pub mod summary;
 pub mod tally;
 pub mod timeline;

@@ -8,6 +8,7 @@ use crate::model::event::{Loss, Outcome, Truncation};
 use crate::model::profile::Profile;
 use crate::programs::{Program, Statistics};
 use crate::recording::capture::bpf::{Blocks, Cost, Outcomes};
+use crate::text::{mib, percent, thousands};
 use crate::viewing::names::{FrameKind, mapping_kind};
 
 /// What the unwind tables came to.
@@ -111,7 +112,7 @@ impl Summary {
             }
         }
         let _ =
-            writeln!(text, "; CPUs {:.0}% idle", share(self.cpu.idle_s, self.cpu.busy_s + self.cpu.idle_s));
+            writeln!(text, "; CPUs {:.0}% idle", percent(self.cpu.idle_s, self.cpu.busy_s + self.cpu.idle_s));
         if !self.off_cpu_only {
             let _ = writeln!(text, "  {}", self.equation());
         }
@@ -191,14 +192,14 @@ impl Summary {
                 "{}{:.1} ms in all ({:.3}% of the CPUs' time); ",
                 if cost.measured < 1.0 { "about " } else { "" },
                 cost.run_time_ns as f64 / 1e6,
-                share(cost.run_time_ns as f64 / 1e9, self.duration_s * self.cpus as f64),
+                percent(cost.run_time_ns as f64 / 1e9, self.duration_s * self.cpus as f64),
             );
         }
         let _ = write!(
             text,
             "recorder {:.0} ms CPU ({:.2}% of one), {} peak + {} in the kernel",
             self.own_cpu_s * 1e3,
-            share(self.own_cpu_s, self.duration_s),
+            percent(self.own_cpu_s, self.duration_s),
             mib(self.own_peak_bytes),
             mib(self.kernel_bytes),
         );
@@ -312,28 +313,7 @@ pub fn hottest(profile: &Profile, n: usize) -> Vec<(String, f64)> {
     let mut own: Vec<_> = own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     own.sort_by_key(|(_, value)| std::cmp::Reverse(*value));
     own.truncate(n);
-    own.into_iter().map(|(name, value)| (name, share(value as f64, total as f64))).collect()
-}
-
-fn share(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { 100.0 * part / whole } else { 0.0 }
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-/// 1234567 as 1,234,567.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    own.into_iter().map(|(name, value)| (name, percent(value as f64, total as f64))).collect()
 }
 
 #[cfg(test)]
@@ -349,10 +329,5 @@ mod tests {
         assert_eq!(summary.equation(), "taken 10 = complete 6 + incomplete 3 + lost 1");
         summary.complete = 5;
         assert!(summary.equation().contains("UNACCOUNTED: 1"));
-    }
-
-    #[test]
-    fn numbers_are_grouped() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
     }
 }

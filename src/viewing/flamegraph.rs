@@ -12,6 +12,7 @@ use super::names::FrameKind;
 use super::{View, colors, open};
 use crate::cli::{FlamegraphArgs, MinWidth};
 use crate::model::profile::{Profile, ValueType};
+use crate::text::{bytes, seconds, thousands};
 
 /// Most bytes of text to draw. A browser gives up long before.
 const MAX_TEXT: usize = 1 << 30;
@@ -230,35 +231,6 @@ fn amount(total: i64, ty: &ValueType) -> String {
         "count" | "" => format!("{} {}", thousands(total), ty.name),
         unit => format!("{} {unit} of {}", thousands(total), ty.name),
     }
-}
-
-fn seconds(ns: i64) -> String {
-    let seconds = ns as f64 / 1e9;
-    if seconds < 1.0 { format!("{:.3} ms", seconds * 1e3) } else { format!("{seconds:.2} s") }
-}
-
-fn bytes(count: i64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut shown = (count as f64, "bytes");
-    for unit in UNITS {
-        if shown.0 >= 1024.0 {
-            shown = (shown.0 / 1024.0, unit);
-        }
-    }
-    if shown.1 == "bytes" { format!("{count} bytes") } else { format!("{:.2} {}", shown.0, shown.1) }
-}
-
-/// A number that is not negative, with commas.
-fn thousands(number: i64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Text without the characters that XML cannot hold.

@@ -1,6 +1,7 @@
 //! What a frame is called in text, and what kind of frame it is, by its name and its mapping.
 
 use crate::model::profile::{Location, Mapping};
+use crate::text::basename;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,10 +40,6 @@ pub(super) fn address_name(location: &Location, mapping: Option<&Mapping>) -> St
         }
         _ => format!("{:#x}", location.address),
     }
-}
-
-fn basename(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Kind of a function that is [`FrameKind::Inlined`], or else by what its mapping holds.

@@ -1,16 +1,17 @@
 //! Finds a cgroup of the v2 hierarchy by its path.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+
+use crate::machine::mounts;
 
 /// Id and depth below the root of a cgroup, as BPF's `bpf_get_current_ancestor_cgroup_id` takes
 /// them. `path` is a directory, or a path under the mount as in `/proc/PID/cgroup`.
 pub fn find(path: &Path) -> Result<(u64, u32)> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").context("failed to read /proc/self/mountinfo")?;
-    let Some(mount) = mounts.lines().find_map(cgroup2_mount) else {
+    let mounts = mounts::of_type("cgroup2");
+    let Some(mount) = mounts.into_iter().find(|mount| mount.root == "/").map(|mount| mount.point) else {
         bail!("no cgroup v2 hierarchy is mounted: mount -t cgroup2 none /sys/fs/cgroup");
     };
     let under = mount.join(path.strip_prefix("/").unwrap_or(path));
@@ -30,24 +31,4 @@ pub fn find(path: &Path) -> Result<(u64, u32)> {
     let metadata =
         directory.metadata().with_context(|| format!("failed to look at {}", directory.display()))?;
     Ok((metadata.ino(), below.components().count() as u32))
-}
-
-/// The mount point, if a line of mountinfo is one of the v2 hierarchy from its root.
-fn cgroup2_mount(line: &str) -> Option<PathBuf> {
-    let (fields, filesystem) = line.split_once(" - ")?;
-    let mut fields = fields.split(' ').skip(3);
-    let (root, mount) = (fields.next()?, fields.next()?);
-    (filesystem.starts_with("cgroup2 ") && root == "/").then(|| PathBuf::from(mount))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mountinfo_lines() {
-        let line = "31 23 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw";
-        assert_eq!(cgroup2_mount(line), Some(PathBuf::from("/sys/fs/cgroup")));
-        assert_eq!(cgroup2_mount("24 30 0:22 / /sys rw - sysfs sysfs rw"), None);
-    }
 }

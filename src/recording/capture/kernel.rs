@@ -1,7 +1,6 @@
 //! What is known of kernels by their version, where asking them would be too late.
 
 use std::fs;
-use std::ops::Range;
 
 /// The fix without which [`user_reads_may_freeze`].
 const READS_FIX: &str = "a fix for reads of user memory in interrupts (6.1.36, 6.3.10 or 6.4)";
@@ -33,23 +32,6 @@ pub fn lacks_for_tables() -> Option<&'static str> {
 /// What this kernel lacks for recording time off the CPU, in words.
 pub fn lacks_for_off_cpu() -> Option<&'static str> {
     (running()? < [5, 18, 0]).then_some("the thread's state in sched_switch (Linux 5.18)")
-}
-
-/// The kernel's symbols whose names are asked for: names and addresses.
-pub fn symbols(wanted: impl Fn(&str) -> bool) -> Vec<(String, Range<u64>)> {
-    let text = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    let mut lines = text.lines().filter_map(|line| {
-        let (address, rest) = line.split_once(' ')?;
-        let name = rest.split_whitespace().nth(1)?;
-        Some((u64::from_str_radix(address, 16).ok()?, name))
-    });
-    let mut found = Vec::new();
-    while let Some((start, name)) = lines.by_ref().find(|(_, name)| wanted(name)) {
-        // Symbols are in the order of their addresses; some share one.
-        let end = lines.clone().map(|(address, _)| address).find(|&address| address > start);
-        found.extend(end.map(|end| (name.to_owned(), start..end)));
-    }
-    found
 }
 
 /// The upstream version of this kernel, if it tells.

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use nix::time::{ClockId, clock_gettime};
 
+use crate::machine::kallsyms::Kallsyms;
 use crate::model::event::{Event, FileId, Ksymbol, Mmap, Timed};
 
 /// CLOCK_MONOTONIC in nanoseconds.
@@ -87,16 +88,9 @@ fn parse_maps_line(tgid: u32, line: &str) -> Option<Mmap> {
 /// Appends the BPF programs and trampolines that are loaded now, from kallsyms.
 pub fn snapshot_bpf(events: &mut Vec<Timed>) {
     let time_ns = now_ns();
-    let Ok(symbols) = fs::read(Path::new("/proc/kallsyms")) else { return };
-    let mut programs: Vec<(u64, &str)> = symbols
-        .split(|&byte| byte == b'\n')
-        .filter(|line| line.ends_with(b"\t[bpf]"))
-        .filter_map(|line| {
-            let mut fields = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
-            let addr = u64::from_str_radix(fields.next()?, 16).ok().filter(|&addr| addr != 0)?;
-            Some((addr, fields.nth(1)?))
-        })
-        .collect();
+    let Ok(symbols) = Kallsyms::read() else { return };
+    let programs = symbols.iter().filter(|symbol| symbol.module == Some("[bpf]") && symbol.addr != 0);
+    let mut programs: Vec<(u64, &str)> = programs.map(|symbol| (symbol.addr, symbol.name)).collect();
     programs.sort_unstable();
     for (at, &(start, name)) in programs.iter().enumerate() {
         // kallsyms gives no sizes. A program ends before the next one, and at 1 MiB at the latest.

@@ -10,6 +10,7 @@ use libbpf_rs::{Iter, Link};
 use super::decode::{dump_event, plain, thread_time};
 use super::skeleton::OpenProfileSkel;
 use super::{Sampler, abi, with_log};
+use crate::machine::kallsyms::Kallsyms;
 use crate::model::event::{Count, CountKey, Dump, Kind, ThreadTime, Timed};
 use crate::recording::capture::kernel;
 
@@ -35,6 +36,11 @@ pub enum ReturnHook {
     Kprobe(String),
 }
 
+/// Address ranges of the kernel's functions whose names are asked for; none where they are hidden.
+fn kernel_ranges(wanted: impl Fn(&str) -> bool) -> Vec<(String, Range<u64>)> {
+    Kallsyms::read().map(|symbols| symbols.ranges(wanted)).unwrap_or_default()
+}
+
 impl ReturnHook {
     /// The best hook of this kernel.
     fn find() -> Result<Self> {
@@ -45,7 +51,7 @@ impl ReturnHook {
         }
         let switches =
             |name: &str| name.split('.').next() == Some("finish_task_switch") && !name.ends_with(".cold");
-        match kernel::symbols(switches).pop() {
+        match kernel_ranges(switches).pop() {
             Some((name, _)) => Ok(Self::Kprobe(name)),
             None => bail!(
                 "this kernel has no hook behind a switch, neither the tracepoint sched_exit_tp (Linux 6.18) nor the function finish_task_switch: --off-cpu cannot work"
@@ -111,11 +117,11 @@ pub(super) fn configure(
     (knobs.min_block_ns, knobs.max_block_ns) = (wanted.min_ns, wanted.max_ns);
     knobs.block_states = wanted.states;
     knobs.off_cpu_by_tables = tables;
-    if let Some((_, entry)) = kernel::symbols(|name| name == "asm_exc_page_fault").pop() {
+    if let Some((_, entry)) = kernel_ranges(|name| name == "asm_exc_page_fault").pop() {
         (knobs.page_fault_start, knobs.page_fault_end) = (entry.start, entry.end);
     }
     let code = |wanted: &dyn Fn(&str) -> bool| {
-        kernel::symbols(wanted).into_iter().map(|(_, range)| range).collect::<Vec<_>>()
+        kernel_ranges(wanted).into_iter().map(|(_, range)| range).collect::<Vec<_>>()
     };
     Ok(Some(Hooks {
         returned,

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
+// SPDX-License-Identifier: (GPL-2.0 OR MIT)
 /*
  * Time off the CPU. `switched` runs at every context switch and only adds up: the time that the
  * leaving thread was on the CPU, and the time that the arriving one was off it. Its sums close by
@@ -13,9 +13,6 @@
  * How long a thread waited for a CPU, the scheduler knows (sched_info.run_delay). It is added
  * there when the thread arrives, so it is looked at when the thread returns or next leaves.
  */
-#ifndef OFF_CPU_H
-#define OFF_CPU_H
-
 const volatile __u64 min_block_ns = 1000000;
 const volatile __u64 max_block_ns = ~0ULL;
 const volatile __u32 block_states = ~0U; /* bits of TASK_* that count as blocked */
@@ -512,4 +509,3 @@ int flush_threads(struct bpf_iter__task *ctx)
 	return end_thread(ctx, true);
 }
 
-#endif

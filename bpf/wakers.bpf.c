@@ -1,11 +1,8 @@
-/* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
+// SPDX-License-Identifier: (GPL-2.0 OR MIT)
 /*
  * Who ended a block: the stack of the thread that makes another one runnable, taken on the spot and
  * counted once like any other. The thread that is woken keeps its id, and with it counts its block.
  */
-#ifndef WAKERS_H
-#define WAKERS_H
-
 /* The kernel's entry for page faults, if it is known. */
 const volatile __u64 page_fault_start = 0;
 const volatile __u64 page_fault_end = 0;
@@ -65,4 +62,3 @@ int BPF_PROG(waking, struct task_struct *task)
 	return 0;
 }
 
-#endif

@@ -1,0 +1,40 @@
+//! What is mounted, as `/proc/self/mountinfo` lists it (proc_pid_mountinfo(5)).
+
+use std::fs;
+use std::path::PathBuf;
+
+/// A mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The directory of the file system that is mounted.
+    pub root: String,
+    /// Where.
+    pub point: PathBuf,
+}
+
+/// Mounts of a type of file system, as far as this process sees them.
+pub fn of_type(kind: &str) -> Vec<Mount> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines().filter_map(|line| parse(line, kind)).collect()
+}
+
+/// `36 35 98:0 /root /mount/point rw,noatime master:1 - ext4 /dev/root rw`. Spaces are `\040`.
+fn parse(line: &str, kind: &str) -> Option<Mount> {
+    let (fields, rest) = line.split_once(" - ")?;
+    (rest.split(' ').next() == Some(kind)).then_some(())?;
+    let mut fields = fields.split(' ').skip(3).map(|field| field.replace("\\040", " "));
+    Some(Mount { root: fields.next()?, point: fields.next()?.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_of_a_type() {
+        let line = "31 23 0:27 / /sys/fs/a\\040b rw,nosuid shared:9 - bpf bpf rw,mode=700";
+        assert_eq!(parse(line, "bpf"), Some(Mount { root: "/".into(), point: "/sys/fs/a b".into() }));
+        assert_eq!(parse(line, "cgroup2"), None);
+        assert_eq!(parse("31 23 0:27 / /x - bpffs none rw", "bpf"), None);
+    }
+}

@@ -1,0 +1,148 @@
+//! What listens to the machine while a recording runs, and the model of the machine that comes of it.
+//!
+//! [`Recorder::listen`] opens everything in the order that makes short processes visible;
+//! [`Recorder::read`] and [`Recorder::drain`] keep the model up to date; [`Recorder::flush_threads`] ends
+//! the time of threads.
+
+use anyhow::Result;
+
+use crate::cli::RecordArgs;
+use crate::model::event::{Event, Timed};
+use crate::model::process::Processes;
+use crate::programs::Window;
+use crate::recording::about;
+use crate::recording::capture::bpf::{Filter, Sampler};
+use crate::recording::capture::perf::Sideband;
+use crate::recording::capture::proc;
+use crate::recording::plan::Plan;
+use crate::recording::tally::Tally;
+use crate::recording::timeline::Timeline;
+use crate::recording::unwinding::Unwinding;
+
+/// Everything that listens to the machine, and the model of it that comes of that.
+pub struct Recorder {
+    /// Forks, mappings, names and exits, from perf.
+    pub sideband: Sideband,
+    /// The BPF programs.
+    pub sampler: Sampler,
+    /// The model, event by event.
+    pub timeline: Timeline,
+    /// Unwind tables, in step with the model.
+    pub unwinding: Unwinding,
+    /// What BPF programs cost, if that is recorded.
+    pub programs: Option<Window>,
+}
+
+impl Recorder {
+    /// Opens the side-band, reads what runs already, makes its unwind tables, loads the sampler.
+    pub fn listen(args: &RecordArgs, plan: &mut Plan) -> Result<Self> {
+        let sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
+        let mut timeline =
+            Timeline::new(processes(plan), Tally::new(about::empty_profile(args), about::short_blocks(args)));
+        let mut unwinding = Unwinding::default();
+        timeline.inbox().extend(snapshot(plan));
+        timeline.advance(proc::now_ns(), |_, _, _, _| None);
+        if plan.walk_by_tables {
+            unwinding.prepare(&timeline.processes, &timeline.objects);
+            let mut capacity = unwinding.capacity();
+            if let Some([chunks, mappings]) = args.table_limits.as_deref() {
+                (capacity.chunks, capacity.mappings) = (*chunks, *mappings);
+            }
+            plan.config.tables = Some(capacity);
+        }
+        let sampler = Sampler::load(&plan.config)?;
+        if let Some(tables) = sampler.tables()? {
+            unwinding.publish(tables, &mut timeline.processes, &timeline.objects);
+        }
+        Ok(Self { sideband, sampler, timeline, unwinding, programs: None })
+    }
+
+    /// Reads all rings and applies what happened; says whether the next look should be soon: new
+    /// files are there to be opened, or new mappings to be walked by, or stacks arrive in numbers.
+    pub fn read(&mut self) -> Result<bool> {
+        self.take_late();
+        let Self { sideband, sampler, timeline, unwinding, .. } = self;
+        let now_ns = proc::now_ns();
+        let known = timeline.objects.iter().len();
+        let many = sampler.read_stacks(timeline.inbox())?;
+        sideband.read(timeline.inbox());
+        timeline.advance(now_ns, |time_ns, dump, processes, objects| {
+            unwinding.unwind(time_ns, dump, processes, objects)
+        });
+        let published = unwinding.update(&mut timeline.processes, &timeline.objects);
+        Ok(many || published || timeline.objects.iter().len() > known)
+    }
+
+    /// Takes the stacks whose tables have come.
+    pub fn take_late(&mut self) {
+        for (time_ns, then, stack) in self.unwinding.take_late() {
+            self.timeline.late(time_ns, &then, &stack);
+        }
+    }
+
+    /// Takes the counts of the interval that ends now.
+    pub fn drain(&mut self) -> Result<()> {
+        if let Some(programs) = &mut self.programs {
+            programs.tick();
+        }
+        let end_ns = proc::now_ns();
+        let counts = self.sampler.drain()?;
+        self.unwinding.settle();
+        self.read()?;
+        self.timeline.count(&counts, end_ns);
+        Ok(())
+    }
+
+    /// Ends the time of all threads; returns how many were blocked. The stacks of those are walked one
+    /// by one: together they would be large.
+    pub fn flush_threads(&mut self) -> Result<u64> {
+        let mut counts = Vec::new();
+        let Self { sideband, sampler, timeline, unwinding, .. } = self;
+        sideband.read(timeline.inbox());
+        sampler.flush_threads(|thread, stack| {
+            let now_ns = thread.time_ns;
+            timeline.inbox().push(thread);
+            if let Some((dump, count)) = stack {
+                timeline.inbox().push(Timed { time_ns: now_ns, event: Event::Dump(dump) });
+                counts.push(count);
+            }
+            timeline.advance(now_ns, |time_ns, dump, processes, objects| {
+                unwinding.unwind(time_ns, dump, processes, objects)
+            });
+        })?;
+        timeline.tally.count(&counts, 0);
+        Ok(counts.len() as u64)
+    }
+}
+
+fn processes(plan: &Plan) -> Processes {
+    let mut processes = Processes::new(plan.models_everything());
+    match &plan.config.filter {
+        Filter::Everything => {}
+        Filter::Processes(ids) => ids.iter().for_each(|&tgid| processes.follow(tgid)),
+        Filter::Threads(_) => plan.watched.iter().for_each(|&tgid| processes.follow(tgid)),
+    }
+    processes
+}
+
+/// What runs already, as the events that led to it.
+pub fn snapshot(plan: &Plan) -> Vec<Timed> {
+    let processes = match &plan.config.filter {
+        _ if plan.models_everything() => proc::processes(),
+        Filter::Everything => proc::processes(),
+        Filter::Processes(ids) => ids.clone(),
+        Filter::Threads(_) => plan.watched.clone(),
+    };
+    let mut events = Vec::new();
+    proc::snapshot_bpf(&mut events);
+    for tgid in processes {
+        proc::snapshot(tgid, &mut events);
+    }
+    events
+}
+
+/// Rings take 512 KiB per CPU: 5,000 records, of which a short process leaves ten. Large machines
+/// get smaller ones, since their CPUs share the load.
+fn sideband_pages(cpus: usize) -> usize {
+    if cpus <= 16 { 128 } else { 32 }
+}

@@ -1,0 +1,87 @@
+//! Numbers, amounts and names as people read them, written once.
+
+use std::time::Duration;
+
+/// 1234567 as 1,234,567.
+pub fn thousands(number: impl Into<i128>) -> String {
+    let number = number.into();
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::from(if number < 0 { "-" } else { "" });
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes in the largest unit of which there is at least one, with two decimals: `1.50 MiB`.
+pub fn bytes(count: i64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut shown = (count as f64, "bytes");
+    for unit in UNITS {
+        if shown.0 >= 1024.0 {
+            shown = (shown.0 / 1024.0, unit);
+        }
+    }
+    if shown.1 == "bytes" { format!("{count} bytes") } else { format!("{:.2} {}", shown.0, shown.1) }
+}
+
+/// Bytes in KiB, without the unit.
+pub fn kib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1024.0)
+}
+
+/// Bytes in MiB, whatever their number: what is compared has one unit.
+pub fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// Nanoseconds as milliseconds below a second, as seconds from there on.
+pub fn seconds(ns: i64) -> String {
+    let seconds = ns as f64 / 1e9;
+    if seconds < 1.0 { format!("{:.3} ms", seconds * 1e3) } else { format!("{seconds:.2} s") }
+}
+
+/// A duration in the largest unit of which it is a multiple: `1 ms`, `1500 µs`.
+pub fn exact_duration(time: Duration) -> String {
+    let ns = time.as_nanos();
+    let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns")];
+    let (unit, name) =
+        units.into_iter().find(|(unit, _)| u128::is_multiple_of(ns, *unit)).unwrap_or((1, "ns"));
+    format!("{} {name}", ns / unit)
+}
+
+/// What follows the last slash of a path.
+pub fn basename(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// A part of a whole in percent; 0 of nothing.
+pub fn percent(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { 100.0 * part / whole } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let texts = [0, 999, 1000, 1_234_567, -1234].map(thousands);
+        assert_eq!(texts, ["0", "999", "1,000", "1,234,567", "-1,234"]);
+        assert_eq!(thousands(u64::MAX), "18,446,744,073,709,551,615");
+    }
+
+    #[test]
+    fn durations_lose_nothing() {
+        let texts = [1_500_000, 2_000_000_000, 1, 60_000_000_000].map(Duration::from_nanos);
+        assert_eq!(texts.map(exact_duration), ["1500 µs", "2 s", "1 ns", "60 s"]);
+    }
+
+    #[test]
+    fn the_last_part_of_a_path() {
+        assert_eq!(["/a/b.so", "b", "/a/"].map(basename), ["b.so", "b", ""]);
+    }
+}
