@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::machine::rights;
+
 const EXAMPLES: &str = "\
 Examples:
   profiler record -d 30s                    the whole machine for 30 s, into output.pb.gz
@@ -59,7 +61,7 @@ pub struct Cli {
 /// What the program is asked to do.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Record CPU samples with kernel and user stacks (needs root)
+    /// Record CPU samples with kernel and user stacks (needs root or capabilities, see its --help)
     Record(RecordArgs),
     /// Draw a flamegraph of a pprof file
     Flamegraph(FlamegraphArgs),
@@ -67,7 +69,7 @@ pub enum Command {
     Folded(FoldedArgs),
     /// Print where each thread's time went: on the CPU, waiting for one, blocked
     Threads(ThreadsArgs),
-    /// Print what every BPF program on the machine costs (needs root)
+    /// Print what every BPF program on the machine costs (needs root or CAP_SYS_ADMIN)
     Stats(StatsArgs),
     /// Print how the stack is unwound at each instruction of a file
     #[command(hide = true)]
@@ -76,7 +78,7 @@ pub enum Command {
 
 /// Options of `profiler record`.
 #[derive(Args, Debug)]
-#[command(before_help = RECORD_EXAMPLES, help_template = TEMPLATE)]
+#[command(before_help = RECORD_EXAMPLES, after_help = rights::HELP, help_template = TEMPLATE)]
 pub struct RecordArgs {
     /// How long to record: 120s, 2m, 1m30s, 500ms, or seconds. Default is until Ctrl-C or the
     /// end of CMD. A CMD that still runs then is sent SIGTERM

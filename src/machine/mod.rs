@@ -2,5 +2,6 @@
 
 pub mod kallsyms;
 pub mod mounts;
+pub mod rights;
 pub mod signals;
 pub mod usage;

@@ -265,7 +265,7 @@ fn in_kernel(addrs: &[u64], inlined: bool) -> Vec<Names> {
     let mut names = ask(&kernel_source(), inlined, addrs, |addrs| Input::AbsAddr(addrs));
     // Hidden addresses read as 0 and would name everything after the last symbol.
     if names.iter().all(|name| name.is_err()) {
-        names.fill(Err("kernel symbols hidden: see kernel.kptr_restrict"));
+        names.fill(Err("kernel symbols hidden: needs CAP_SYSLOG and kernel.kptr_restrict below 2"));
     }
     names
 }

@@ -10,6 +10,7 @@ use regex::Regex;
 
 use super::{Program, Statistics, Switch, Watch, csv, json, openmetrics, table};
 use crate::cli::{Format, Sort, StatsArgs};
+use crate::machine::rights::{self, Capability};
 use crate::machine::signals::Signals;
 
 /// How often new programs are looked for, which takes one system call: those that live shorter are
@@ -82,7 +83,7 @@ fn measure(args: &StatsArgs, name: Option<&Regex>, signals: &mut Signals) -> Res
 fn explained(error: io::Error) -> anyhow::Error {
     let denied = error.kind() == ErrorKind::PermissionDenied;
     let error = match denied {
-        true => anyhow!("not permitted; run as root, or with CAP_SYS_ADMIN (sudo profiler stats …)"),
+        true => anyhow!(rights::refusal(&[Capability::SysAdmin])),
         false => error.into(),
     };
     error.context("failed to list BPF programs")

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cli::RecordArgs;
+use crate::machine::rights::{self, Capability};
 use crate::machine::signals::Signals;
 use crate::machine::usage::{self, CpuTime};
 use crate::naming;
@@ -56,12 +57,15 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     usage::raise_file_limit();
 
     let mut recorder = Recorder::listen(args, &mut plan)?;
-    recorder.programs = open_window(args);
+    recorder.programs = open_window(args, recorder.sampler.measures_itself());
     let clocked = if args.off_cpu_only { &[][..] } else { &plan.cpus };
     let clocks = clocked.iter().map(|&cpu| perf::open_clock(cpu, args.frequency, args.include_idle));
     recorder.sampler.attach(clocks.collect::<Result<_>>()?)?;
     for missing in recorder.sideband.missing.iter().chain(&recorder.sampler.missing) {
         eprintln!("profiler: this kernel lacks {missing}");
+    }
+    if let Some(lost) = rights::without_names() {
+        eprintln!("profiler: {lost}");
     }
 
     let machine_before = CpuTime::of(&plan.cpus);
@@ -231,13 +235,27 @@ fn wait(signals: &Signals, recorder: &Recorder, rest: Duration, timeout: Duratio
 }
 
 /// Begins to watch BPF programs. Without it there is still all the rest.
-fn open_window(args: &RecordArgs) -> Option<Window> {
+fn open_window(args: &RecordArgs, measures_itself: bool) -> Option<Window> {
+    let denied = |what: &str| {
+        eprintln!("profiler: {what} is not recorded: {}", rights::refusal(&[Capability::SysAdmin]));
+    };
     if args.no_bpf_stats {
+        if !measures_itself && !rights::has(Capability::SysAdmin) {
+            denied("what the sampler costs");
+        }
         return None;
     }
-    Window::open()
-        .map_err(|error| eprintln!("profiler: what BPF programs cost is not recorded: {error}"))
-        .ok()
+    match Window::open() {
+        Ok(window) => Some(window),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            denied("what BPF programs cost, the sampler included,");
+            None
+        }
+        Err(error) => {
+            eprintln!("profiler: what BPF programs cost is not recorded: {error}");
+            None
+        }
+    }
 }
 
 /// Wall-clock time of a moment on the monotonic clock.

@@ -12,6 +12,7 @@ mod paths;
 mod processes;
 mod programs;
 mod refusals;
+mod rights;
 mod runtimes;
 mod shares;
 mod viewers;

@@ -19,6 +19,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use perf_event_open_sys as sys;
 use sys::bindings as abi;
 
+use crate::machine::rights;
 use crate::model::event::{Event, FileId, Ksymbol, Mmap, Timed};
 
 /// Parses a CPU list as in `0-3,8`, the format of the files in sysfs.
@@ -73,7 +74,7 @@ fn explain(error: io::Error, cpu: u32, frequency_hz: u32) -> anyhow::Error {
     let what = format!("failed to open the sampling event of CPU {cpu} at {frequency_hz} Hz");
     match error.raw_os_error() {
         Some(nix::libc::EACCES | nix::libc::EPERM) => {
-            anyhow::anyhow!("{what}: not permitted; run as root, or with CAP_PERFMON and CAP_BPF")
+            anyhow::anyhow!("{what}: {}", rights::refusal_of_perf())
         }
         Some(nix::libc::EINVAL) => {
             let limit = fs::read_to_string("/proc/sys/kernel/perf_event_max_sample_rate").unwrap_or_default();
@@ -130,11 +131,14 @@ impl Sideband {
             .map(|&cpu| {
                 let fd = open(&mut attr, cpu).map_err(|error| match error.raw_os_error() {
                     Some(nix::libc::EACCES | nix::libc::EPERM) => anyhow::anyhow!(
-                        "failed to open the perf side-band of CPU {cpu}: not permitted; run as root, or with CAP_PERFMON"
+                        "failed to open the perf side-band of CPU {cpu}: {}",
+                        rights::refusal_of_perf()
                     ),
-                    _ => anyhow::Error::new(error).context(format!("failed to open the perf side-band of CPU {cpu}")),
+                    _ => anyhow::Error::new(error)
+                        .context(format!("failed to open the perf side-band of CPU {cpu}")),
                 })?;
-                Ring::map(fd, pages).with_context(|| format!("failed to map {pages} pages of perf ring for CPU {cpu}"))
+                Ring::map(fd, pages)
+                    .with_context(|| format!("failed to map {pages} pages of perf ring for CPU {cpu}"))
             })
             .collect::<Result<_>>()?;
         Ok(Self { rings, lost: 0, missing })

@@ -13,7 +13,7 @@
 //! arrived, is drained at once.
 
 use std::cell::RefCell;
-use std::mem::{MaybeUninit, offset_of};
+use std::mem::{MaybeUninit, offset_of, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -23,8 +23,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{
     Link, MapCore, MapFlags, MapHandle, MapType, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
+    libbpf_sys,
 };
 
+use crate::machine::rights::{self, Capability};
 use crate::model::event::{Count, Dump, Event, Stack, Timed};
 use crate::recording::capture::kernel;
 
@@ -159,7 +161,7 @@ fn with_log(error: libbpf_rs::Error, what: &str) -> anyhow::Error {
     let error = match error.kind() {
         // The verifier's refusal has the same code, but it has more to say.
         libbpf_rs::ErrorKind::PermissionDenied if !log.contains("processed ") => {
-            anyhow!("not permitted; run as root, or with CAP_BPF and CAP_PERFMON")
+            anyhow!(rights::refusal(&[Capability::Bpf, Capability::Perfmon]))
         }
         _ => anyhow!("{error:#}\n  {tail}"),
     };
@@ -174,18 +176,18 @@ pub fn probe() -> Result<()> {
             "this kernel has no type information: {btf} is missing; it needs a kernel built with CONFIG_DEBUG_INFO_BTF"
         );
     }
-    for (map, needed) in [(MapType::RingBuf, "BPF ring buffers (Linux 5.8)")] {
-        match map.is_supported() {
-            Ok(true) => {}
-            Ok(false) if !nix::unistd::geteuid().is_root() => {
-                bail!(
-                    "BPF is not permitted; run as root, or with CAP_BPF and CAP_PERFMON (sudo profiler record …)"
-                )
-            }
-            _ => bail!("this kernel lacks {needed}, or does not permit BPF to this user"),
+    let options = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as u64,
+        ..Default::default()
+    };
+    let page = 4096;
+    match MapHandle::create(MapType::RingBuf, Some("probe"), 0, 0, page, &options) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == libbpf_rs::ErrorKind::PermissionDenied => {
+            bail!("BPF is {}", rights::refusal(&[Capability::Bpf, Capability::Perfmon]))
         }
+        Err(error) => bail!("this kernel lacks BPF ring buffers (Linux 5.8): {error}"),
     }
-    Ok(())
 }
 
 impl Sampler {
@@ -286,7 +288,7 @@ impl Sampler {
             sizes,
             missing,
         };
-        if sampler.statistics.is_none() {
+        if sampler.statistics.is_none() && rights::has(Capability::SysAdmin) {
             sampler
                 .missing
                 .push("BPF run-time statistics (Linux 5.8): the sampler's own cost is not known".to_owned());
@@ -351,6 +353,11 @@ impl Sampler {
             processes,
         )
         .map(Some)
+    }
+
+    /// Whether the sampler's own cost is measured.
+    pub fn measures_itself(&self) -> bool {
+        self.statistics.is_some()
     }
 
     /// Readable when a process was sampled whose mappings are not known.

@@ -11,6 +11,7 @@ use super::decode::{dump_event, plain, thread_time};
 use super::skeleton::OpenProfileSkel;
 use super::{Sampler, abi, with_log};
 use crate::machine::kallsyms::Kallsyms;
+use crate::machine::rights::{self, Capability};
 use crate::model::event::{Count, CountKey, Dump, Kind, ThreadTime, Timed};
 use crate::recording::capture::kernel;
 
@@ -53,6 +54,10 @@ impl ReturnHook {
             |name: &str| name.split('.').next() == Some("finish_task_switch") && !name.ends_with(".cold");
         match kernel_ranges(switches).pop() {
             Some((name, _)) => Ok(Self::Kprobe(name)),
+            None if !rights::has(Capability::Syslog) => bail!(
+                "--off-cpu needs the addresses of kernel functions (/proc/kallsyms): {}",
+                rights::refusal(&[Capability::Syslog])
+            ),
             None => bail!(
                 "this kernel has no hook behind a switch, neither the tracepoint sched_exit_tp (Linux 6.18) nor the function finish_task_switch: --off-cpu cannot work"
             ),
