@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 use profiler::cli::Cli;
@@ -179,6 +180,24 @@ fn systemd_finds_the_service_confined() {
     let Some(output) = run("systemd_finds_the_service_confined", &mut analyze) else { return };
     assert!(output.status.success(), "{}", said(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("Overall exposure level"), "{}", said(&output));
+}
+
+#[test]
+fn recordings_are_kept_for_a_week() {
+    let dir = Directory::new("tmpfiles");
+    dir.install(format!("{ROOT}/packaging/profiler.tmpfile"), "profiler.conf");
+    let state = dir.0.join("var/lib/private/profiler");
+    fs::create_dir_all(&state).unwrap();
+    for (name, days) in [("old", 8), ("young", 6)] {
+        let file = fs::File::create(state.join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(days * 86_400)).unwrap();
+    }
+    let mut tmpfiles = Command::new("systemd-tmpfiles");
+    tmpfiles.arg(format!("--root={}", dir.0.display())).arg("--clean").arg(dir.0.join("profiler.conf"));
+    let Some(output) = run("recordings_are_kept_for_a_week", &mut tmpfiles) else { return };
+    assert_eq!(stdout(&output), "");
+    let left: Vec<_> = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["young"]);
 }
 
 #[test]
