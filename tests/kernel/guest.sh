@@ -53,8 +53,8 @@ six=bpf,perfmon,sys_ptrace,dac_read_search,checkpoint_restore,syslog
 for paranoid in 3 2; do
     echo $paranoid >/proc/sys/kernel/perf_event_paranoid
     # shellcheck disable=SC2046 # one word a set
-    TABLE_SECONDS=1 section rights-$paranoid \
-        sh /table.sh /bin/profiler /with_capabilities /spin $(cut -d' ' -f1 /rights-$paranoid)
+    section rights-$paranoid \
+        env TABLE_SECONDS=1 sh /table.sh /bin/profiler /with_capabilities /spin $(cut -d' ' -f1 /rights-$paranoid)
 done
 section off-cpu-by-six /with_capabilities 0 $six profiler record --off-cpu -d 1s -o /tmp/s.pb.gz
 section off-cpu-by-five /with_capabilities 0 ${six%,syslog} profiler record --off-cpu -d 1s -o /tmp/s.pb.gz

@@ -151,4 +151,12 @@ fn help_and_readme_name_the_same_capabilities() {
     let seven: BTreeSet<&str> = seven.iter().map(String::as_str).collect();
     assert_eq!(capabilities(&readme), seven);
     assert_eq!(capabilities(&help), seven);
+    for page in fs::read_dir(format!("{ROOT}/docs")).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = String::from_utf8_lossy(&fs::read(&page).unwrap()).into_owned();
+        let strange: Vec<_> = capabilities(&text).difference(&seven).map(|name| (*name).to_owned()).collect();
+        assert!(
+            page.extension().is_none_or(|end| end != "md") || strange.is_empty(),
+            "{page:?}: {strange:?}"
+        );
+    }
 }
