@@ -118,7 +118,8 @@ fn what_is_done_without_is_told() {
     let told = |set: &str, option: &[&str]| {
         let mut command = Command::new(&with);
         let profiler = env!("CARGO_BIN_EXE_profiler");
-        let args = [&["0", set, profiler, "record", "-d", "300ms", "-o", "o.pb.gz"], option].concat();
+        let args =
+            [&["0", set, profiler, "record", "-o", "o.pb.gz"], option, &["--", "sleep", "0.1"]].concat();
         let output = command.args(args).current_dir(&test.dir).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{set}: {text}");
