@@ -63,7 +63,7 @@ __attribute__((noinline)) void zstandard(void)
 
 int main(void)
 {
-	time_t end = time(NULL) + (getenv("SECONDS") ? atoi(getenv("SECONDS")) : 4);
+	clock_t end = CLOCKS_PER_SEC * (getenv("SECONDS") ? atoi(getenv("SECONDS")) : 4);
 
 	for (int i = 0; i < BYTES; i++)
 		text[i] = (i * 2654435761U) >> (24 + i % 7);
@@ -71,7 +71,7 @@ int main(void)
 	curve = EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-256");
 	edwards = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
 	check(rsa && curve && edwards);
-	while (time(NULL) < end) {
+	while (clock() < end) {
 		cipher(EVP_aes_256_gcm());
 		cipher(EVP_aes_128_cbc());
 		cipher(EVP_aes_128_xts());

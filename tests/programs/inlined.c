@@ -1,4 +1,4 @@
-/* Functions that gcc -O2 inlines into one another, three deep: inlined SECONDS */
+/* Functions that gcc -O2 inlines into one another, three deep: inlined CPU_SECONDS */
 #include <stdint.h>
 #include <stdlib.h>
 #include <time.h>
@@ -43,21 +43,22 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static double now(void)
+/* Its own CPU time, in seconds: beside other work, it does as much as alone. */
+static double cpu_time(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
 int main(int argc, char **argv)
 {
-	double end = now() + (argc > 1 ? atof(argv[1]) : 1);
+	double end = cpu_time() + (argc > 1 ? atof(argv[1]) : 1);
 	uint64_t table[4096] = { 1, 2, 3 };
 	uint64_t x = 1;
 
-	while (now() < end) {
+	while (cpu_time() < end) {
 		for (int i = 0; i < 50; i++)
 			x = outer(table, x);
 		for (int i = 0; i < 4096; i++)

@@ -26,15 +26,10 @@ __attribute__((noinline)) static void library_callee(int n)
 
 void library_work(double seconds)
 {
-	struct timespec t;
-	double end, now;
+	clock_t end = clock() + seconds * CLOCKS_PER_SEC;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	end = t.tv_sec + t.tv_nsec / 1e9 + seconds;
 	do {
 		for (int i = 0; i < 100; i++)
 			library_callee(i);
-		clock_gettime(CLOCK_MONOTONIC, &t);
-		now = t.tv_sec + t.tv_nsec / 1e9;
-	} while (now < end);
+	} while (clock() < end);
 }

@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigHandler, Signal};
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 pub const JUDGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/judges");
@@ -118,6 +122,18 @@ impl Test {
         let mut command = Command::new(env!("CARGO_BIN_EXE_profiler"));
         command.args(args).current_dir(&self.dir).stdin(Stdio::null());
         command.env_remove("SUDO_UID").env_remove("SUDO_GID");
+        let default = || {
+            // SAFETY: a signal's default action is no handler that could run anything.
+            [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP]
+                .into_iter()
+                .try_for_each(|signal| {
+                    unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.map(drop)
+                })
+                .map_err(std::io::Error::from)
+        };
+        // Under nohup and in the background of a shell, some are ignored by whoever is started there.
+        // SAFETY: between fork and exec, `default` does nothing but system calls.
+        unsafe { command.pre_exec(default) };
         command
     }
 
@@ -129,6 +145,22 @@ impl Test {
     /// Starts `profiler record`.
     pub fn start(&self, args: &[&str]) -> Running {
         Running::new(self.dir.join("output.pb.gz"), self.profiler(&[&["record"], args].concat()))
+    }
+
+    /// Records a process that runs already until it has had so much more CPU time, however long that takes
+    /// beside other work.
+    pub fn record_until(&self, cpu_s: f64, pid: u32, args: &[&str]) -> Recording {
+        let running = self.started(args);
+        wait_for_cpu_time(pid, cpu_s);
+        running.interrupt()
+    }
+
+    /// A copy of the recorder that every user can reach, as its own directory may be root's alone.
+    pub fn profiler_for_everybody(&self) -> String {
+        let profiler = self.path("profiler");
+        fs::copy(env!("CARGO_BIN_EXE_profiler"), &profiler).unwrap();
+        fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o777)).unwrap();
+        profiler
     }
 
     /// Starts `profiler record` and waits until it samples.
@@ -158,7 +190,47 @@ pub fn output(program: impl AsRef<OsStr>, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-pub fn kill(pid: u32, signal: nix::sys::signal::Signal) {
+/// Waits until something is so. Five minutes are no measure of how long it may take, but for a machine with
+/// ten times as much to do as it can; they end a test that would hang.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while !holds() {
+        assert!(Instant::now() < deadline, "after five minutes it is not so that {what}");
+        sleep(Duration::from_millis(3));
+    }
+}
+
+/// Whether a process is in poll(2).
+pub fn polls(pid: u32) -> bool {
+    let syscall = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    syscall.starts_with(&format!("{} ", nix::libc::SYS_poll))
+}
+
+/// CPU time of a process's threads that live, in seconds, as the scheduler counts it.
+pub fn cpu_s(pid: u32) -> f64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let ns = tasks.filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    });
+    ns.sum::<f64>() / 1e9
+}
+
+/// Waits until a process has had so much more CPU time.
+pub fn wait_for_cpu_time(pid: u32, seconds: f64) {
+    let before = cpu_s(pid);
+    wait_until(&format!("process {pid} had {seconds} s of CPU time"), || cpu_s(pid) >= before + seconds);
+}
+
+/// Whether a function is the first of a thread: of the kernel's making or, without symbols, in libc. How
+/// the C library calls it depends on its version and on whether its debug symbols are installed.
+pub fn starts_thread(name: &str) -> bool {
+    let plain = name.trim_start_matches("__GI_").trim_start_matches('_');
+    ["start", "dl_start_user", "clone", "clone3", "start_thread"].contains(&plain)
+        || name.starts_with("libc.so.6+")
+}
+
+pub fn kill(pid: u32, signal: Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
 }
 
@@ -204,25 +276,20 @@ impl Running {
         text
     }
 
-    /// Waits until the recorder holds a link from a clock to its program.
+    /// Waits until the recorder holds links to its programs, and waits for what comes: all clocks are
+    /// attached then, and the command runs.
     pub fn wait_until_it_samples(&self) {
         let fds = format!("/proc/{}/fd", self.pid());
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < deadline {
+        let has_link = || {
             let entries = fs::read_dir(&fds).into_iter().flatten().flatten();
-            let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
-            if links.into_iter().any(|link| link.to_string_lossy().contains("bpf_link")) {
-                // The last CPU's clock follows within a moment, and so does the command.
-                sleep(Duration::from_millis(100));
-                return;
-            }
-            sleep(Duration::from_millis(5));
-        }
-        panic!("the recorder does not sample after 10 s");
+            let mut links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+            links.any(|link| link.to_string_lossy().contains("bpf_link"))
+        };
+        wait_until("the recorder samples", || polls(self.pid()) && has_link());
     }
 
     pub fn interrupt(self) -> Recording {
-        kill(self.pid(), nix::sys::signal::Signal::SIGINT);
+        kill(self.pid(), Signal::SIGINT);
         self.finish()
     }
 

@@ -5,11 +5,12 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::common::{Running, Test, kill, spawn};
+use crate::chance;
+use crate::common::{Running, Test, kill, spawn, wait_for_cpu_time, wait_until};
 
 #[test]
 fn every_end_leaves_a_whole_file() {
@@ -17,23 +18,29 @@ fn every_end_leaves_a_whole_file() {
     let program = test.spin("spin", "busy", &[]);
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         // Another process is the target: the signal ends the recording, not what is recorded.
-        let target = spawn(Command::new(&program).arg("20"));
+        let target = spawn(Command::new(&program).arg("600"));
         let recorder = test.started(&["-F", "499", "-p", &target.0.id().to_string()]);
-        sleep(Duration::from_millis(500));
+        wait_for_cpu_time(target.0.id(), 0.3);
         kill(recorder.pid(), signal);
         let recording = recorder.finish();
-        assert!(recording.with("busy") > 50, "{signal}: {}", recording.told);
+        assert!(
+            recording.with("busy") >= *chance::around(0.3 * 499.0).start(),
+            "{signal}: {}",
+            recording.told
+        );
         // It still runs.
         kill(target.0.id(), Signal::SIGCONT);
         assert_eq!(test.names(), ["output.pb.gz", "spin"]);
     }
-    let by_time = test.record(&["-F", "499", "-d", "700ms", "--", &program, "20"]);
-    assert!((0.69..0.9).contains(&by_time.seconds()), "{:?}", by_time.comments);
-    assert!(by_time.with("busy") > 100, "{}", by_time.told);
-    let by_child = test.record(&["-F", "499", "-d", "20s", "--", &program, "0.4"]);
-    assert!((0.4..1.5).contains(&by_child.seconds()), "{:?}", by_child.comments);
+    // By time: not before, and long before the command, which needs more than a minute of CPU time.
+    let by_time = test.record(&["-F", "499", "-d", "700ms", "--", &program, "100"]);
+    assert!((0.69..60.0).contains(&by_time.seconds()), "{:?}", by_time.comments);
+    assert!(by_time.with("busy") > 10, "{}", by_time.told);
+    // By the command: once it had its CPU time, and long before the time that was given.
+    let by_child = test.record(&["-F", "499", "-d", "100s", "--", &program, "0.4"]);
+    assert!((0.4..60.0).contains(&by_child.seconds()), "{:?}", by_child.comments);
     // The target's end ends it too.
-    let target = spawn(Command::new(&program).arg("0.7"));
+    let target = spawn(Command::new(&program).arg("600"));
     let by_target = test.started(&["-F", "499", "-p", &target.0.id().to_string()]);
     drop(target);
     by_target.finish();
@@ -45,10 +52,12 @@ fn signals_to_the_recorder_end_its_command() {
     let Some(test) = Test::new("ending-child") else { return };
     let program = test.spin("spin", "busy", &[]);
     for (signal, status) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
-        let recorder = test.started(&["-F", "499", "--", &program, "20"]);
-        sleep(Duration::from_millis(300));
+        let recorder = test.started(&["-F", "499", "--", &program, "600"]);
+        let child = format!("/proc/{0}/task/{0}/children", recorder.pid());
+        let child = fs::read_to_string(child).unwrap().trim().parse().unwrap();
+        wait_for_cpu_time(child, 0.3);
         kill(recorder.pid(), signal);
-        assert!(recorder.finish_with(status).with("busy") > 50);
+        assert!(recorder.finish_with(status).with("busy") >= *chance::around(0.3 * 499.0).start());
     }
 }
 
@@ -65,13 +74,10 @@ fn signals_are_passed_on() {
     let Some(test) = Test::new("signals") else { return };
     for signal in ["USR1", "USR2", "QUIT", "TERM"] {
         let script = format!(
-            "trap 'echo {signal} > got; exit 3' {signal}; : > ready; i=0; while [ $i -lt 1000 ]; do sleep 0.01; i=$((i+1)); done"
+            "trap 'echo {signal} > got; exit 3' {signal}; : > ready; i=0; while [ $i -lt 6000 ]; do sleep 0.01; i=$((i+1)); done"
         );
         let recorder = test.started(&["--", "sh", "-c", &script]);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !test.dir.join("ready").exists() && Instant::now() < deadline {
-            sleep(Duration::from_millis(5));
-        }
+        wait_until("the command is ready", || test.dir.join("ready").exists());
         kill(recorder.pid(), format!("SIG{signal}").parse().unwrap());
         recorder.finish_with(3);
         assert_eq!(fs::read_to_string(test.dir.join("got")).unwrap().trim(), signal);
@@ -95,10 +101,8 @@ fn a_second_interrupt_writes_at_once() {
         kill(recorder.pid(), Signal::SIGINT);
         sleep(Duration::from_millis(wait));
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(recorder.pid() as i32), Signal::SIGINT);
-        let second = Instant::now();
         // One that comes after the file was written ends the recorder as it would end anything.
         let recording = recorder.finish_where(|ended| ended.success() || ended.signal() == Some(2));
-        assert!(second.elapsed() < Duration::from_secs(5), "{:?}", second.elapsed());
         assert!(!recording.samples.is_empty(), "{}", recording.told);
         if recording.told.contains("interrupted again") {
             without_names += 1;
@@ -126,8 +130,9 @@ fn a_directory_that_vanishes() {
     let Some(test) = Test::new("vanished") else { return };
     let directory = test.path("directory");
     fs::create_dir(&directory).unwrap();
-    let recorder = test.started(&["-d", "700ms", "-o", &format!("{directory}/out.pb.gz")]);
+    let recorder = test.started(&["-o", &format!("{directory}/out.pb.gz")]);
     fs::remove_dir_all(&directory).unwrap();
+    kill(recorder.pid(), Signal::SIGINT);
     let told = failure(recorder);
     assert!(told.contains("No such file or directory") && told.contains("-o"), "{told}");
     assert!(test.names().is_empty(), "{:?}", test.names());
@@ -140,7 +145,7 @@ fn a_full_disk_leaves_the_older_file() {
     let mount = test.path("mount");
     fs::create_dir(&mount).unwrap();
     let script = "mount -t tmpfs -o size=64k none \"$1\" && cd \"$1\" && echo old > out.pb.gz || exit 99
-        (sleep 0.6; cat /dev/zero > fill 2> /dev/null) &
+        (until [ \"$(ls -A | wc -l)\" = 2 ]; do sleep 0.02; done; cat /dev/zero > fill 2> /dev/null) &
         \"$0\" record -F 999 -d 1500ms -a -o out.pb.gz; status=$?
         wait; cat out.pb.gz; ls -A; exit $status";
     let busy = spawn(Command::new("sh").args(["-c", "while :; do :; done"]));
@@ -174,9 +179,9 @@ fn links_are_refused_and_older_files_stay() {
     assert_eq!(test.names(), ["link", "old"]);
     // Until the end of a recording the older file is whole; then it is replaced.
     let file = test.file("output.pb.gz", "old");
-    let recorder = test.started(&["-d", "500ms", "-F", "999", "-a"]);
+    let recorder = test.started(&["-F", "999", "-a"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "old");
-    recorder.finish();
+    recorder.interrupt();
     assert_eq!(test.names(), ["link", "old", "output.pb.gz"]);
 }
 
@@ -200,7 +205,7 @@ fn nothing_recorded_is_explained() {
     let sleeping = spawn(Command::new("sleep").arg("20"));
     let recording = test.record(&["-d", "500ms", "-p", &sleeping.0.id().to_string()]);
     assert!(
-        recording.told.contains("profiler: 0 samples: the target used 0 ms of CPU in 0.5 s"),
+        recording.told.contains("profiler: 0 samples: the target used 0 ms of CPU in "),
         "{}",
         recording.told
     );
@@ -218,10 +223,10 @@ fn a_terminal_shows_progress() {
         return;
     }
     let profiler = env!("CARGO_BIN_EXE_profiler");
-    let command = format!("{profiler} record -F 999 -d 1s -o {}", test.path("output.pb.gz"));
+    let command = format!("{profiler} record -F 999 -d 3s -o {}", test.path("output.pb.gz"));
     let typed = test.path("typescript");
     let text = crate::common::output("script", &["-qec", &command, &typed]);
-    assert!(text.contains("recording: 1 s left") && text.contains(" lost"), "{text:?}");
+    assert!(text.contains("recording: ") && text.contains(" s left") && text.contains(" lost"), "{text:?}");
     // Without a terminal there is no such line.
     let recording = test.record(&["-d", "300ms"]);
     assert!(!recording.told.contains("recording:"), "{}", recording.told);

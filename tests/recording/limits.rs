@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::common::{Recording, Test, spawn};
+use crate::common::{Recording, Test, cpu_s, spawn};
 
 const MIB: f64 = 1048576.0;
 
@@ -66,11 +66,10 @@ fn check(test: &Test, recording: &Recording, hz: f64, processes: usize) -> usize
 fn memory_at_two_thousand_processes() {
     let Some(test) = Test::new("memory-processes") else { return };
     let program = test.spin("spin", "busy", &[]);
-    let sleeping: Vec<_> = (0..2000).map(|_| spawn(Command::new("sleep").arg("60"))).collect();
-    let _busy = spawn(Command::new(&program).arg("60"));
-    std::thread::sleep(Duration::from_millis(100));
+    let sleeping: Vec<_> = (0..2000).map(|_| spawn(Command::new("sleep").arg("600"))).collect();
+    let busy = spawn(Command::new(&program).arg("600"));
     for unwind in ["fp", "auto"] {
-        let recording = test.record(&["-a", "-d", "1500ms", "--unwind", unwind]);
+        let recording = test.record_until(0.7, busy.0.id(), &["-a", "--unwind", unwind]);
         assert!(recording.with("busy") > 20, "{}", recording.told);
         check(&test, &recording, 99.0, sleeping.len() + 200);
         assert!(unwind != "fp" || peaks(&recording.told).0 < 60.0, "{}", recording.told);
@@ -81,13 +80,20 @@ fn memory_at_two_thousand_processes() {
 fn memory_at_a_hundred_thousand_stacks() {
     let Some(test) = Test::new("memory-stacks") else { return };
     let program = test.compile("samples/stacks.c", "stacks", &[]);
-    let _busy = [0, 1]
-        .map(|half| spawn(Command::new(&program).args(["400000", "60", &(half * 500_000).to_string()])));
-    let pids: Vec<String> = _busy.iter().map(|busy| busy.0.id().to_string()).collect();
-    let recording = test.record(&["-F", "10000", "-d", "11s", "-p", &pids.join(",")]);
+    let busy = [0, 1]
+        .map(|half| spawn(Command::new(&program).args(["400000", "100", &(half * 500_000).to_string()])));
+    let pids: Vec<u32> = busy.iter().map(|busy| busy.0.id()).collect();
+    let of = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let recorder = test.started(&["-F", "10000", "-p", &of]);
+    // Two CPUs have time for 220,000 in 11 s; those of this machine may have other work.
+    let cpu_time = || pids.iter().map(|&pid| cpu_s(pid)).sum::<f64>();
+    let (start, before) = (Instant::now(), cpu_time());
+    while cpu_time() < before + 20.0 && start.elapsed() < Duration::from_secs(45) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let recording = recorder.interrupt();
     let stacks = check(&test, &recording, 10_000.0, 2);
     assert_eq!(recording.lost, 0, "{}", recording.told);
-    // Two CPUs have time for 220,000; this machine may have had other work.
     assert!(stacks > 30_000, "{}", recording.told);
     if stacks < 100_000 {
         test.skip(&format!("{stacks} distinct stacks instead of 100,000: the CPUs are shared"));

@@ -3,6 +3,7 @@
 //!
 //! The tests need root and take turns. What cannot run here says so: `SKIP: test: why`.
 
+mod chance;
 mod common;
 mod endings;
 mod filters;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::common::{Test, kill, output, refusal, spawn};
+use crate::chance;
+use crate::common::{Test, kill, output, refusal, spawn, starts_thread, wait_for_cpu_time};
 use crate::limits;
 
 /// Threads of samples/blocking.c, and where each waits.
@@ -90,13 +91,24 @@ fn closes_alone(row: &Row) {
     assert!((99.5..=100.5).contains(&row.of_life), "{row:?}");
 }
 
-/// Every thread's sum is its life; the sampler's time is within its own error for 95 % of them.
+/// Every thread's sum is its life; the sampler's time is within its own error, of two standard deviations,
+/// for 95 % of them, and far from it for none.
 fn closes(test: &Test, rows: &[Row]) {
     rows.iter().for_each(closes_alone);
-    // The error is printed in whole milliseconds.
-    let right = rows.iter().filter(|row| (row.sampled - row.on_cpu).abs() <= row.error + 1.0).count();
-    test.tell(&format!("sampled time within its error: {right} of {} threads", rows.len()));
-    assert!(right as f64 >= 0.95 * rows.len() as f64 - 1.0, "{rows:?}");
+    // Times are printed in whole milliseconds.
+    let within = |times: f64| {
+        rows.iter().filter(move |row| (row.sampled - row.on_cpu).abs() <= times * row.error + 1.0).count()
+            as u64
+    };
+    let all = rows.len() as u64;
+    test.tell(&format!("sampled time within its error: {} of {all} threads", within(1.0)));
+    chance::at_least(within(1.0), all, 0.95, 1, &format!("{rows:?}"));
+    assert_eq!(within(2.5), all, "{rows:?}");
+}
+
+/// The row of a thread.
+fn row<'a>(rows: &'a [Row], name: &str) -> &'a Row {
+    rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("{name} in {rows:?}"))
 }
 
 /// The summary's numbers of blocks: taken, complete, incomplete, lost, and the other returns. They add up.
@@ -260,8 +272,10 @@ fn threads_that_execute_and_zombies() {
     // The first thread waits for 200 ms, when the second executes the program again, which waits for 300.
     let blocked: Vec<f64> = rows.iter().map(|row| row.blocked).collect();
     assert_eq!(rows.len(), 2, "{rows:?}");
-    assert!(blocked.iter().any(|ms| (199.0..250.0).contains(ms)), "{rows:?}");
-    assert!(blocked.iter().any(|ms| (499.0..600.0).contains(ms)), "{rows:?}");
+    // Each waits for the other as well, while that waits for a CPU and executes.
+    let others: f64 = rows.iter().map(|row| row.runnable + row.on_cpu).sum();
+    assert!(blocked.iter().any(|ms| (199.0..250.0 + others).contains(ms)), "{rows:?}");
+    assert!(blocked.iter().any(|ms| (499.0..600.0 + others).contains(ms)), "{rows:?}");
 }
 
 #[test]
@@ -277,12 +291,17 @@ fn every_way_to_wait() {
         let bound = if ["mutex", "fsync"].contains(&thread) { 0.08 } else { 0.03 };
         let line = truth.lines().find_map(|line| line.strip_prefix(thread)?.strip_prefix(' '));
         let told: f64 = line.unwrap_or_else(|| panic!("{thread} in {truth}")).parse().unwrap();
+        if told < 500e6 {
+            // A file system in memory has nothing to wait for.
+            assert!(["fsync", "disk"].contains(&thread), "{thread} was blocked for {told} ns");
+            test.skip(&format!("{function} blocks for {:.0} ms of 5 s only here", told / 1e6));
+            continue;
+        }
         let found = blocks.total(|stack| has(stack, function)) as f64;
         test.tell(&format!("{function}: {:.4} of what the program says", found / told));
         assert!((found / told - 1.0).abs() <= bound, "{function}: {found} of {told}");
-        let whole = blocks.total(|stack| {
-            has(stack, function) && ["clone3", "__clone3"].contains(&stack[1].as_str()) && has(stack, "work")
-        });
+        let whole =
+            blocks.total(|stack| has(stack, function) && starts_thread(&stack[1]) && has(stack, "work"));
         assert!(whole as f64 >= 0.995 * found, "{function}: {whole} of {found} from the thread's start");
         let above = blocks.total(|stack| has(stack, function) && stack[0] != thread);
         assert!((above as f64) < 0.001 * found, "{function} in other threads: {above}");
@@ -332,11 +351,14 @@ fn wakers_of_another_process() {
     test.start(&["--off-cpu-only", "--wakers", "-p", &pid, "-d", "2s"]).finish_off_cpu();
     let blocks = Blocks::of(&test, &[]);
     let all = blocks.total(|stack| has(stack, "vfs_read"));
+    // On a CPU that is shared, it waits for that instead, as the scheduler tells.
+    let reads = row(&threads(&test), "cat").blocked;
     let woken = blocks.total(|stack| {
         stack.ends_with(&["_start_[w]".to_owned(), "python3_[w]".to_owned()])
             && stack.iter().any(|frame| frame.contains("write_[w]"))
     });
-    assert!(all > 1_800_000_000 && woken as f64 >= 0.98 * all as f64, "{woken} of {all}: {:?}", blocks.0);
+    assert!(reads > 500.0 && all as f64 / 1e6 >= 0.95 * reads, "{all} ns of {reads} ms: {:?}", blocks.0);
+    assert!(woken as f64 >= 0.98 * all as f64, "{woken} of {all}: {:?}", blocks.0);
     assert!(blocks.total(|stack| stack[0] != "cat") == 0);
 }
 
@@ -349,8 +371,11 @@ fn short_blocks_are_added_up() {
     let blocks = Blocks::of(&test, &[]);
     // Reads of 1 MiB take a disk less than 1 ms now and then, ticks of 7 ms never.
     assert!(blocks.total(|stack| stack[0] == "nanosleep" && has(stack, "[blocked < 1 ms]")) < 50_000_000);
-    assert!(blocks.total(|stack| has(stack, "in_nanosleep")) > 1_500_000_000);
-    closes(&test, &threads(&test));
+    let rows = threads(&test);
+    let sleeps = row(&rows, "nanosleep").blocked;
+    let found = blocks.total(|stack| has(stack, "in_nanosleep")) as f64 / 1e6;
+    assert!(sleeps > 500.0 && found >= 0.95 * sleeps, "{found} of {sleeps} ms");
+    closes(&test, &rows);
 }
 
 #[test]
@@ -358,22 +383,39 @@ fn two_hogs_share_a_cpu() {
     let Some(test) = Test::new("off-cpu-hogs") else { return };
     let hogs: Vec<_> = ["hog_a", "hog_b"].map(|name| test.spin(name, name, &[])).to_vec();
     let running: Vec<_> =
-        hogs.iter().map(|hog| spawn(Command::new("taskset").args(["-c", "0", hog, "30"]))).collect();
-    sleep(Duration::from_millis(500));
+        hogs.iter().map(|hog| spawn(Command::new("taskset").args(["-c", "0", hog, "600"]))).collect();
+    running.iter().for_each(|hog| wait_for_cpu_time(hog.0.id(), 0.2));
     let pids = format!("{},{}", running[0].0.id(), running[1].0.id());
-    test.start(&["--off-cpu", "-p", &pids, "-d", "4s"]).finish_off_cpu();
+    let recorder = test.started(&["--off-cpu", "-p", &pids]);
+    // Milliseconds that each waited for the CPU, as the scheduler counts them. Others may run there too.
+    let delays = || {
+        running.iter().map(|hog| {
+            let text = std::fs::read_to_string(format!("/proc/{}/schedstat", hog.0.id())).unwrap();
+            text.split(' ').nth(1).unwrap().parse::<f64>().unwrap() / 1e6
+        })
+    };
+    let (start, before) = (Instant::now(), delays().collect::<Vec<_>>());
+    sleep(Duration::from_secs(4));
+    let truth: Vec<f64> = delays().zip(before).map(|(after, before)| after - before).collect();
+    let seen = start.elapsed().as_secs_f64() * 1e3;
+    kill(recorder.pid(), Signal::SIGINT);
+    recorder.finish_off_cpu();
     let rows = threads(&test);
     assert_eq!(rows.len(), 2, "{rows:?}");
-    for row in &rows {
+    for (name, truth) in ["hog_a", "hog_b"].into_iter().zip(truth) {
+        let row = row(&rows, name);
         let life = row.on_cpu + row.runnable + row.blocked;
-        let share = row.runnable / life;
-        test.tell(&format!("{}: {:.1} % runnable", row.name, share * 100.0));
-        // Others run there too, and take from both.
-        assert!((0.4..0.7).contains(&share) && row.blocked < 0.01 * life, "{row:?}");
+        test.tell(&format!("{name}: {} ms runnable of {life:.0}; {truth:.0} of {seen:.0} ms", row.runnable));
+        // The recording began before, and ended after. A turn that lasts is counted when it ends.
+        let slack = 50.0 + 0.02 * truth;
+        let range = truth - slack..truth + (life - seen).max(0.0) + slack;
+        assert!(range.contains(&row.runnable), "{range:?} {row:?}");
+        assert!(row.runnable > 0.4 * life && row.blocked < 0.01 * life, "{row:?}");
     }
     closes(&test, &rows);
-    let blocks = Blocks::of(&test, &[]);
-    assert!(blocks.total(|stack| stack[1] == "[runnable]") > 3_000_000_000);
+    let runnable = rows.iter().map(|row| row.runnable).sum::<f64>();
+    let found = Blocks::of(&test, &[]).total(|stack| stack[1] == "[runnable]") as f64 / 1e6;
+    assert!((found / runnable - 1.0).abs() < 0.01, "{found} of {runnable} ms");
 }
 
 #[test]
@@ -382,15 +424,17 @@ fn one_that_waits_all_the_time() {
     let sleeper = spawn(Command::new("sleep").arg("60"));
     sleep(Duration::from_millis(200));
     let pid = sleeper.0.id().to_string();
+    let start = Instant::now();
     test.start(&["--off-cpu-only", "-p", &pid, "-d", "2s"]).finish_off_cpu();
+    let most = start.elapsed().as_nanos() as u64;
     let blocks = Blocks::of(&test, &[]);
     let [(stack, ns)] = &blocks.0[..] else { panic!("{:?}", blocks.0) };
-    assert!((1_950_000_000..2_400_000_000).contains(ns), "{ns}");
+    assert!((1_950_000_000..most).contains(ns), "{ns} of {most}");
     assert!(stack[1] == "_start" && has(stack, "main") || stack[1].contains("sleep"), "{stack:?}");
     assert!(stack.iter().any(|frame| frame.contains("nanosleep")), "{stack:?}");
     assert!(stack.last().unwrap().contains("nanosleep"), "{stack:?}");
     let hidden = Blocks::of(&test, &["--hide-idle"]);
-    assert!(hidden.0[0].0[0].starts_with("[1 idle thread: 2."), "{:?}", hidden.0);
+    assert!(hidden.0[0].0[0].starts_with("[1 idle thread: "), "{:?}", hidden.0);
 }
 
 #[test]
@@ -409,7 +453,7 @@ fn threads_that_come_and_go() {
     // Each sleeps for 10 ms, and the shell waits for it.
     let asleep = Blocks::of(&test, &[])
         .total(|stack| stack[0] == "sleep" && stack.iter().any(|frame| frame.contains("nanosleep")));
-    assert!((2_000_000_000..2_400_000_000).contains(&asleep), "{asleep}");
+    assert!((2_000_000_000..3_000_000_000).contains(&asleep), "{asleep}");
 }
 
 #[test]
@@ -440,7 +484,7 @@ fn one_that_waits_by_frame_pointers() {
     // The libc in between has no frame pointers: it hides its caller, and no more.
     assert!(blocks.total(|stack| has(stack, "work")) > 290_000_000, "{:?}", blocks.0);
     // Nothing was sampled, so the summary is of blocks: where two threads sleep.
-    assert!(told.contains("profiler: 2 blocks in 0.3 s") && !told.contains(" samples in "), "{told}");
+    assert!(told.contains("profiler: 2 blocks in ") && !told.contains(" samples in "), "{told}");
     let hottest = told.lines().find(|line| line.starts_with("  blocked ")).expect(&told);
     assert!(hottest.contains("100.0%") && hottest.contains("nanosleep"), "{told}");
 }
@@ -467,9 +511,13 @@ fn no_blocks_are_explained() {
 fn interrupts_of_a_start() {
     let Some(test) = Test::new("off-cpu-interrupts") else { return };
     let (mut whole, mut none) = (0, 0);
-    for wait in [5, 60, 120, 200, 400] {
+    // Milliseconds after its start, and two that come when it samples.
+    for wait in [Some(5), Some(60), Some(120), Some(200), Some(400), None, None] {
         let mut recorder = test.start(&["--off-cpu", "-a"]);
-        sleep(Duration::from_millis(wait));
+        match wait {
+            Some(wait) => sleep(Duration::from_millis(wait)),
+            None => recorder.wait_until_it_samples(),
+        }
         kill(recorder.pid(), Signal::SIGINT);
         if recorder.child.0.wait().unwrap().signal() == Some(2) {
             assert!(test.names().is_empty(), "{:?}", test.names());

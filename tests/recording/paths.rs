@@ -13,10 +13,9 @@ fn judge(test: &Test, command: &[&str]) {
     if !test.needs("eu-stack") {
         return;
     }
-    let program = spawn(Command::new(command[0]).args(&command[1..]).env("SECONDS", "60"));
+    let program = spawn(Command::new(command[0]).args(&command[1..]).env("SECONDS", "600"));
     let pid = program.0.id().to_string();
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    let recording = test.record(&[&HOW[..], &["-d", "2", "-p", &pid]].concat());
+    let recording = test.record_until(2.0, program.0.id(), &[&HOW[..], &["-p", &pid]].concat());
     let judge = format!("{JUDGES}/paths.py");
     let judged = Command::new("python3").args([&judge, &pid, &recording.file, STOPS]).output().unwrap();
     let text = String::from_utf8_lossy(&judged.stdout);
@@ -46,7 +45,7 @@ fn of_exceptions() {
 fn of_threads() {
     let Some(test) = Test::new("paths-threads") else { return };
     let program = test.compile("tests/programs/threads.c", "threads", &["-fomit-frame-pointer"]);
-    judge(&test, &[&program, "60"]);
+    judge(&test, &[&program, "600"]);
 }
 
 #[test]

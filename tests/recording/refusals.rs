@@ -59,10 +59,7 @@ fn users_without_rights_are_told_what_they_need() {
     if !test.needs("setpriv") {
         return;
     }
-    // Nobody has to reach the program, and may write here.
-    let profiler = test.path("profiler");
-    fs::copy(env!("CARGO_BIN_EXE_profiler"), &profiler).unwrap();
-    fs::set_permissions(&test.dir, fs::Permissions::from_mode(0o777)).unwrap();
+    let profiler = test.profiler_for_everybody();
     for args in [&["-d", "1s"][..], &["-p", "1"], &["--", "true"]] {
         let output = Command::new("setpriv")
             .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", &profiler, "record"])

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::chance;
 use crate::common::{Location, ROOT, Recording, Sample, Test, output};
 
 /// Where Go's own profile is known to differ. It leaves out what its compiler made (wrappers of methods
@@ -46,18 +47,22 @@ fn go_sees_itself_the_same() {
     output("go", &["build", "-o", &program, &format!("{ROOT}/tests/programs/work.go")]);
     for unwind in ["table", "auto"] {
         let profile = test.path(&format!("{unwind}.own"));
-        let recording = test.record(&["--unwind", unwind, "-F", "499", "--", &program, "5", &profile]);
+        let recording = test.record(&["--unwind", unwind, "-F", "499", "--", &program, "8", &profile]);
         let own = shares_by_go(&profile);
         let all = recording.total(|sample| sample.comm == "work");
-        assert!(all > 800, "{}", recording.told);
-        assert!(recording.complete as f64 >= 0.995 * all as f64, "{}", recording.told);
+        chance::at_least(recording.complete, all, 0.995, 2000, &recording.told);
 
+        // Both profiles are draws, of which the other has half as many samples or more.
         let mut largest = (0.0, String::new());
         let mut compare = |name: &str, own: f64| {
             let ours = share(&recording, "work", name);
-            let apart = (ours - own).abs();
+            let chance = 100.0 * chance::error(all, own.max(ours) / 100.0) * f64::sqrt(1.0 + 2.0);
+            let apart = (ours - own).abs() / (4.0 + chance);
             if apart >= largest.0 && !APART_IN_GO_PROFILES.contains(&name) {
-                largest = (apart, format!("{name} has {ours:.1} %, by its own profile {own:.1} %"));
+                largest = (
+                    apart,
+                    format!("{name} has {ours:.1} %, by its own profile {own:.1} ± {:.1} %", 4.0 + chance),
+                );
             }
         };
         let top: Vec<_> = own.iter().filter(|(_, share)| **share >= 3.0).collect();
@@ -75,7 +80,7 @@ fn go_sees_itself_the_same() {
             "--unwind {unwind}: {} of {all} whole; largest difference: {}",
             recording.complete, largest.1
         ));
-        assert!(largest.0 <= 6.0, "{}", largest.1);
+        assert!(largest.0 <= 1.0, "{}", largest.1);
     }
 }
 
@@ -93,10 +98,14 @@ const CALLS: [(&str, &str); 10] = [
     ("replaced", "swap"),
 ];
 
-/// The script's function that a frame is of: `JS:*leaf /path/work.js:5:14`.
+/// The script's function that a frame is of: `JS:*leaf /path/work.js:5:14`, and up to Node.js 18
+/// `LazyCompile:*leaf …` or `Function:`.
 fn of_script(name: &str) -> Option<&str> {
-    let (name, _) =
-        name.strip_prefix("JS:")?.split_once(" ").filter(|(_, place)| place.contains("work.js"))?;
+    let (kind, rest) = name.split_once(':')?;
+    let (name, _) = rest.split_once(' ').filter(|(_, place)| place.contains("work.js"))?;
+    if !["JS", "LazyCompile", "Function"].contains(&kind) {
+        return None;
+    }
     Some(name.trim_start_matches(['*', '~', '^', '+']))
 }
 
@@ -147,9 +156,9 @@ fn node_from_start_to_javascript() {
             recording.total(|sample| recording.names(sample).iter().any(|n| of_script(n) == Some(name)));
         assert!(with > 5, "{name}: {with} samples");
     }
-    assert!(all > 400 && whole as f64 >= 0.995 * all as f64, "{whole} of {all}: {}", recording.told);
+    chance::at_least(whole, all, 0.995, 400, &recording.told);
     // A leaf that has not pushed rbp yet, and is not just about to, is named without its caller.
-    assert!(pairs > 500 && wrong as f64 <= 0.001 * pairs as f64, "{wrong} of {pairs}: {invented:?}");
+    chance::at_least(pairs - wrong, pairs, 0.999, 500, &format!("{invented:?}"));
 }
 
 /// Whether a frame is of the code at its file's entry point, which only a first function is. The
@@ -202,7 +211,7 @@ fn storms_of_short_processes() {
             }
         }
         test.tell(&format!("500 × {comm}: {whole} of {all} user stacks are whole; {why:?}"));
-        assert!(all > 300 && whole as f64 >= 0.95 * all as f64, "{comm}: {whole} of {all}: {why:?}");
+        chance::at_least(whole, all, 0.95, 300, &format!("{comm}: {why:?}"));
     }
 }
 
@@ -221,7 +230,7 @@ fn a_library_that_is_loaded_later() {
         within(sample) && names.starts_with(&chain) && names.last() == Some(&"_start")
     });
     test.tell(&format!("{whole} of {all} stacks through the library are whole"));
-    assert!(all > 200 && whole as f64 >= 0.995 * all as f64, "{whole} of {all}: {}", recording.told);
+    chance::at_least(whole, all, 0.995, 200, &recording.told);
 }
 
 /// Mappings of processes that are gone make room: 3,000 programs need more than there is.

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::chance;
 use crate::common::{Recording, Test, output};
 
-/// Two builds at once, each on a CPU if there are two. bash tells their CPU time.
+/// Two builds at once, each on a CPU if there are two. bash tells how long each ran, and its CPU time.
 #[test]
 fn known_shares_of_known_time() {
     let Some(test) = Test::new("shares") else { return };
@@ -13,12 +14,15 @@ fn known_shares_of_known_time() {
     }
     let with = test.compile("samples/shares.c", "with-fp", &[]);
     let without = test.compile("samples/shares.c", "without-fp", &["-fomit-frame-pointer"]);
-    let script = "TIMEFORMAT='%3U %3S'; { time \"$0\" 10; } 2> with & { time \"$1\" 10; } 2> without & wait";
+    let script =
+        "TIMEFORMAT='%3R %3U %3S'; { time \"$0\" 10; } 2> with & { time \"$1\" 10; } 2> without & wait";
     let recording = test.record(&["--", "bash", "-c", script, &with, &without]);
     for (comm, times) in [("with-fp", "with"), ("without-fp", "without")] {
         let samples = recording.total(|sample| sample.comm == comm);
         let times = std::fs::read_to_string(test.dir.join(times)).unwrap();
-        let cpu_s: f64 = times.split_whitespace().map(|time| time.parse::<f64>().unwrap()).sum();
+        let times: Vec<f64> = times.split_whitespace().map(|time| time.parse().unwrap()).collect();
+        let [wall_s, user_s, system_s] = times[..] else { panic!("{times:?}") };
+        let cpu_s = user_s + system_s;
         let rate = samples as f64 / cpu_s;
         let share = |function: &str| {
             let own = recording.total(|s| s.comm == comm && recording.leaf(s).name() == function);
@@ -27,18 +31,14 @@ fn known_shares_of_known_time() {
         let shares = ["heavy", "medium", "light"].map(share);
         let said = format!("{comm}: {samples} samples in {cpu_s:.3} s: {rate:.2} Hz; shares {shares:.2?} %");
         test.tell(&said);
-        // On a CPU that is shared with others, chance decides whose time a sample falls into: four
-        // standard deviations of it are allowed then.
-        let (mut hz, mut points) = (2.0, [3.0; 3]);
-        if cpu_s <= 9.5 {
-            let n = samples as f64;
-            hz += 4.0 * (n * (1.0 - cpu_s / 10.0)).sqrt() / cpu_s;
-            points = [0.7, 0.2, 0.1].map(|p: f64| (400.0 * (p * (1.0 - p) / n).sqrt()).max(3.0));
-            test.skip(&format!("the CPUs are shared: 99 ± {hz:.1} Hz, shares ± {points:.1?} points only"));
-        }
-        assert!((rate - 99.0).abs() <= hz, "{said}");
-        for ((share, truth), points) in shares.into_iter().zip([70.0, 20.0, 10.0]).zip(points) {
-            assert!((share - truth).abs() <= points, "{said}");
+        // Alone on a CPU it has all the samples of its time. On one that is shared with others, chance
+        // decides whose time a sample falls into: the more, the less of the CPU it had.
+        let others = (1.0 - cpu_s / wall_s).clamp(0.0, 1.0).sqrt();
+        let hz = 2.0 + others * chance::DEVIATIONS * (samples as f64).sqrt() / cpu_s;
+        assert!((rate - 99.0).abs() <= hz, "more than {hz:.1} Hz off: {said}");
+        for (share, truth) in shares.into_iter().zip([70.0, 20.0, 10.0]) {
+            let points = 3.0 + others * 100.0 * chance::error(samples, truth / 100.0);
+            assert!((share - truth).abs() <= points, "more than {points:.1} points off: {said}");
         }
     }
     // With frame pointers, callers are there too. The nearest one, `work`, may be missing: gcc gives
@@ -49,7 +49,7 @@ fn known_shares_of_known_time() {
         sample.comm == "with-fp" && leaf && names[1..3.min(names.len())].contains(&"main")
     });
     let all = recording.total(|sample| sample.comm == "with-fp");
-    assert!(whole as f64 > 0.95 * all as f64, "{whole} of {all}");
+    chance::at_least(whole, all, 0.95, 500, "stacks of main and what it calls");
 }
 
 /// `vaddr - file offset` of the segments of an ELF file, by readelf.

@@ -7,11 +7,13 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::common::{Guarded, Recording, Sample, Test, output};
+use crate::chance;
+use crate::common::{Guarded, Recording, Sample, Test, output, starts_thread};
 
 pub const HOW: [&str; 4] = ["--unwind", "table", "-F", "999"];
 
-/// Records a program and requires that 99.5 % of its samples reach its first function.
+/// Records a program, which computes for two seconds at least, and requires that 99.5 % of its samples reach
+/// its first function.
 fn whole(test: &Test, command: &[&str], comm: &str) -> Recording {
     let recording = test.record(&[&HOW[..], &["--"], command].concat());
     reach_the_root(test, &recording, 0.995, |sample| sample.comm == comm);
@@ -26,19 +28,14 @@ fn reach_the_root(test: &Test, recording: &Recording, share: f64, some: impl Fn(
         let names = recording.names(sample);
         // In the midst of exec and exit there is no user stack.
         let in_kernel = names.iter().any(|name| ["do_exit", "bprm_execve"].contains(name));
-        // A C library without symbols has the first functions of threads.
-        let root = names.last().is_some_and(|root| {
-            ["_start", "_dl_start_user", "clone3", "start_thread"].contains(root)
-                || root.starts_with("libc.so.6+")
-        });
+        let root = names.last().is_some_and(|root| starts_thread(root));
         if some(sample) && !in_kernel && !root {
             let _ = writeln!(broken.borrow_mut(), "{} {names:?}", sample.samples);
         }
         some(sample) && (in_kernel || root)
     });
     test.tell(&format!("{whole} of {all} stacks are whole"));
-    assert!(all > 500, "{all} samples");
-    assert!(whole as f64 >= share * all as f64, "{whole} of {all}: {}{}", recording.told, broken.borrow());
+    chance::at_least(whole, all, share, 500, &format!("{}{}", recording.told, broken.borrow()));
 }
 
 /// Every sample with `leaf` has these callers, each directly above the one before.
@@ -52,7 +49,7 @@ fn callers(recording: &Recording, leaf: &str, callers: &[&str]) {
             right += sample.samples * u64::from(names.windows(chain.len()).any(|window| window == chain));
         }
     }
-    assert!(all > 200 && right as f64 >= 0.995 * all as f64, "{right} of {all} have {chain:?}");
+    chance::at_least(right, all, 0.995, 200, &format!("{chain:?}"));
 }
 
 #[test]
@@ -99,7 +96,7 @@ fn through_a_signal() {
         names.contains(&"handler") && names.contains(&"main")
     });
     let all = recording.total(|sample| recording.has_frame(sample, "handler"));
-    assert!(all > 200 && through as f64 >= 0.995 * all as f64, "{through} of {all}");
+    chance::at_least(through, all, 0.995, 200, "through the handler to main");
 }
 
 #[test]
@@ -126,7 +123,8 @@ fn exceptions() {
         ["_Unwind_Resume", "thrower(int)"].iter().all(|name| names.contains(name))
             && names.iter().any(|name| name.starts_with("[truncated"))
     });
-    assert!(landing <= 1, "{landing}: {}", recording.told);
+    let most = chance::most(unwinding, 0.001);
+    assert!(landing <= most, "{landing} of {unwinding}, of at most {most}: {}", recording.told);
 }
 
 #[test]
@@ -135,8 +133,7 @@ fn an_interpreter() {
     if !test.needs("python3") {
         return;
     }
-    let script =
-        "import time\nend = time.time() + 4\nwhile time.time() < end: sum(i * i for i in range(1000))";
+    let script = "import time\nwhile time.process_time() < 4: sum(i * i for i in range(1000))";
     whole(&test, &["python3", "-c", script], "python3");
 }
 
@@ -156,7 +153,7 @@ fn bound_lazily() {
     };
     let through = recording.total(|sample| recording.has_frame(sample, "_dl_fixup") && called(sample));
     let all = recording.with("_dl_fixup");
-    assert!(all > 50 && through as f64 >= 0.99 * all as f64, "{through} of {all}");
+    chance::at_least(through, all, 0.99, 50, "from _dl_fixup to bind and main");
 }
 
 /// Its signal trampoline is described nowhere. Neither is the rest of it, so `main` is the last
@@ -183,7 +180,7 @@ fn through_a_signal_of_musl() {
         callers.first() == Some(&"__restore_rt") && callers.contains(&"main") && !of_musl(sample)
     });
     test.tell(&format!("{through} of {all} stacks of a handler reach main"));
-    assert!(all > 200 && through as f64 >= 0.995 * all as f64, "{through} of {all}");
+    chance::at_least(through, all, 0.995, 200, "through the handler to main");
 }
 
 #[test]
@@ -194,6 +191,17 @@ fn threads() {
     callers(&recording, "busy_alpha", &["run_busy_alpha"]);
     callers(&recording, "busy_beta", &["run_busy_beta"]);
 }
+
+/// Assembly whose callers the unwinder does not find. Which of it runs, and how long, is the CPU's choice: one
+/// with AVX-512 has OpenSSL multiply by the first of them.
+const UNDESCRIBED: [(&str, &str); 5] = [
+    ("bn_mul_mont", "its CFA is an expression of two registers"),
+    ("bn_mul4x_mont", "its CFA is an expression of two registers"),
+    ("bn_mul_mont_gather5", "its CFA is an expression of two registers"),
+    // rsp and rbp hold what they like there.
+    ("HUF_decompress4X1_usingDTable_internal_fast_asm_loop", "it has no call frame information"),
+    ("HUF_decompress4X2_usingDTable_internal_fast_asm_loop", "it has no call frame information"),
+];
 
 /// Assembly of Debian's static libraries, most of which describes its frames.
 #[test]
@@ -207,15 +215,21 @@ fn linked_statically() {
     let libraries = ["-w", "-fomit-frame-pointer", "-static", "-lssl", "-lcrypto", "-lz", "-lzstd"];
     let program = test.compile("tests/programs/crypto.c", "crypto", &libraries);
     let recording = test.record(&[&HOW[..], &["--", &program]].concat());
-    // zstd's assembly does not, and has rsp and rbp hold what it likes: nobody can say where its
-    // caller is without taking the code apart.
-    let undescribed = |sample: &Sample| {
-        recording.names(sample).iter().any(|name| name.starts_with("HUF_") && name.contains("_asm_loop"))
-    };
-    let left_out = recording.total(undescribed);
-    test.tell(&format!(
-        "left out: {left_out} samples in zstd's assembly, which has no call frame information"
-    ));
+    // Some symbols have an underscore before.
+    let is_in = |sample: &Sample, name: &str| recording.leaf(sample).name().trim_start_matches('_') == name;
+    let whole = |sample: &Sample| recording.names(sample).last().is_some_and(|name| starts_thread(name));
+    let undescribed =
+        |sample: &Sample| !whole(sample) && UNDESCRIBED.iter().any(|(name, _)| is_in(sample, name));
+    for (name, why) in UNDESCRIBED {
+        let left_out = recording.total(|sample| !whole(sample) && is_in(sample, name));
+        test.tell(&format!("left out: {left_out} samples in {name}: {why}"));
+    }
+    let (left_out, all) = (recording.total(undescribed), recording.total(|sample| sample.comm == "crypto"));
+    assert!(
+        left_out <= chance::most(all, 0.25),
+        "{left_out} of {all} are left out: {:?}",
+        recording.leaves()
+    );
     reach_the_root(&test, &recording, 0.995, |sample| sample.comm == "crypto" && !undescribed(sample));
 }
 

@@ -3,12 +3,10 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Guarded, ROOT, Test, kill, output, spawn};
+use crate::common::{Guarded, ROOT, Test, kill, output, polls, spawn, wait_until};
 
 /// A measurement that runs until it is told to end.
 pub struct Measuring(Guarded);
@@ -19,25 +17,12 @@ impl Measuring {
         let mut command = test.profiler(&[&["stats", "-d", "60s", "-o", "json"], args].concat());
         let child = spawn(command.stdout(Stdio::piped()));
         let measuring = Self(child);
-        measuring.wait_until_it_watches();
+        wait_until_it_watches(measuring.pid());
         measuring
     }
 
     pub fn pid(&self) -> u32 {
         self.0.0.id()
-    }
-
-    /// It polls for signals once the window has begun.
-    fn wait_until_it_watches(&self) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let syscall = format!("/proc/{}/syscall", self.pid());
-        let mut polls = 0;
-        while polls < 5 {
-            assert!(Instant::now() < deadline, "the window does not begin");
-            sleep(Duration::from_millis(3));
-            let poll = libc_poll();
-            polls += u32::from(fs::read_to_string(&syscall).unwrap_or_default().starts_with(&poll));
-        }
     }
 
     /// Ends the window, and returns what was measured.
@@ -53,9 +38,13 @@ impl Measuring {
     }
 }
 
-/// How `/proc/PID/syscall` begins in poll(2).
-fn libc_poll() -> String {
-    format!("{} ", nix::libc::SYS_poll)
+/// `profiler stats` polls for signals once the window has begun.
+pub fn wait_until_it_watches(pid: u32) {
+    let mut seen = 0;
+    wait_until("the window has begun", || {
+        seen += u32::from(polls(pid));
+        seen >= 5
+    });
 }
 
 /// The program of an id in an object of ours.
@@ -119,7 +108,7 @@ impl Place {
     /// Loads `tests/programs/attached.bpf.c` and attaches its programs. Traffic arrives at `v1`.
     pub fn new(test: &Test) -> Self {
         let name = format!("profiler-{}-{}", test.name, std::process::id());
-        let cgroup = format!("{}/{name}", cgroup_mount());
+        let cgroup = format!("{}/{name}", cgroup_mount().expect("the test has looked for it"));
         let place = Self { name, cgroup };
         let object = test.path("attached.bpf.o");
         let source = format!("{ROOT}/tests/programs/attached.bpf.c");
@@ -186,10 +175,11 @@ impl Drop for Place {
     }
 }
 
-fn cgroup_mount() -> String {
+/// Where the hierarchy of cgroup v2 is mounted, if it is.
+pub fn cgroup_mount() -> Option<String> {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
     let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
-    mount.expect("a mounted cgroup2").split(' ').nth(1).unwrap().to_owned()
+    mount.map(|mount| mount.split(' ').nth(1).unwrap().to_owned())
 }
 
 /// bpftrace with a script that counts calls of getppid, until it is dropped.
@@ -206,21 +196,16 @@ impl Script {
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", mount, "sh", &script]).stdout(Stdio::null());
         let child = spawn(&mut command);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            assert!(Instant::now() < deadline, "bpftrace does not start");
-            sleep(Duration::from_millis(20));
-            // It tries the kernel out by other programs first.
-            let id = kept(child.0.id()).into_iter().find(|&id| {
+        let mut id = None;
+        // It tries the kernel out by other programs first, and waits for events once this one is attached.
+        wait_until("bpftrace has attached its program", || {
+            id = kept(child.0.id()).into_iter().find(|&id| {
                 let shown = Command::new("bpftool").args(["prog", "show", "id", &id.to_string()]).output();
                 String::from_utf8_lossy(&shown.unwrap().stdout).contains("name sys_enter_getpp")
             });
-            if let Some(id) = id {
-                // It is attached in a moment.
-                sleep(Duration::from_millis(200));
-                return Self { id, child };
-            }
-        }
+            id.is_some() && waits(child.0.id())
+        });
+        Self { id: id.unwrap(), child }
     }
 
     pub fn pid(&self) -> u32 {
@@ -228,8 +213,15 @@ impl Script {
     }
 }
 
+/// Whether a process waits for events.
+fn waits(pid: u32) -> bool {
+    let syscall = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let number = syscall.split(' ').next().unwrap().parse();
+    number.is_ok_and(|number: i64| [nix::libc::SYS_epoll_wait, nix::libc::SYS_epoll_pwait].contains(&number))
+}
+
 /// Programs that a process has descriptors of.
-fn kept(pid: u32) -> Vec<u64> {
+pub fn kept(pid: u32) -> Vec<u64> {
     let fds = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     fds.filter_map(|fd| {
         let info = fs::read_to_string(fd.path()).ok()?;

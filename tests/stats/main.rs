@@ -2,6 +2,9 @@
 //!
 //! The tests need root and take turns. What cannot run here says so: `SKIP: test: why`.
 
+#[path = "../recording/chance.rs"]
+#[allow(dead_code, reason = "nothing is sampled here")]
+mod chance;
 mod comings;
 #[path = "../recording/common.rs"]
 #[allow(dead_code, reason = "nothing is recorded here")]

@@ -3,11 +3,15 @@
 use serde_json::Value;
 
 use crate::common::{Test, output};
-use crate::machine::{Filter, Measuring, Place, Script, bpftool, program};
+use crate::machine::{Filter, Measuring, Place, Script, bpftool, cgroup_mount, program};
 
 const CALLS: u64 = 300_000;
 
 fn needs(test: &Test) -> bool {
+    if cgroup_mount().is_none() {
+        test.skip("no cgroup v2 hierarchy is mounted, to attach a program to");
+        return false;
+    }
     ["bpftool", "bpftrace", "clang", "ip", "tc", "nsenter", "unshare"]
         .into_iter()
         .all(|tool| test.needs(tool))
@@ -86,9 +90,9 @@ fn programs_are_those_of_bpftool() {
     }
     for script in &scripts {
         let ours = program(&statistics, script.id);
-        // Shells call it as well when they start.
+        // Shells call it as well when they start, which on a shared machine may be many.
         let runs = ours["run_count"].as_u64().unwrap();
-        assert!((CALLS..=CALLS + CALLS / 1000).contains(&runs), "{ours}");
+        assert!((CALLS..=CALLS + CALLS / 20).contains(&runs), "{ours}");
         assert_eq!(list(&ours["attach"]), ["tracepoint sys_enter_getppid"]);
         assert_eq!(ours["owners"], serde_json::json!([{ "pid": script.pid(), "comm": "bpftrace" }]));
     }
