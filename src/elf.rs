@@ -3,6 +3,8 @@
 //! Files come from every process on the machine and are untrusted. They are read with `pread` and
 //! never mapped: a mapped file that someone truncates would kill us with SIGBUS.
 
+pub mod layout;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -23,15 +25,6 @@ const MAX_HEADERS: u64 = 1 << 16;
 /// Linux executes no file with more than 64 KiB of them.
 const MAX_PROGRAM_HEADERS: u64 = (1 << 16) / 56;
 const MAX_NAMES_BYTES: u64 = 16 << 20;
-
-/// The GNU build id, if the file is an ELF file that has one.
-pub fn build_id(file: &dyn Source) -> Option<Vec<u8>> {
-    let elf = Elf::read(file).ok()?;
-    elf.notes.iter().find_map(|note| {
-        let bytes = read(file, note.file_offset, note.file_bytes, MAX_NOTES_BYTES).ok()?;
-        build_id_in(&bytes)
-    })
-}
 
 fn build_id_in(notes: &[u8]) -> Option<Vec<u8>> {
     let mut notes = NoteIterator::<FileHeader64<NativeEndian>>::new(NativeEndian, 4, notes).ok()?;
@@ -164,7 +157,6 @@ pub struct Elf {
     pub machine: Machine,
     /// What is loaded.
     pub segments: Vec<Segment>,
-    notes: Vec<Segment>,
     eh_frame_header: Option<Segment>,
     sections: Vec<Section>,
 }
@@ -209,7 +201,6 @@ impl Elf {
         Ok(Self {
             machine,
             segments: of_type(elf::PT_LOAD).map(segment).collect(),
-            notes: of_type(elf::PT_NOTE).map(segment).collect(),
             eh_frame_header: of_type(elf::PT_GNU_EH_FRAME).map(segment).next(),
             // Programs run without section headers, and truncated files have lost them.
             sections: sections(file, &header).unwrap_or_default(),
@@ -395,12 +386,6 @@ fn one<T: Pod>(bytes: &[u8]) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_that_is_no_elf_has_no_build_id() {
-        assert_eq!(build_id(&File::open("Cargo.toml").unwrap()), None);
-        assert_eq!(build_id(&File::open("/dev/null").unwrap()), None);
-    }
 
     #[test]
     fn a_file_that_is_no_elf_is_refused() {

@@ -8,3 +8,4 @@ pub mod event;
 pub mod objects;
 pub mod process;
 pub mod profile;
+pub mod remapped;

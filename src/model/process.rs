@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::model::event::{Event, Kind, Ksymbol, Mmap, Stack, Truncation};
-use crate::model::objects::{ObjectId, Objects, Root};
+use crate::model::event::{Event, Kind, Ksymbol, Stack, Truncation};
+use crate::model::objects::{Held, ObjectId, Objects, Root};
+use crate::model::remapped;
 
 /// An address, independent of the process it was seen in.
 ///
@@ -157,12 +158,18 @@ impl Processes {
             Event::Mmap(mmap) => {
                 let Some(process) = self.process(mmap.tgid, objects) else { return };
                 // Asking /proc takes longer than all the rest, and most files are known.
-                if !process.root_is_known && !objects.knows(&mmap) {
+                if !process.root_is_known && !objects.knows(time_ns, &mmap) {
                     process.root = objects.root_of(mmap.tgid).unwrap_or_else(|| process.root.clone());
                     process.root_is_known = true;
                 }
-                let object = objects.of_mapping(&mmap, &process.root, &mut process.jit);
-                if process.map(&mmap, object) {
+                let (object, file_offset) = match objects.of_mapping(time_ns, &mmap, &process.root) {
+                    Held::Object(object) => (object, mmap.file_offset),
+                    Held::Memory => remapped::text(time_ns, &mmap, &process.regions, &process.root, objects)
+                        .unwrap_or_else(|| {
+                            (*process.jit.get_or_insert_with(|| objects.jit()), mmap.file_offset)
+                        }),
+                };
+                if process.map(&mmap.range, file_offset, object) {
                     self.changed.insert(mmap.tgid);
                 }
             }
@@ -305,6 +312,9 @@ impl Processes {
                 }
             }
         }
+        for frame in &frames {
+            objects.sampled(frame.object);
+        }
         if let Some(process) = process
             && let Some(jit) = process.jit
             && frames.iter().any(|frame| frame.object == jit)
@@ -354,17 +364,14 @@ impl Process {
     }
 
     /// Maps; says whether that changed anything.
-    fn map(&mut self, mmap: &Mmap, object: ObjectId) -> bool {
-        let Range { start, end } = mmap.range;
+    fn map(&mut self, range: &Range<u64>, file_offset: u64, object: ObjectId) -> bool {
+        let Range { start, end } = *range;
         if start >= end {
             return false;
         }
         let known = self.regions.range(..=start).next_back();
         if known.is_some_and(|(&at, region)| {
-            at == start
-                && region.end == end
-                && region.file_offset == mmap.file_offset
-                && region.object == object
+            at == start && region.end == end && region.file_offset == file_offset && region.object == object
         }) {
             return false;
         }
@@ -384,7 +391,7 @@ impl Process {
                 regions.insert(end, Region { file_offset, ..old });
             }
         }
-        regions.insert(start, Region { end, file_offset: mmap.file_offset, object });
+        regions.insert(start, Region { end, file_offset, object });
         true
     }
 

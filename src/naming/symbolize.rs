@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use blazesym::symbolize::source::{Elf, Kernel, Source as SymbolSource};
@@ -151,11 +151,9 @@ fn names_in(object: &Object, offsets: &[u64], inlined: bool) -> Vec<Names> {
     match &object.source {
         Source::Kernel => in_kernel(offsets, inlined),
         Source::Bpf { .. } => in_bpf(object, offsets),
-        Source::File(Some(file)) => in_file(file, offsets, inlined),
-        Source::File(None) => vec![Err("file gone before it could be opened"); offsets.len()],
-        Source::Vdso => match vdso() {
-            Some(file) => in_file(&file, offsets, inlined),
-            None => vec![Err("no vdso"); offsets.len()],
+        Source::File(_) => match object.file() {
+            Ok(file) => in_file(file, offsets, inlined),
+            Err(why) => vec![Err(why.reason()); offsets.len()],
         },
         Source::Jit(Some(map)) => in_perf_map(map, offsets),
         Source::Jit(None) => vec![Err("JIT code, no perf map"); offsets.len()],
@@ -288,21 +286,6 @@ fn short_bpf_name(symbol: &str) -> &str {
     symbol.strip_prefix("bpf_prog_").and_then(|rest| rest.split_once('_')).map_or(symbol, |(_, name)| name)
 }
 
-/// All processes have the same vDSO: ours, from our own memory.
-pub fn vdso() -> Option<File> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let range = maps.lines().find(|line| line.ends_with("[vdso]"))?.split(' ').next()?;
-    let (start, end) = range.split_once('-')?;
-    let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-    let mut image = vec![0; usize::try_from(end.checked_sub(start)?).ok()?];
-    let memory = File::open("/proc/self/mem").ok()?;
-    std::os::unix::fs::FileExt::read_exact_at(&memory, &mut image, start).ok()?;
-    let fd: OwnedFd = nix::sys::memfd::memfd_create("vdso", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).ok()?;
-    let file = File::from(fd);
-    std::io::Write::write_all(&mut &file, &image).ok()?;
-    Some(file)
-}
-
 /// Names from a runtime's list of functions: `START SIZE name`, hexadecimal, one a line; a later
 /// line replaces an earlier one. The format is perf's (tools/perf/Documentation/jit-interface.txt).
 fn in_perf_map(map: &File, addrs: &[u64]) -> Vec<Names> {
@@ -398,13 +381,5 @@ mod tests {
             .map(|names| names.ok().map(|frames| frames[0].name.clone()))
             .collect();
         assert_eq!(names, [None, Some("JS:*f a.js:1:2".to_owned()), None, Some("g".to_owned())]);
-    }
-
-    #[test]
-    fn our_own_vdso_has_names() {
-        let file = vdso().expect("this process has a vdso");
-        let mut head = [0; 4];
-        std::os::unix::fs::FileExt::read_exact_at(&file, &mut head, 0).unwrap();
-        assert_eq!(&head, b"\x7fELF");
     }
 }

@@ -332,7 +332,7 @@ impl Finished {
             let object = self.object_of.get(&MappingId::from(at)).copied().unwrap_or(ObjectId::NONE);
             let object = objects.get(object);
             let is_library = object.path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
-            matches!(object.source, Source::File(_)) && !is_library
+            matches!(object.source, Source::File(_)) && !is_library && !object.path.starts_with('[')
         };
         let Some(main) = (0..samples.len()).max_by_key(|&at| (is_program(at), samples[at])) else { return };
         let swapped = |id: MappingId| match id.index() {

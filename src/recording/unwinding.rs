@@ -15,8 +15,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use crate::model::event::{Dump, Stack, Truncation};
-use crate::model::objects::{ObjectId, Objects, Source};
-use crate::model::process::{Processes, Regions, Snapshot};
+use crate::model::objects::{ObjectId, Objects, Pinned, Source};
+use crate::model::process::{Processes, Region, Regions, Snapshot};
 use crate::recording::capture::bpf::tables::{Block, Capacity, FileTable, Mapping, Tables};
 use crate::recording::summary::TableFigures;
 use crate::unwind;
@@ -147,8 +147,8 @@ impl Unwinding {
         let mut changed = Vec::new();
         for (object, table, seconds) in all {
             self.built(object, table, seconds);
-            let maps =
-                |published: &Published| published.regions.values().any(|region| region.object == object);
+            let is_it = |region: &Region| objects.get(region.object).table == object;
+            let maps = |published: &Published| published.regions.values().any(is_it);
             self.by_regions.retain(|_, published| published.upgrade().is_some_and(|one| !maps(&one)));
             changed.extend(self.processes.iter().filter(|(_, one)| maps(one)).map(|(&tgid, _)| tgid));
         }
@@ -206,26 +206,24 @@ impl Unwinding {
     }
 
     fn build(&mut self, object: ObjectId, objects: &Objects) {
+        let object = objects.get(object).table;
         if self.files.contains_key(&object) {
             return;
         }
         self.files.insert(object, State::Done(None));
-        match &objects.get(object).source {
-            Source::File(Some(file)) if self.tables.is_some() && self.build_aside(object, file) => {
+        let Source::File(file) = &objects.get(object).source else { return };
+        match file.as_ref().map(Pinned::file) {
+            Ok(Ok(file)) if self.tables.is_some() && self.build_aside(object, file) => {
                 self.files.insert(object, State::Building);
             }
-            Source::File(Some(file)) => {
+            Ok(Ok(file)) => {
                 let (table, seconds) = build(file);
                 self.built(object, table, seconds);
             }
-            Source::Vdso => {
-                if let Some((table, seconds)) = crate::naming::symbolize::vdso().map(|vdso| build(&vdso)) {
-                    self.built(object, table, seconds);
-                }
-            }
+            // What it holds now is another program's.
+            Ok(Err(_)) => {}
             // It may still be opened through another process: ask again then.
-            Source::File(None) => drop(self.files.remove(&object)),
-            _ => {}
+            Err(_) => drop(self.files.remove(&object)),
         }
     }
 
@@ -288,7 +286,7 @@ impl Unwinding {
         let mappings: Vec<Mapping> = regions
             .iter()
             .map(|(&start, region)| {
-                let state = self.table(region.object);
+                let state = self.table(objects.get(region.object).table);
                 let soon = matches!(state, State::Building);
                 let table = if let State::Done(table) = state { table } else { None };
                 Mapping { start, end: region.end, file_offset: region.file_offset, table, soon }
@@ -357,7 +355,7 @@ impl Unwinding {
         let find = |addr: u64| {
             let (start, region) = regions.range(..=addr).next_back()?;
             let offset = region.file_offset.wrapping_add(addr - start);
-            let table = match self.table(region.object) {
+            let table = match self.table(objects.get(region.object).table) {
                 State::Done(table) => table,
                 State::Building => {
                     waits.set(true);
@@ -369,10 +367,7 @@ impl Unwinding {
         let read = |addr: u64, code: &mut [u8]| {
             let Some((start, region)) = regions.range(..=addr).next_back() else { return false };
             let offset = region.file_offset.wrapping_add(addr - start);
-            match &objects.get(region.object).source {
-                Source::File(Some(file)) => file.read_exact_at(code, offset).is_ok(),
-                _ => false,
-            }
+            objects.get(region.object).file().is_ok_and(|file| file.read_exact_at(code, offset).is_ok())
         };
         let truncation = Tables::walk(self.tables.as_ref(), dump, find, read, &mut stack.user);
         // What was walked without that table may be wrong.

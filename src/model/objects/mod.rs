@@ -1,0 +1,519 @@
+//! Everything code can lie in, pinned while it can still be reached.
+//!
+//! A process may be gone in 3 ms, its binary deleted, its container stopped: names must be found
+//! after that. So an object's file is opened when a mapping of it is first seen, and the
+//! descriptor kept until the end. Objects are shared by all processes.
+//!
+//! **An object is its content.** The kernel tells a mapping's file by device, inode and generation;
+//! every candidate is checked against that, and whether it is still what it was then (see
+//! [`identity`]). A file that was written anew is another object from then on. Two files are two
+//! objects even if they have one build id: people strip copies, and give ids away by hand.
+//!
+//! **What a mapping holds is decided by its content, not by its name.** A runtime may keep its code
+//! in memory that the kernel calls a file (huge pages, a memfd, System V segments), and a program may
+//! be executed from just such memory. An ELF file one of whose segments is mapped is that file; all
+//! else is code that somebody made at run time.
+//!
+//! Where a file is looked for, best first: the kernel's own link to the mapped file (`map_files`, right
+//! even for deleted files), the path below the root of the living process, and the path below the root
+//! that its parent had, for processes that are gone already.
+
+mod as_user;
+mod content;
+mod identity;
+mod open;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+pub use self::content::Pinned;
+use self::identity::Identity;
+pub use self::open::{Missing, Root};
+use crate::elf;
+use crate::model::event::{FileId, Mmap};
+
+/// Index of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectId(u32);
+
+impl ObjectId {
+    /// The kernel image and its modules, by address.
+    pub const KERNEL: Self = Self(0);
+    /// Addresses that no object holds.
+    pub const NONE: Self = Self(1);
+
+    /// Position in [`Objects::iter`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What an object is, and what names its code.
+#[derive(Debug)]
+pub enum Source {
+    /// The running kernel; offsets are addresses.
+    Kernel,
+    /// A BPF program or trampoline; offsets are addresses, from `start` on.
+    Bpf {
+        /// First address.
+        start: u64,
+        /// First address behind it.
+        end: u64,
+    },
+    /// A file, or why there is none. The kernel's pages of user code (vDSO) are one that was read
+    /// from memory.
+    File(Result<Pinned, Missing>),
+    /// Code that a runtime compiled; offsets are addresses in the process. The file is the
+    /// runtime's own list of functions, `/tmp/perf-PID.map`.
+    Jit(Option<File>),
+    /// Nothing.
+    Nowhere,
+}
+
+/// Something that code lies in.
+#[derive(Debug)]
+pub struct Object {
+    /// Path as a process saw it, or a name in brackets.
+    pub path: String,
+    /// GNU build id, or empty.
+    pub build_id: Vec<u8>,
+    /// What names its code.
+    pub source: Source,
+    /// The object whose unwind table is this one's: itself, or a file with the same build id, size and
+    /// headers.
+    pub table: ObjectId,
+    /// Whether a sample fell into it.
+    sampled: bool,
+}
+
+impl Object {
+    /// Its file, with the content that it had when it was mapped.
+    ///
+    /// # Errors
+    /// If there is none, or its content has changed.
+    pub fn file(&self) -> Result<&File, Missing> {
+        match &self.source {
+            Source::File(file) => file.as_ref().map_err(|why| *why).and_then(Pinned::file),
+            _ => Err(Missing::NotElf),
+        }
+    }
+
+    /// Whether it is code for the 32-bit mode of the machine.
+    pub fn is_32_bit(&self) -> bool {
+        matches!(&self.source, Source::File(Ok(file)) if file.layout.is_32_bit)
+    }
+}
+
+/// What a mapping holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Part of an object.
+    Object(ObjectId),
+    /// Memory that was filled at run time.
+    Memory,
+}
+
+/// The object that a file of the kernel's was, when it was last mapped.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    object: ObjectId,
+    /// When that was first seen.
+    since_ns: u64,
+}
+
+/// All objects seen so far.
+#[derive(Debug)]
+pub struct Objects {
+    objects: Vec<Object>,
+    /// An inode says nothing without its path: device numbers differ between what the kernel and what
+    /// stat(2) reports for stacked file systems.
+    by_file: HashMap<(FileId, String), Known>,
+    by_identity: HashMap<(Identity, String), ObjectId>,
+    /// Files without an ELF program in them.
+    memory: HashSet<(FileId, String)>,
+    /// By build id, size and digest of the headers.
+    tables: HashMap<(Vec<u8>, u64, u64), ObjectId>,
+    /// Roots are few (one per container), so each is opened once: (device, inode, namespace).
+    roots: HashMap<(u64, u64, u64), Rc<OwnedFd>>,
+    /// The kernel has one image for each mode of the machine, told apart by length and place.
+    vdso: HashMap<(u64, bool), ObjectId>,
+    /// Bytes of content that are copied.
+    copied: u64,
+    /// How long may be waited for file systems that are their users' own.
+    patience: Duration,
+}
+
+impl Default for Objects {
+    fn default() -> Self {
+        let mut objects = Self {
+            objects: Vec::new(),
+            by_file: HashMap::new(),
+            by_identity: HashMap::new(),
+            memory: HashSet::new(),
+            tables: HashMap::new(),
+            roots: HashMap::new(),
+            vdso: HashMap::new(),
+            copied: 0,
+            patience: as_user::PATIENCE,
+        };
+        objects.add("[kernel.kallsyms]", elf::kernel_build_id().unwrap_or_default(), Source::Kernel);
+        objects.add("[unmapped]", Vec::new(), Source::Nowhere);
+        objects
+    }
+}
+
+impl Objects {
+    /// The object at an id.
+    pub fn get(&self, id: ObjectId) -> &Object {
+        &self.objects[id.index()]
+    }
+
+    /// All objects in the order of their ids.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Object> {
+        self.objects.iter()
+    }
+
+    fn add(&mut self, path: &str, build_id: Vec<u8>, source: Source) -> ObjectId {
+        let id = ObjectId(self.objects.len() as u32);
+        self.objects.push(Object { path: path.to_owned(), build_id, source, table: id, sampled: false });
+        id
+    }
+
+    fn add_file(&mut self, path: &str, file: Result<Pinned, Missing>) -> ObjectId {
+        match file {
+            Ok(pinned) => {
+                let id = self.add(path, Vec::new(), Source::Nowhere);
+                self.fill(id, pinned);
+                id
+            }
+            Err(why) => self.add(path, Vec::new(), Source::File(Err(why))),
+        }
+    }
+
+    fn fill(&mut self, id: ObjectId, pinned: Pinned) {
+        let object = &mut self.objects[id.index()];
+        object.build_id.clone_from(&pinned.layout.build_id);
+        if !object.build_id.is_empty() {
+            let same_table = (object.build_id.clone(), pinned.identity().size, pinned.layout.digest);
+            object.table = *self.tables.entry(same_table).or_insert(id);
+        }
+        object.source = Source::File(Ok(pinned));
+        if std::mem::take(&mut object.sampled) {
+            self.sampled(id);
+        }
+    }
+
+    /// The object of a BPF program's code.
+    pub fn bpf(&mut self, name: &str, start: u64, end: u64) -> ObjectId {
+        self.add(name, Vec::new(), Source::Bpf { start, end })
+    }
+
+    /// An object for the code that a process makes at run time.
+    pub fn jit(&mut self) -> ObjectId {
+        self.add("[jit]", Vec::new(), Source::Jit(None))
+    }
+
+    /// What a mapping held at `time_ns`, opened if this is the first mapping of it.
+    pub fn of_mapping(&mut self, time_ns: u64, mmap: &Mmap, root: &Root) -> Held {
+        match &mmap.file {
+            FileId::Anonymous if mmap.path == "[vdso]" => Held::Object(self.of_vdso(mmap)),
+            FileId::Anonymous if ["[uprobes]", "[vsyscall]"].contains(&mmap.path.as_str()) => {
+                Held::Object(self.of_kernel_page(&mmap.path))
+            }
+            FileId::Anonymous => Held::Memory,
+            FileId::Inode { .. } => self.of_file(time_ns, mmap, root),
+        }
+    }
+
+    /// Whether a mapping's file has been opened, so that nothing has to be looked for.
+    pub fn knows(&self, time_ns: u64, mmap: &Mmap) -> bool {
+        if mmap.file == FileId::Anonymous {
+            return true;
+        }
+        let key = (mmap.file.clone(), mmap.path.clone());
+        let is_current = |known: &Known| match &self.get(known.object).source {
+            Source::File(Ok(file)) => file.was_same_at(time_ns),
+            _ => false,
+        };
+        self.memory.contains(&key) || self.by_file.get(&key).is_some_and(is_current)
+    }
+
+    fn of_file(&mut self, time_ns: u64, mmap: &Mmap, root: &Root) -> Held {
+        let key = (mmap.file.clone(), mmap.path.clone());
+        if self.memory.contains(&key) {
+            return Held::Memory;
+        }
+        let known = self.by_file.get(&key).copied();
+        if let Some(known) = known {
+            match &self.get(known.object).source {
+                Source::File(Ok(file)) if file.was_same_at(time_ns) => return self.held(known.object, mmap),
+                Source::File(Err(Missing::NotElf)) => return Held::Object(known.object),
+                _ => {}
+            }
+        }
+        match find_file(time_ns, mmap, root) {
+            Ok((file, identity)) => self.opened(time_ns, key, known, mmap, file, identity),
+            Err(Missing::NotPermitted) => self.opened_by_user(time_ns, key, known, mmap),
+            // Memory that the kernel gives a file of its own.
+            Err(_)
+                if ["/anon_hugepage", "/SYSV", "/dev/zero"]
+                    .iter()
+                    .any(|name| mmap.path.starts_with(name)) =>
+            {
+                Held::Memory
+            }
+            Err(why) => Held::Object(self.not_opened(time_ns, key, known, why)),
+        }
+    }
+
+    /// A mapping of a file that was found.
+    fn opened(
+        &mut self,
+        time_ns: u64,
+        key: (FileId, String),
+        known: Option<Known>,
+        mmap: &Mmap,
+        file: File,
+        identity: Identity,
+    ) -> Held {
+        let by_identity = (identity, mmap.path.clone());
+        let same = self.by_identity.get(&by_identity).copied();
+        let is_for_windows = same.is_none() && begins_with(&file, b"MZ");
+        let object =
+            match same.map_or_else(|| Pinned::new(file, identity, now_ns()).map(Err), |same| Ok(Ok(same))) {
+                Ok(Ok(same)) => same,
+                Ok(Err(pinned)) => {
+                    let object = match known {
+                        // Another process leads to a file that the first one did not live to show.
+                        Some(known)
+                            if self.is_missing(known.object) && identity.is_older_than(known.since_ns) =>
+                        {
+                            self.fill(known.object, pinned);
+                            known.object
+                        }
+                        _ => self.add_file(&mmap.path, Ok(pinned)),
+                    };
+                    self.by_identity.insert(by_identity, object);
+                    object
+                }
+                // Code of Windows and .NET: neither ELF nor made at run time.
+                Err(why) if is_for_windows => self.add_file(&mmap.path, Err(why)),
+                Err(_) => {
+                    self.memory.insert(key);
+                    return Held::Memory;
+                }
+            };
+        if known.is_none_or(|known| known.object != object) {
+            self.by_file.insert(key, Known { object, since_ns: time_ns });
+        }
+        self.held(object, mmap)
+    }
+
+    /// A mapping of a file that we may not open, but its process may.
+    fn opened_by_user(
+        &mut self,
+        time_ns: u64,
+        key: (FileId, String),
+        known: Option<Known>,
+        mmap: &Mmap,
+    ) -> Held {
+        let copy = open::locate(&link_of(mmap))
+            .and_then(|place| as_user::copy(mmap.tgid, &place, &mut self.patience).and_then(Pinned::copied));
+        let object = match (copy, known.filter(|known| self.is_missing(known.object))) {
+            (Err(Missing::NotElf), _) => {
+                self.memory.insert(key);
+                return Held::Memory;
+            }
+            (Err(why), _) => return Held::Object(self.not_opened(time_ns, key, known, why)),
+            (Ok(pinned), Some(known)) => {
+                self.fill(known.object, pinned);
+                known.object
+            }
+            (Ok(pinned), None) => self.add_file(&mmap.path, Ok(pinned)),
+        };
+        self.by_file.insert(key, Known { object, since_ns: time_ns });
+        self.held(object, mmap)
+    }
+
+    /// The object of a file that was not found, which another process may still lead to.
+    fn not_opened(
+        &mut self,
+        time_ns: u64,
+        key: (FileId, String),
+        known: Option<Known>,
+        why: Missing,
+    ) -> ObjectId {
+        if let Some(known) = known.filter(|known| self.is_missing(known.object)) {
+            self.objects[known.object.index()].source = Source::File(Err(why));
+            return known.object;
+        }
+        let object = self.add_file(&key.1, Err(why));
+        self.by_file.insert(key, Known { object, since_ns: time_ns });
+        object
+    }
+
+    fn is_missing(&self, object: ObjectId) -> bool {
+        matches!(self.get(object).source, Source::File(Err(_)))
+    }
+
+    /// An object, unless the mapping is of a part of its file that no program is loaded from.
+    fn held(&self, object: ObjectId, mmap: &Mmap) -> Held {
+        match &self.get(object).source {
+            Source::File(Ok(file)) if !file.layout.is_loaded_at(mmap.file_offset) => Held::Memory,
+            _ => Held::Object(object),
+        }
+    }
+
+    /// The kernel's code in a process: from the process's memory, or from ours, which has the same in the
+    /// same mode of the machine.
+    fn of_vdso(&mut self, mmap: &Mmap) -> ObjectId {
+        let is_low = mmap.range.end <= 1 << 32;
+        let key = (mmap.range.end - mmap.range.start, is_low);
+        let known = self.vdso.get(&key).copied();
+        if let Some(known) = known.filter(|&known| !self.is_missing(known)) {
+            return known;
+        }
+        let image = memory(mmap.tgid, &mmap.range).or_else(|why| {
+            let ours = own_vdso().filter(|_| !is_low).ok_or(why)?;
+            memory(std::process::id(), &ours)
+        });
+        let pinned = image.and_then(|image| Pinned::image("vdso", &image));
+        match (known, pinned) {
+            (Some(known), Ok(pinned)) => {
+                self.fill(known, pinned);
+                known
+            }
+            (Some(known), Err(_)) => known,
+            (None, pinned) => {
+                let object = self.add_file("[vdso]", pinned);
+                self.vdso.insert(key, object);
+                object
+            }
+        }
+    }
+
+    /// A page of the kernel's that has no file and no names.
+    fn of_kernel_page(&mut self, path: &str) -> ObjectId {
+        let key = (FileId::Anonymous, path.to_owned());
+        if let Some(known) = self.by_file.get(&key) {
+            return known.object;
+        }
+        let object = self.add_file(path, Err(Missing::KernelPage));
+        self.by_file.insert(key, Known { object, since_ns: 0 });
+        object
+    }
+
+    /// Notes that a sample fell into an object: from then on its content is worth something.
+    pub fn sampled(&mut self, id: ObjectId) {
+        let object = &mut self.objects[id.index()];
+        if std::mem::replace(&mut object.sampled, true) {
+            return;
+        }
+        if let Source::File(Ok(file)) = &mut object.source {
+            self.copied += file.copy(content::COPIES_BYTES - self.copied);
+        }
+    }
+
+    /// Files with samples that could not be opened or have changed, by the reason.
+    pub fn missing(&self) -> BTreeMap<&'static str, usize> {
+        let mut missing = BTreeMap::new();
+        for object in self.objects.iter().filter(|object| object.sampled) {
+            if let (Source::File(_), Err(why)) = (&object.source, object.file()) {
+                *missing.entry(why.reason()).or_default() += 1;
+            }
+        }
+        missing
+    }
+
+    /// Opens a runtime's list of compiled functions while the process lives.
+    pub fn pin_perf_map(&mut self, jit: ObjectId, tgid: u32, root: &Root) {
+        let Source::Jit(map @ None) = &mut self.objects[jit.index()].source else { return };
+        *map = perf_map_paths(tgid).iter().find_map(|path| root.open(path).ok());
+    }
+
+    /// The root directory of a living process; `None` when it is gone.
+    pub fn root_of(&mut self, tgid: u32) -> Option<Root> {
+        let link = format!("/proc/{tgid}/root");
+        let root = std::fs::metadata(&link).ok()?;
+        let namespace = std::fs::metadata(format!("/proc/{tgid}/ns/mnt")).ok()?;
+        let key = (root.dev(), root.ino(), namespace.ino());
+        if let Some(known) = self.roots.get(&key) {
+            return Some(Root(Some(Rc::clone(known))));
+        }
+        let fd = Rc::new(open::directory(&link).ok()?);
+        self.roots.insert(key, Rc::clone(&fd));
+        Some(Root(Some(fd)))
+    }
+}
+
+/// The kernel's link to the file of a mapping.
+fn link_of(mmap: &Mmap) -> String {
+    // Unpadded hex, unlike /proc/PID/maps.
+    format!("/proc/{}/map_files/{:x}-{:x}", mmap.tgid, mmap.range.start, mmap.range.end)
+}
+
+/// The mapped file and what it is, if it can still be reached.
+fn find_file(time_ns: u64, mmap: &Mmap, root: &Root) -> Result<(File, Identity), Missing> {
+    let link = || {
+        let file = open::open_located(&open::locate(&link_of(mmap))?)?;
+        let identity = Identity::of(&file)?;
+        identity.check_link(&file, mmap)?;
+        Ok((file, identity))
+    };
+    let path = || {
+        let file = root.open(&mmap.path)?;
+        let identity = Identity::of(&file)?;
+        identity.check_path(&file, &mmap.file, time_ns)?;
+        Ok((file, identity))
+    };
+    link().or_else(|first| {
+        path()
+            .map_err(|second| if matches!(first, Missing::Gone | Missing::Replaced) { second } else { first })
+    })
+}
+
+fn begins_with(file: &File, magic: &[u8]) -> bool {
+    let mut bytes = vec![0; magic.len()];
+    file.read_exact_at(&mut bytes, 0).is_ok() && bytes == magic
+}
+
+/// The memory of a process.
+fn memory(tgid: u32, range: &Range<u64>) -> Result<Vec<u8>, Missing> {
+    const MOST_BYTES: u64 = 1 << 20;
+    let memory = File::open(format!("/proc/{tgid}/mem"))?;
+    let mut bytes = vec![0; range.end.saturating_sub(range.start).min(MOST_BYTES) as usize];
+    memory.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes)
+}
+
+fn own_vdso() -> Option<Range<u64>> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let range = maps.lines().find(|line| line.ends_with("[vdso]"))?.split(' ').next()?;
+    let (start, end) = range.split_once('-')?;
+    Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
+}
+
+/// Now, on CLOCK_MONOTONIC.
+fn now_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+/// A runtime names its map by the id that it has in its own PID namespace, the innermost.
+fn perf_map_paths(tgid: u32) -> Vec<String> {
+    let status = std::fs::read_to_string(format!("/proc/{tgid}/status")).unwrap_or_default();
+    let inner = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .and_then(|ids| ids.split_whitespace().last()?.parse::<u32>().ok());
+    let mut ids = vec![inner.unwrap_or(tgid), tgid];
+    ids.dedup();
+    ids.iter().map(|id| format!("/tmp/perf-{id}.map")).collect()
+}

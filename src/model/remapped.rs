@@ -1,0 +1,87 @@
+//! A program's own text in memory that no file backs.
+//!
+//! Large programs are moved to huge pages when they start: node's `--use-largepages`, Intel's iodlr and
+//! BOLT's runtime put anonymous memory where the text was and copy it there. The code, its names and its
+//! unwind tables are those of the file as before. So anonymous memory that lies where a loaded file has its
+//! code is that file, as long as the process still has other parts of the file mapped around it: what once was
+//! a library and was unloaded says nothing of what came after it.
+
+use std::ops::Range;
+
+use crate::elf::layout::Layout;
+use crate::model::event::{FileId, Mmap};
+use crate::model::objects::{Held, ObjectId, Objects, Root, Source};
+use crate::model::process::Regions;
+
+/// Neighbours that are looked at: a program's text falls in few pieces.
+const NEIGHBOURS: usize = 8;
+/// Memory smaller than that is in no huge page.
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
+
+/// The file whose text a mapping without a file holds, and the offset of its first byte there.
+pub fn text(
+    time_ns: u64,
+    mmap: &Mmap,
+    regions: &Regions,
+    root: &Root,
+    objects: &mut Objects,
+) -> Option<(ObjectId, u64)> {
+    let below = regions.range(..mmap.range.end).rev().take(NEIGHBOURS);
+    let neighbours = below.chain(regions.range(mmap.range.end..).take(NEIGHBOURS));
+    let found = neighbours.into_iter().find_map(|(&start, region)| {
+        let layout = layout(objects, region.object)?;
+        let bias = layout.bias(start, region.file_offset, true)?;
+        Some((region.object, bias, code_at(layout, bias, &mmap.range)?))
+    });
+    if let Some((object, bias, file_offset)) = found {
+        let extent = layout(objects, object)?.extent(bias);
+        let path = &objects.get(object).path;
+        let is_part = |part: &Mmap| extent.contains(&part.range.start) && part.path == *path;
+        return maps(mmap.tgid).iter().any(is_part).then_some((object, file_offset));
+    }
+    // All of the text may have been moved before we saw it.
+    if mmap.range.end - mmap.range.start < HUGE_PAGE_BYTES {
+        return None;
+    }
+    let maps = maps(mmap.tgid);
+    let at = maps.partition_point(|part| part.range.start < mmap.range.start);
+    let around = [at.checked_sub(1).and_then(|at| maps.get(at)), maps.get(at)];
+    around.into_iter().flatten().find_map(|part| {
+        let Held::Object(object) = objects.of_mapping(time_ns, part, root) else { return None };
+        let layout = layout(objects, object)?;
+        let bias = layout.bias(part.range.start, part.file_offset, false)?;
+        Some((object, code_at(layout, bias, &mmap.range)?))
+    })
+}
+
+fn layout(objects: &Objects, object: ObjectId) -> Option<&Layout> {
+    match &objects.get(object).source {
+        Source::File(Ok(file)) => Some(&file.layout),
+        _ => None,
+    }
+}
+
+fn code_at(layout: &Layout, bias: u64, range: &Range<u64>) -> Option<u64> {
+    layout.code_at(range.start.wrapping_sub(bias), range.end - range.start)
+}
+
+/// What a process has mapped of files, by address, executable or not.
+fn maps(tgid: u32) -> Vec<Mmap> {
+    let maps = std::fs::read(format!("/proc/{tgid}/maps")).unwrap_or_default();
+    String::from_utf8_lossy(&maps).lines().filter_map(|line| part(tgid, line)).collect()
+}
+
+/// `55d0-55d4 r--p 00001000 08:01 1234   /path with spaces`
+fn part(tgid: u32, line: &str) -> Option<Mmap> {
+    let mut fields = line.splitn(6, ' ');
+    let hex = |text| u64::from_str_radix(text, 16).ok();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let file_offset = hex(fields.nth(1)?)?;
+    let (major, minor) = fields.next()?.split_once(':')?;
+    let inode = fields.next()?.parse().ok().filter(|&inode| inode != 0)?;
+    let path = fields.next()?.trim_start();
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path).to_owned();
+    let device = nix::sys::stat::makedev(hex(major)?, hex(minor)?);
+    let file = FileId::Inode { device, inode, generation: 0 };
+    Some(Mmap { tgid, range: hex(start)?..hex(end)?, file_offset, file, path })
+}
