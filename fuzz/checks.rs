@@ -10,8 +10,8 @@ use profiler::viewing::{frames, pprof};
 pub fn unwind(bytes: &[u8]) -> bool {
     let table = if bytes.starts_with(b"\x7fELF") {
         let file = bytes.to_vec();
-        let id = elf::build_id(&file);
-        assert!(id.is_none_or(|id| id.len() <= bytes.len()));
+        let id = elf::layout::Layout::read(&file).map(|layout| layout.build_id).unwrap_or_default();
+        assert!(id.len() <= bytes.len());
         assert!(elf::plt(&file).len() * 64 <= bytes.len());
         unwind::build(&file)
     } else {
