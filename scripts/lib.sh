@@ -150,6 +150,6 @@ debian_rust() {
 # build_profiler: builds target/release/profiler, and says what to expect the first time.
 build_profiler() {
     [ -e "$target/release/profiler" ] ||
-        say "building the profiler and the libraries it is made of, once: at most 10 minutes on two CPUs"
+        say "building the profiler and the libraries it is made of, once: at most 10 minutes on two idle CPUs"
     cargo build --release --locked --manifest-path "$root/Cargo.toml"
 }
