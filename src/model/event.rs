@@ -129,6 +129,8 @@ pub enum Truncation {
     KernelWalk,
     /// A return address outside executable memory: code without frame pointers.
     ReturnAddress,
+    /// Code for the 32-bit mode of the machine, which is not walked.
+    Bits32,
     /// The ring was full whenever the stack was seen: its time is known, its frames are not.
     NoFrames,
 }
@@ -153,6 +155,7 @@ impl Truncation {
             Self::NoTable => "no unwind table yet",
             Self::KernelWalk => "walked by the kernel",
             Self::ReturnAddress => "no frame pointer: return address is not code",
+            Self::Bits32 => "32-bit process",
             Self::NoFrames => "ring buffer full",
         }
     }

@@ -298,6 +298,12 @@ impl Processes {
             // Return addresses point behind the call, a leaf's own address at its instruction.
             let addr = if depth > 0 { addr.wrapping_sub(1) } else { addr };
             match process.and_then(|process| process.location(addr)) {
+                Some(location) if objects.get(location.object).is_32_bit() => {
+                    // What a walk by 64-bit words found above it are no callers.
+                    frames.push(location);
+                    truncation = Some(Truncation::Bits32);
+                    break;
+                }
                 Some(location) => frames.push(location),
                 // In the midst of exec the registers still are those of the program that is gone.
                 None if depth == 0 && !stack.kernel.is_empty() => {

@@ -72,7 +72,7 @@ fn maps(tgid: u32) -> Vec<Mmap> {
 }
 
 /// `55d0-55d4 r--p 00001000 08:01 1234   /path with spaces`
-fn part(tgid: u32, line: &str) -> Option<Mmap> {
+pub(super) fn part(tgid: u32, line: &str) -> Option<Mmap> {
     let mut fields = line.splitn(6, ' ');
     let hex = |text| u64::from_str_radix(text, 16).ok();
     let (start, end) = fields.next()?.split_once('-')?;
@@ -84,4 +84,44 @@ fn part(tgid: u32, line: &str) -> Option<Mmap> {
     let device = nix::sys::stat::makedev(hex(major)?, hex(minor)?);
     let file = FileId::Inode { device, inode, generation: 0 };
     Some(Mmap { tgid, range: hex(start)?..hex(end)?, file_offset, file, path })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::process::Region;
+
+    /// Our own program, as if a part of its text had been moved.
+    #[test]
+    fn memory_in_a_programs_text_is_that_program() {
+        let tgid = std::process::id();
+        let program = std::fs::read_link("/proc/self/exe").unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let line = maps.lines().find(|line| {
+            line.ends_with(program.to_str().unwrap()) && line.split(' ').nth(1).unwrap().contains('x')
+        });
+        let code = part(tgid, line.unwrap()).unwrap();
+        let mut objects = Objects::default();
+        let Held::Object(object) = objects.of_mapping(u64::MAX >> 2, &code, &Root::OURS) else {
+            panic!("our own program was taken for memory");
+        };
+        let (start, end) = (code.range.start, code.range.end);
+        let regions = Regions::from([(start, Region { end, file_offset: code.file_offset, object })]);
+        let mut text_at = |range: Range<u64>, regions: &Regions| {
+            let mmap =
+                Mmap { tgid, range, file_offset: 0, file: FileId::Anonymous, path: "//anon".to_owned() };
+            text(0, &mmap, regions, &Root::OURS, &mut objects)
+        };
+        let page = start + 0x1000..start + 0x2000;
+        assert_eq!(text_at(page.clone(), &regions), Some((object, code.file_offset + 0x1000)));
+        // Behind the text, in part behind it, and elsewhere.
+        assert_eq!(text_at(end + (1 << 40)..end + (1 << 40) + 0x1000, &regions), None);
+        assert_eq!(text_at(end - 0x1000..end + (1 << 30), &regions), None);
+        assert_eq!(text_at(page.clone(), &Regions::new()), None);
+        // A program that is not mapped where it is thought to be was unloaded.
+        let elsewhere = start ^ (1 << 45);
+        let region = Region { end: elsewhere + (end - start), file_offset: code.file_offset, object };
+        let regions = Regions::from([(elsewhere, region)]);
+        assert_eq!(text_at(elsewhere + 0x1000..elsewhere + 0x2000, &regions), None);
+    }
 }

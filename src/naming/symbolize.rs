@@ -153,7 +153,7 @@ fn names_in(object: &Object, offsets: &[u64], inlined: bool) -> Vec<Names> {
         Source::Bpf { .. } => in_bpf(object, offsets),
         Source::File(_) => match object.file() {
             Ok(file) => in_file(file, offsets, inlined),
-            Err(why) => vec![Err(why.reason()); offsets.len()],
+            Err(why) => vec![Err(why.why()); offsets.len()],
         },
         Source::Jit(Some(map)) => in_perf_map(map, offsets),
         Source::Jit(None) => vec![Err("JIT code, no perf map"); offsets.len()],

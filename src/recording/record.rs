@@ -99,7 +99,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         cost: sampler.cost(),
         own_cpu_s: usage::own_cpu_s() - own_before,
         own_peak_bytes: usage::own_peak_bytes(),
-        kernel_bytes: sampler.map_bytes() + sideband.ring_bytes(),
+        kernel_bytes: sampler.map_bytes() + sideband.ring_bytes() + timeline.objects.copied_bytes(),
         tables: unwinding.figures(),
         blocks: sampler.blocks()?,
         off_cpu_only: args.off_cpu_only,
@@ -107,6 +107,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     };
     drop((sampler, sideband, unwinding));
     let (mut finished, objects) = timeline.finish();
+    summary.missing = objects.missing();
     summary.complete = finished.samples.complete;
     summary.incomplete = std::mem::take(&mut finished.samples.incomplete);
     if let Some(blocks) = &mut summary.blocks {

@@ -41,6 +41,8 @@ pub struct Summary {
     pub outcomes: Outcomes,
     /// Side-band records that the kernel had no room for.
     pub sideband_lost: u64,
+    /// Files with samples whose names are missing, by the reason.
+    pub missing: BTreeMap<&'static str, usize>,
     /// CPU time of the sampled CPUs.
     pub cpu: CpuTime,
     /// What the BPF programs cost.
@@ -133,6 +135,10 @@ impl Summary {
                 "  lost {} process records (too many at once): some frames may lack names",
                 self.sideband_lost
             );
+        }
+        if !self.missing.is_empty() {
+            let reasons = self.missing.iter().map(|(why, files)| format!("{why} {files}"));
+            let _ = writeln!(text, "  files without names: {}", reasons.collect::<Vec<_>>().join(", "));
         }
         if self.outcomes.follow_failed > 0 {
             let _ = writeln!(

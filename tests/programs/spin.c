@@ -2,12 +2,14 @@
  * Spends CPU time in one function, whose name is FUNCTION.
  *
  * Usage: spin SECONDS [PROGRAM ARGS...]   seconds of CPU time, then executes PROGRAM
- * With -DREMOVE_ITSELF it first deletes its own file; with -DLIBRARY it is a library of FUNCTION.
+ * With -DREMOVE_ITSELF it first deletes its own file; with -DNAME="name" it first takes a name; with
+ * -DLIBRARY it is a library of FUNCTION.
  */
 #define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -41,6 +43,9 @@ int main(int argc, char **argv)
 #ifdef REMOVE_ITSELF
 	if (unlink(argv[0]))
 		return 1;
+#endif
+#ifdef NAME
+	prctl(PR_SET_NAME, NAME);
 #endif
 	FUNCTION(argc > 1 ? atof(argv[1]) : 1);
 	if (argc > 2) {

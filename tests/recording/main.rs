@@ -7,6 +7,7 @@ mod chance;
 mod common;
 mod endings;
 mod filters;
+mod identity;
 mod limits;
 mod off_cpu;
 mod paths;

@@ -103,7 +103,7 @@ fn threads_have_their_names() {
 
 /// Requires that a function has the samples of its CPU time in processes of a name; `expected` is that time
 /// by the rate. A twentieth of it may be the kernel's.
-fn busy(recording: &Recording, function: &str, comm: &str, expected: f64) {
+pub fn busy(recording: &Recording, function: &str, comm: &str, expected: f64) {
     let samples = recording.total(|sample| sample.comm == comm && recording.leaf(sample).name() == function);
     let least = *chance::around(0.95 * expected).start();
     assert!(

@@ -46,7 +46,11 @@ impl Pinned {
     /// # Errors
     /// If it is not an ELF program or library.
     pub fn new(file: File, identity: Identity, now_ns: u64) -> Result<Self, Missing> {
-        let layout = Layout::read(&file).map_err(|_| Missing::NotElf)?;
+        let layout = Layout::read(&file).map_err(|_| {
+            let mut magic = [0; 2];
+            let is_for_windows = file.read_exact_at(&mut magic, 0).is_ok() && &magic == b"MZ";
+            if is_for_windows { Missing::NotForLinux } else { Missing::NotElf }
+        })?;
         let (identity, looked_ns) = (Cell::new(identity), Cell::new(now_ns));
         Ok(Self { file: Rc::new(file), copy: None, identity, looked_ns, layout })
     }

@@ -22,12 +22,14 @@ mod as_user;
 mod content;
 mod identity;
 mod open;
+#[cfg(test)]
+mod tests;
+mod vdso;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -110,6 +112,9 @@ impl Object {
         matches!(&self.source, Source::File(Ok(file)) if file.layout.is_32_bit)
     }
 }
+
+/// Memory that the kernel gives a file, of which it tells these paths.
+const MEMORY_WITH_PATH: [&str; 3] = ["/anon_hugepage", "/SYSV", "/dev/zero"];
 
 /// What a mapping holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,92 +259,51 @@ impl Objects {
         if let Some(known) = known {
             match &self.get(known.object).source {
                 Source::File(Ok(file)) if file.was_same_at(time_ns) => return self.held(known.object, mmap),
-                Source::File(Err(Missing::NotElf)) => return Held::Object(known.object),
+                Source::File(Err(Missing::NotForLinux)) => return Held::Object(known.object),
                 _ => {}
             }
         }
-        match find_file(time_ns, mmap, root) {
-            Ok((file, identity)) => self.opened(time_ns, key, known, mmap, file, identity),
-            Err(Missing::NotPermitted) => self.opened_by_user(time_ns, key, known, mmap),
-            // Memory that the kernel gives a file of its own.
-            Err(_)
-                if ["/anon_hugepage", "/SYSV", "/dev/zero"]
-                    .iter()
-                    .any(|name| mmap.path.starts_with(name)) =>
-            {
+        let found = match find_file(time_ns, mmap, root) {
+            Ok((file, identity)) => Pinned::new(file, identity, now_ns()),
+            Err(Missing::NotPermitted) => open::locate(&link_of(mmap))
+                .and_then(|place| as_user::copy(mmap.tgid, &place, &mut self.patience))
+                .and_then(Pinned::copied),
+            Err(why) => Err(why),
+        };
+        match found {
+            Ok(pinned) => {
+                let object = self.opened(known, &mmap.path, pinned);
+                if known.is_none_or(|known| known.object != object) {
+                    self.by_file.insert(key, Known { object, since_ns: time_ns });
+                }
+                self.held(object, mmap)
+            }
+            Err(Missing::NotElf) => {
+                self.memory.insert(key);
                 Held::Memory
             }
+            Err(_) if MEMORY_WITH_PATH.iter().any(|path| mmap.path.starts_with(path)) => Held::Memory,
             Err(why) => Held::Object(self.not_opened(time_ns, key, known, why)),
         }
     }
 
-    /// A mapping of a file that was found.
-    fn opened(
-        &mut self,
-        time_ns: u64,
-        key: (FileId, String),
-        known: Option<Known>,
-        mmap: &Mmap,
-        file: File,
-        identity: Identity,
-    ) -> Held {
-        let by_identity = (identity, mmap.path.clone());
-        let same = self.by_identity.get(&by_identity).copied();
-        let is_for_windows = same.is_none() && begins_with(&file, b"MZ");
-        let object =
-            match same.map_or_else(|| Pinned::new(file, identity, now_ns()).map(Err), |same| Ok(Ok(same))) {
-                Ok(Ok(same)) => same,
-                Ok(Err(pinned)) => {
-                    let object = match known {
-                        // Another process leads to a file that the first one did not live to show.
-                        Some(known)
-                            if self.is_missing(known.object) && identity.is_older_than(known.since_ns) =>
-                        {
-                            self.fill(known.object, pinned);
-                            known.object
-                        }
-                        _ => self.add_file(&mmap.path, Ok(pinned)),
-                    };
-                    self.by_identity.insert(by_identity, object);
-                    object
-                }
-                // Code of Windows and .NET: neither ELF nor made at run time.
-                Err(why) if is_for_windows => self.add_file(&mmap.path, Err(why)),
-                Err(_) => {
-                    self.memory.insert(key);
-                    return Held::Memory;
-                }
-            };
-        if known.is_none_or(|known| known.object != object) {
-            self.by_file.insert(key, Known { object, since_ns: time_ns });
+    /// The object of a file that was found.
+    fn opened(&mut self, known: Option<Known>, path: &str, pinned: Pinned) -> ObjectId {
+        let identity = pinned.identity();
+        let by_identity = (identity, path.to_owned());
+        if let Some(&same) = self.by_identity.get(&by_identity) {
+            return same;
         }
-        self.held(object, mmap)
-    }
-
-    /// A mapping of a file that we may not open, but its process may.
-    fn opened_by_user(
-        &mut self,
-        time_ns: u64,
-        key: (FileId, String),
-        known: Option<Known>,
-        mmap: &Mmap,
-    ) -> Held {
-        let copy = open::locate(&link_of(mmap))
-            .and_then(|place| as_user::copy(mmap.tgid, &place, &mut self.patience).and_then(Pinned::copied));
-        let object = match (copy, known.filter(|known| self.is_missing(known.object))) {
-            (Err(Missing::NotElf), _) => {
-                self.memory.insert(key);
-                return Held::Memory;
-            }
-            (Err(why), _) => return Held::Object(self.not_opened(time_ns, key, known, why)),
-            (Ok(pinned), Some(known)) => {
+        let object = match known {
+            // Another process leads to a file that the first one did not live to show.
+            Some(known) if self.is_missing(known.object) && identity.is_older_than(known.since_ns) => {
                 self.fill(known.object, pinned);
                 known.object
             }
-            (Ok(pinned), None) => self.add_file(&mmap.path, Ok(pinned)),
+            _ => self.add_file(path, Ok(pinned)),
         };
-        self.by_file.insert(key, Known { object, since_ns: time_ns });
-        self.held(object, mmap)
+        self.by_identity.insert(by_identity, object);
+        object
     }
 
     /// The object of a file that was not found, which another process may still lead to.
@@ -371,34 +335,6 @@ impl Objects {
         }
     }
 
-    /// The kernel's code in a process: from the process's memory, or from ours, which has the same in the
-    /// same mode of the machine.
-    fn of_vdso(&mut self, mmap: &Mmap) -> ObjectId {
-        let is_low = mmap.range.end <= 1 << 32;
-        let key = (mmap.range.end - mmap.range.start, is_low);
-        let known = self.vdso.get(&key).copied();
-        if let Some(known) = known.filter(|&known| !self.is_missing(known)) {
-            return known;
-        }
-        let image = memory(mmap.tgid, &mmap.range).or_else(|why| {
-            let ours = own_vdso().filter(|_| !is_low).ok_or(why)?;
-            memory(std::process::id(), &ours)
-        });
-        let pinned = image.and_then(|image| Pinned::image("vdso", &image));
-        match (known, pinned) {
-            (Some(known), Ok(pinned)) => {
-                self.fill(known, pinned);
-                known
-            }
-            (Some(known), Err(_)) => known,
-            (None, pinned) => {
-                let object = self.add_file("[vdso]", pinned);
-                self.vdso.insert(key, object);
-                object
-            }
-        }
-    }
-
     /// A page of the kernel's that has no file and no names.
     fn of_kernel_page(&mut self, path: &str) -> ObjectId {
         let key = (FileId::Anonymous, path.to_owned());
@@ -421,12 +357,17 @@ impl Objects {
         }
     }
 
+    /// Memory that copies of files take in the kernel.
+    pub fn copied_bytes(&self) -> u64 {
+        self.copied
+    }
+
     /// Files with samples that could not be opened or have changed, by the reason.
     pub fn missing(&self) -> BTreeMap<&'static str, usize> {
         let mut missing = BTreeMap::new();
         for object in self.objects.iter().filter(|object| object.sampled) {
             if let (Source::File(_), Err(why)) = (&object.source, object.file()) {
-                *missing.entry(why.reason()).or_default() += 1;
+                *missing.entry(why.why()).or_default() += 1;
             }
         }
         missing
@@ -477,27 +418,6 @@ fn find_file(time_ns: u64, mmap: &Mmap, root: &Root) -> Result<(File, Identity),
         path()
             .map_err(|second| if matches!(first, Missing::Gone | Missing::Replaced) { second } else { first })
     })
-}
-
-fn begins_with(file: &File, magic: &[u8]) -> bool {
-    let mut bytes = vec![0; magic.len()];
-    file.read_exact_at(&mut bytes, 0).is_ok() && bytes == magic
-}
-
-/// The memory of a process.
-fn memory(tgid: u32, range: &Range<u64>) -> Result<Vec<u8>, Missing> {
-    const MOST_BYTES: u64 = 1 << 20;
-    let memory = File::open(format!("/proc/{tgid}/mem"))?;
-    let mut bytes = vec![0; range.end.saturating_sub(range.start).min(MOST_BYTES) as usize];
-    memory.read_exact_at(&mut bytes, range.start)?;
-    Ok(bytes)
-}
-
-fn own_vdso() -> Option<Range<u64>> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let range = maps.lines().find(|line| line.ends_with("[vdso]"))?.split(' ').next()?;
-    let (start, end) = range.split_once('-')?;
-    Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
 }
 
 /// Now, on CLOCK_MONOTONIC.

@@ -42,6 +42,8 @@ pub enum Missing {
     NotRegular,
     /// It holds no ELF program or library.
     NotElf,
+    /// It holds code for Windows or .NET, of which we read no names.
+    NotForLinux,
     /// A page of the kernel's, which has no file.
     KernelPage,
     /// The kernel gave another reason, by its number.
@@ -50,7 +52,7 @@ pub enum Missing {
 
 impl Missing {
     /// A few words for people.
-    pub fn reason(self) -> &'static str {
+    pub fn why(self) -> &'static str {
         match self {
             Self::Gone => "file gone before it could be opened",
             Self::Replaced => "file replaced before it could be opened",
@@ -60,6 +62,7 @@ impl Missing {
             Self::TooManyFiles => "file not opened: too many open files",
             Self::NotRegular => "not a regular file",
             Self::NotElf => "not an ELF file",
+            Self::NotForLinux => "code for Windows or .NET",
             Self::KernelPage => "page of the kernel",
             Self::Other(errno) => Errno::from_raw(errno).desc(),
         }
@@ -155,7 +158,7 @@ mod tests {
         assert_eq!(root.open("/out").unwrap_err(), Missing::Gone);
         assert_eq!(root.open("/magic").unwrap_err(), Missing::Gone);
         assert_eq!(root.open("/fifo").unwrap_err(), Missing::NotRegular);
-        assert_eq!(root.open("/").unwrap_err(), Missing::NotRegular);
+        assert_eq!(root.open("/..").unwrap_err(), Missing::NotRegular);
         for path in ["/proc/self/maps", "/proc/self/exe", "/dev/null", "/sys/kernel/notes"] {
             assert_eq!(Root::OURS.open(path).unwrap_err(), Missing::NotRegular, "{path}");
         }

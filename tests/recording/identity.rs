@@ -1,0 +1,224 @@
+//! Frames are named by what ran: not by what lies at its path later, nor by what its path suggests.
+
+use std::fs;
+use std::process::Command;
+
+use crate::chance;
+use crate::common::{Recording, Test, output};
+use crate::processes::busy;
+
+#[test]
+fn a_program_in_memory() {
+    let Some(test) = Test::new("memfd") else { return };
+    let program = test.spin("payload", "busy_in_memory", &[]);
+    let script = "import os, sys\n\
+        fd = os.memfd_create('payload')\n\
+        os.write(fd, open(sys.argv[1], 'rb').read())\n\
+        os.execve(fd, ['payload', '0.5'], os.environ)\n";
+    let recording = test.record(&["-F", "499", "--", "python3", "-c", script, &program]);
+    let named = recording.with("busy_in_memory");
+    assert!(named >= *chance::around(0.95 * 0.5 * 499.0).start(), "{named}: {:#?}", recording.leaves());
+}
+
+/// `cp`, `scp` and `curl -o` write the next build into the inode of the one before.
+#[test]
+fn a_program_that_is_overwritten_in_place() {
+    let Some(test) = Test::new("overwritten") else { return };
+    test.spin("one", "work_of_first", &[]);
+    test.spin("two", "work_of_second", &["-g"]);
+    let script = "cp one tool; ./tool 0.5; cp two tool; ./tool 0.5";
+    let recording = test.record(&["-F", "499", "--", "sh", "-c", script]);
+    busy(&recording, "work_of_first", "tool", 0.5 * 499.0);
+    busy(&recording, "work_of_second", "tool", 0.5 * 499.0);
+}
+
+/// Each gets the path of the one before and, on many file systems, its inode.
+#[test]
+fn short_programs_that_follow_each_other_at_a_path() {
+    let Some(test) = Test::new("inode-reuse") else { return };
+    test.spin("a", "work_of_a", &["-DNAME=\"is_a\""]);
+    test.spin("b", "work_of_b", &["-DNAME=\"is_b\"", "-g"]);
+    for removed in ["rm t", ":"] {
+        let script = format!(
+            "for i in $(seq 60); do cp a t; ./t 0.004; {removed}; cp b t; ./t 0.004; {removed}; done"
+        );
+        let recording = test.record(&["-F", "999", "--", "sh", "-c", &script]);
+        let of = |name: &str, function: &str| {
+            recording.total(|sample| sample.comm == name && recording.has_frame(sample, function))
+        };
+        let right = of("is_a", "work_of_a") + of("is_b", "work_of_b");
+        let wrong = of("is_a", "work_of_b") + of("is_b", "work_of_a");
+        assert!(
+            right >= 50 && wrong == 0,
+            "{removed}: {right} right, {wrong} wrong: {:#?}",
+            recording.leaves()
+        );
+    }
+}
+
+#[test]
+fn code_that_was_made_at_run_time() {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    let Some(test) = Test::new("compiled") else { return };
+    let program = test.compile("tests/programs/compiled.c", "compiled", &[]);
+    for memory in ["private", "shared", "huge", "memfd", "shm", "file", "sysv"] {
+        if Command::new(&program).args([memory, "0"]).status().unwrap().code() == Some(77) {
+            test.skip(&format!("no memory of the kind `{memory}`"));
+            continue;
+        }
+        let recording = test.record(&["-F", "499", "--", &program, memory, "0.5"]);
+        let named = recording.with("compiled_function");
+        let least = *chance::around(0.95 * 0.5 * 499.0).start();
+        assert!(named >= least, "{memory}: {named}: {:#?}", recording.leaves());
+    }
+}
+
+/// Node copies its text to huge pages, in place.
+#[test]
+fn text_that_was_moved_to_huge_pages() {
+    let Some(test) = Test::new("large-pages") else { return };
+    if !test.needs("node") {
+        return;
+    }
+    let script = "const end = Date.now() + 2000; while (Date.now() < end) \
+        JSON.stringify(Array.from({length: 2000}, (_, i) => ({a: i, b: 'x' + i})));";
+    let recording = test.record(&["-F", "299", "--", "node", "--use-largepages=on", "-e", script]);
+    let starts = |sample: &crate::common::Sample| {
+        recording.names(sample).iter().any(|name| name.starts_with("node::Start("))
+    };
+    let of_node = |sample: &crate::common::Sample| sample.thread_comm == "node";
+    let (named, all) =
+        (recording.total(|sample| of_node(sample) && starts(sample)), recording.total(of_node));
+    chance::at_least(named, all, 0.9, 50, &format!("{:#?}", recording.leaves()));
+}
+
+/// Undoes mounts when the test ends.
+struct Mounted(Vec<String>);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for mounted in self.0.iter().rev() {
+            let _ = Command::new("umount").args(["-l", mounted]).status();
+        }
+    }
+}
+
+/// Not even root may open files there.
+#[test]
+fn a_program_on_a_file_system_of_its_users() {
+    let Some(test) = Test::new("fuse") else { return };
+    if !["mksquashfs", "squashfuse", "setpriv"].into_iter().all(|tool| test.needs(tool)) {
+        return;
+    }
+    if !fs::exists("/dev/fuse").unwrap() {
+        return test.skip("there is no /dev/fuse");
+    }
+    for dir in ["in", "mounted"] {
+        fs::create_dir(test.dir.join(dir)).unwrap();
+    }
+    test.spin("in/app", "busy_in_app", &[]);
+    output("mksquashfs", &[&test.path("in"), &test.path("image"), "-quiet"]);
+    let mounted = test.path("mounted");
+    output("chown", &["nobody", &mounted]);
+    let as_nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mount =
+        Command::new("setpriv").args(as_nobody).args(["squashfuse", &test.path("image"), &mounted]).status();
+    if !mount.unwrap().success() {
+        return test.skip("nobody may not mount by FUSE here");
+    }
+    let _mounted = Mounted(vec![mounted.clone()]);
+    let app = format!("{mounted}/app");
+    let recording = test.record(&[&["-F", "499", "--", "setpriv"], &as_nobody[..], &[&app, "0.5"]].concat());
+    busy(&recording, "busy_in_app", "app", 0.5 * 499.0);
+    let whole = recording
+        .total(|sample| recording.has_frame(sample, "busy_in_app") && recording.has_frame(sample, "main"));
+    chance::at_least(whole, recording.with("busy_in_app"), 0.99, 100, &recording.told);
+}
+
+/// Where stat(2) shows other numbers than the kernel has in its mappings.
+#[test]
+fn short_programs_on_stacked_file_systems() {
+    let Some(test) = Test::new("stacked") else { return };
+    for dir in ["lower", "upper", "merged"] {
+        fs::create_dir(test.dir.join(dir)).unwrap();
+    }
+    test.spin("lower/old", "work_of_old", &[]);
+    test.spin("new", "work_of_new", &[]);
+    let (upper, merged) = (test.path("upper"), test.path("merged"));
+    let mount =
+        |args: &[&str]| Command::new("mount").args(args).status().is_ok_and(|status| status.success());
+    if !mount(&["-t", "tmpfs", "none", &upper]) {
+        return test.skip("nothing can be mounted");
+    }
+    let mut mounted = Mounted(vec![upper.clone()]);
+    for dir in ["files", "work"] {
+        fs::create_dir(format!("{upper}/{dir}")).unwrap();
+    }
+    let options = format!("lowerdir={},upperdir={upper}/files,workdir={upper}/work", test.path("lower"));
+    if !mount(&["-t", "overlay", "overlay", "-o", &options, &merged]) {
+        return test.skip("no overlay can be mounted");
+    }
+    mounted.0.push(merged);
+    let script =
+        "for i in $(seq 40); do merged/old 0.008; cp new merged/new$i; sleep 0.02; merged/new$i 0.008; done";
+    let recording = test.record(&["-F", "999", "--", "sh", "-c", script]);
+    for (comm, function) in [("old", "work_of_old"), ("new", "work_of_new")] {
+        let named = recording.with(function);
+        let gone = recording.total(|sample| {
+            let names = recording.names(sample);
+            sample.comm.starts_with(comm)
+                && names.iter().any(|name| name.contains("[file ") || name.contains("[binary "))
+        });
+        assert!(
+            named >= 100 && gone * 10 <= named,
+            "{comm}: {named}, {gone} unnamed: {:#?}",
+            recording.leaves()
+        );
+    }
+}
+
+/// An old program's personality: every mapping that can be read is executable.
+#[test]
+fn a_program_of_which_all_is_executable() {
+    let Some(test) = Test::new("all-executable") else { return };
+    if !test.needs("setarch") {
+        return;
+    }
+    let program = test.spin("legacy", "busy_in_legacy", &[]);
+    let recording = test.record(&["-F", "499", "--", "setarch", "-X", &program, "0.5"]);
+    busy(&recording, "busy_in_legacy", "legacy", 0.5 * 499.0);
+}
+
+#[test]
+fn a_32_bit_program() {
+    let Some(test) = Test::new("bits32") else { return };
+    let source = format!("{}/tests/programs/bits32.c", crate::common::ROOT);
+    let program = test.path("bits32");
+    if !Command::new("gcc").args(["-m32", "-O2", "-o", &program, &source]).output().unwrap().status.success()
+    {
+        return test.skip("gcc makes no 32-bit programs");
+    }
+    let recording = test.record(&["-F", "499", "--", &program, "0.8"]);
+    let named = recording.total(|sample| recording.leaf(sample).name() == "busy_in_32_bits");
+    assert!(named >= 20, "{named}: {:#?}", recording.leaves());
+    // The page has other functions at the same offsets in a 64-bit process.
+    let in_vdso = |recording: &Recording, named: bool| {
+        recording.total(|sample| {
+            let leaf = recording.leaf(sample);
+            let is_named = leaf.name().contains("vdso_clock_gettime");
+            sample.comm == "bits32" && leaf.path() == "[vdso]" && is_named == named
+        })
+    };
+    let (named, other) = (in_vdso(&recording, true), in_vdso(&recording, false));
+    assert!(named >= 20 && other * 10 <= named, "{named} and {other}: {:#?}", recording.leaves());
+    assert!(recording.told.contains("32-bit process"), "{}", recording.told);
+    // The program's own code is not walked as if it were 64-bit code.
+    let walked = recording.total(|sample| {
+        recording.has_frame(sample, "busy_in_32_bits")
+            && recording.names(sample)[1] != "[truncated: 32-bit process]"
+            && !recording.leaf(sample).in_kernel()
+    });
+    assert_eq!(walked, 0, "{:#?}", recording.samples);
+}
