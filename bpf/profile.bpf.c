@@ -238,10 +238,17 @@ static __always_inline enum outcome walk_by_tables(struct cpu_state *cpu, __u32 
 	struct unwind_process *process = bpf_map_lookup_elem(&unwind_processes, &tgid);
 	struct walk_context context = {.cpu = cpu};
 	struct walk *walk = &cpu->walk;
+	struct unwind_mapping *header = NULL;
+	__u32 index;
 
-	if (!process || !process->mappings)
+	if (process && process->mappings) {
+		walk->process = *process;
+		index = walk->process.first_mapping - 1;
+		header = bpf_map_lookup_elem(&unwind_mappings, &index);
+	}
+	/* Not known yet, or an entry that has outlived its mappings. */
+	if (!header || header->start != walk->process.run)
 		return dump_stack(cpu, process);
-	walk->process = *process;
 	walk->mapping = process->first_mapping;
 	walk->has_rule = 0;
 	walk->regs.bx = walk->leaf[LEAF_BX];

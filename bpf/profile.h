@@ -15,7 +15,8 @@ enum limits {
 	/* Unwind tables. */
 	ROWS_PER_CHUNK = 16384, /* a page's rows never straddle two chunks */
 	MAX_ROWS_PER_PAGE = 8191,
-	MAX_MAPPINGS = 1024, /* per process */
+	MAX_MAPPINGS = 65536, /* per process: Linux's own limit, unless one has raised it */
+	FEW_MAPPINGS = 256,   /* nearly all processes have fewer: see find_mapping */
 	MAX_RULES = 65536,
 	LEAF_REGISTERS = 16,
 	LEAF_BX = 3, /* on arm64 x30 is there, the only one that rules need */
@@ -124,39 +125,52 @@ struct unwind_page {
 };
 
 enum has_table {
-	TABLE_NONE, /* frame pointers only */
+	TABLE_NONE, /* no file: code that was made while the program ran */
 	TABLE_READY,
-	TABLE_SOON, /* the file is large: its table is being built */
+	TABLE_SOON,  /* the file is large: its table is being built */
+	TABLE_EMPTY, /* a file that describes nothing */
 };
 
+/*
+ * Executable memory of a process: one mapping, or several side by side that one entry describes. A
+ * file's table begins with the first 64 KiB of it that have a row.
+ */
 struct unwind_mapping {
 	__u64 start; /* addresses */
 	__u64 end;
-	__u64 to_file;	  /* address + to_file = file offset, modulo 2^64 */
-	__u32 first_page; /* index of the page of file offset 0, modulo 2^32 */
-	__u32 has_table;  /* enum has_table */
+	__u64 to_table;	  /* address + to_table = offset from the table's beginning, modulo 2^64 */
+	__u32 first_page; /* index of the table's first page */
+	__u16 last_page;  /* of the table: its number of pages less 1 */
+	__u16 has_table;  /* enum has_table */
 };
 _Static_assert(sizeof(struct unwind_mapping) == 32, "unwind_mapping has padding");
 
+/*
+ * The mappings of a process are a run in the array, by ascending address. Before them lies the
+ * run's header, an entry of which only `start` counts: the run's number. It changes when the run is
+ * taken back, before others' mappings are written there. So an entry that has outlived its run,
+ * such as a child's that user space does not know of yet, leads nowhere.
+ */
 struct unwind_process {
 	__u32 first_mapping;
 	__u32 mappings; /* 0: not known yet */
 	__u32 dumps;	/* stacks sent so far */
-	__u32 padding;
+	__u32 run;	/* number in the run's header; never 0 */
 };
 
 /* Where a frame's CFA is: the value of rsp before the call that made the frame. */
 enum cfa {
 	CFA_UNCOVERED, /* no row: by frame pointer, if that works */
 	CFA_NOT_UNDERSTOOD,
-	CFA_END,      /* a thread's first function */
-	CFA_SP,	      /* sp + offset */
-	CFA_FP,	      /* fp + offset */
-	CFA_DEREF_SP, /* *(sp + low half of offset) + high half */
-	CFA_DEREF_FP, /* *(fp + low half of offset) + high half */
-	CFA_PLT,      /* sp + 8, and 8 more from the offset-th byte of a 16-byte entry on */
-	CFA_REGISTER, /* a register of the leaf's, or rbx: see LEAF_RULE */
-	CFA_SIGNAL,   /* all registers are in the sigcontext */
+	CFA_END,	   /* a thread's first function */
+	CFA_SP,		   /* sp + offset */
+	CFA_FP,		   /* fp + offset */
+	CFA_DEREF_SP,	   /* *(sp + low half of offset) + high half */
+	CFA_DEREF_FP,	   /* *(fp + low half of offset) + high half */
+	CFA_PLT,	   /* sp + 8, and 8 more from the offset-th byte of a 16-byte entry on */
+	CFA_REGISTER,	   /* a register of the leaf's, or rbx: see LEAF_RULE */
+	CFA_DEREF_INDEXED, /* *(sp + 8 * a register of the leaf's + …) + …: see INDEXED_RULE */
+	CFA_SIGNAL,	   /* all registers are in the sigcontext */
 	/* On another stack: see switch_stack. */
 	CFA_SYSTEM_STACK,
 	CFA_MORE_STACK,
@@ -182,6 +196,13 @@ enum saved_fp {
 #define LEAF_RULE_RETURN_ADDRESS(offset)                                                           \
 	(((offset) >> LEAF_RULE_RETURN_ADDRESS_SHIFT) & (2 * LEAF_REGISTERS - 1))
 #define LEAF_RULE_ADDED(offset) ((offset) >> LEAF_RULE_ADDED_SHIFT)
+
+/*
+ * CFA_DEREF_INDEXED packs into `offset`: the register in bits 0-3, what is added to the address in
+ * bits 4-15, and what is added to what is there in the high half.
+ */
+#define INDEXED_RULE_REGISTER(offset) ((offset) & (LEAF_REGISTERS - 1))
+#define INDEXED_RULE_ADDED(offset) ((__s16)(offset) >> 4)
 
 /*
  * ld.so's lazy binding keeps its caller's stack pointer in rbx while it calls others. So in a file

@@ -196,6 +196,15 @@ static __always_inline enum step unwind_step(struct unwind_registers *regs,
 			return STEP_FAULT;
 		cfa += rule->offset >> 16;
 		break;
+	case CFA_DEREF_INDEXED:
+		if (!leaf)
+			return STEP_REGISTER;
+		cfa = regs->sp + 8 * leaf[INDEXED_RULE_REGISTER(rule->offset)] +
+		      INDEXED_RULE_ADDED(rule->offset);
+		if (READ_STACK(memory, &cfa, 8, cfa))
+			return STEP_FAULT;
+		cfa += rule->offset >> 16;
+		break;
 	case CFA_PLT:
 		cfa = regs->sp + 8 + ((__s32)(regs->ip & 15) >= rule->offset ? 8 : 0);
 		break;
@@ -222,6 +231,19 @@ static __always_inline enum step unwind_step(struct unwind_registers *regs,
 	regs->sp = cfa;
 	regs->fp = frame.fp;
 	return STEP_CALLER;
+}
+
+/*
+ * The index of the page that holds `offset` of a mapping's table; false outside of the table, where
+ * the pages of other files lie.
+ */
+static __always_inline bool find_page(const struct unwind_mapping *mapping, __u64 offset,
+				      __u32 *index)
+{
+	__u64 page = offset >> 16;
+
+	*index = mapping->first_page + (__u32)page;
+	return mapping->has_table == TABLE_READY && page <= mapping->last_page;
 }
 
 /*

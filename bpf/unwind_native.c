@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0 OR MIT)
 /* The step function of unwind.h on a stack that was copied: for young processes, and for tests. */
 #include <linux/types.h>
+#include <stdbool.h>
 #include <string.h>
 
 #undef __always_inline
@@ -38,4 +39,9 @@ unsigned int profiler_find_row(const struct unwind_chunk *chunk, const struct un
 	__u32 at;
 
 	return find_row(chunk->rows, page->first, page->rows, low, &at);
+}
+
+int profiler_find_page(const struct unwind_mapping *mapping, __u64 offset, __u32 *index)
+{
+	return find_page(mapping, offset, index);
 }

@@ -85,17 +85,16 @@ static __always_inline __u64 hash_step(__u64 hash, __u64 word)
 	return hash ^ (hash >> 29);
 }
 
-/* The mapping of the walk's process that holds `address`; the index of it in `walk->mapping`. */
-static __always_inline struct unwind_mapping *find_mapping(struct walk *walk, __u64 address)
+/* Steps of 2^n down to 2^m of a binary search. What is in memory the verifier does not know, so
+ * that it need not follow each of the ways through the search. */
+static __always_inline void search_mappings(struct walk *walk, __u64 address, __u32 largest,
+					    __u32 smallest)
 {
-	struct unwind_mapping *mapping = bpf_map_lookup_elem(&unwind_mappings, &walk->mapping);
-	volatile __u32 *at = &walk->at; /* in memory: see find_row */
+	volatile __u32 *at = &walk->at;
+	struct unwind_mapping *mapping;
 	__u32 index;
 
-	if (mapping && address >= mapping->start && address < mapping->end)
-		return mapping;
-	*at = 0;
-	for (__u32 step = MAX_MAPPINGS / 2; step; step /= 2) {
+	for (__u32 step = largest; step >= smallest; step /= 2) {
 		__u32 probe = *at + step;
 
 		if (probe >= walk->process.mappings)
@@ -105,7 +104,21 @@ static __always_inline struct unwind_mapping *find_mapping(struct walk *walk, __
 		if (mapping && mapping->start <= address)
 			*at = probe;
 	}
-	index = walk->process.first_mapping + *at;
+}
+
+/* The mapping of the walk's process that holds `address`; the index of it in `walk->mapping`. */
+static __always_inline struct unwind_mapping *find_mapping(struct walk *walk, __u64 address)
+{
+	struct unwind_mapping *mapping = bpf_map_lookup_elem(&unwind_mappings, &walk->mapping);
+	__u32 index;
+
+	if (mapping && address >= mapping->start && address < mapping->end)
+		return mapping;
+	walk->at = 0;
+	if (walk->process.mappings > FEW_MAPPINGS)
+		search_mappings(walk, address, MAX_MAPPINGS / 2, FEW_MAPPINGS);
+	search_mappings(walk, address, FEW_MAPPINGS / 2, 1);
+	index = walk->process.first_mapping + walk->at;
 	mapping = bpf_map_lookup_elem(&unwind_mappings, &index);
 	if (!mapping || address < mapping->start || address >= mapping->end)
 		return NULL;
@@ -133,22 +146,25 @@ static __always_inline bool is_behind_call(__u64 ip)
 static __always_inline struct unwind_rule *find_rule(const struct unwind_mapping *mapping,
 						     struct walk *walk)
 {
-	__u64 file_offset = walk->regs.ip - walk->is_return_address + mapping->to_file;
-	__u32 index = mapping->first_page + (__u32)(file_offset >> 16);
-	struct unwind_page *page = bpf_map_lookup_elem(&unwind_pages, &index);
+	__u64 offset = walk->regs.ip - walk->is_return_address + mapping->to_table;
 	struct unwind_chunk *chunk;
+	struct unwind_page *page;
+	__u32 index;
 
+	if (!find_page(mapping, offset, &index))
+		return NULL;
+	page = bpf_map_lookup_elem(&unwind_pages, &index);
 	if (!page || !page->rows)
 		return NULL;
 	index = page->chunk;
 	chunk = bpf_map_lookup_elem(&unwind_chunks, &index);
 	if (!chunk)
 		return NULL;
-	index = find_row(chunk->rows, page->first, page->rows, file_offset, &walk->at);
+	index = find_row(chunk->rows, page->first, page->rows, offset, &walk->at);
 	/* Where an exception is about to land is no return address, though it lies where one was:
 	 * another rule begins there, and no call goes before it. */
 	if (walk->is_return_address && index + 1 < page->first + page->rows &&
-	    chunk->rows[(index + 1) & (ROWS_PER_CHUNK - 1)].low == (__u16)(file_offset + 1) &&
+	    chunk->rows[(index + 1) & (ROWS_PER_CHUNK - 1)].low == (__u16)(offset + 1) &&
 	    !is_behind_call(walk->regs.ip)) {
 		walk->is_return_address = 0;
 		index++;
@@ -355,8 +371,7 @@ static long walk_frame(__u32 i, void *data)
 		walk->hash = hash_step(walk->hash, regs.ip);
 		return 1;
 	}
-	if (mapping->has_table)
-		rule = find_rule(mapping, walk);
+	rule = find_rule(mapping, walk);
 	has_rule = rule && rule->cfa != CFA_UNCOVERED;
 	/* musl does not describe its signal trampoline. */
 	is_trampoline = !has_rule && walk->has_rule && is_sigreturn(regs.ip);

@@ -7,7 +7,7 @@ use crate::machine::usage::CpuTime;
 use crate::model::event::{Loss, Outcome, Truncation};
 use crate::model::profile::Profile;
 use crate::programs::{Program, Statistics};
-use crate::recording::capture::bpf::{Blocks, Cost, Outcomes};
+use crate::recording::capture::bpf::{Blocks, Cost, Outcomes, tables};
 use crate::text::{mib, percent, thousands};
 use crate::viewing::names::{FrameKind, mapping_kind};
 
@@ -20,8 +20,10 @@ pub struct TableFigures {
     pub rows: usize,
     /// Seconds spent on building them.
     pub build_s: f64,
-    /// Files and processes for which there was no room: walked by frame pointers.
-    pub refused: u64,
+    /// Files for which there was no room: walked by frame pointers.
+    pub refused_files: u64,
+    /// Processes for whose mappings there was no room, for a time at least.
+    pub refused_processes: u64,
 }
 
 /// The figures of a recording.
@@ -165,16 +167,25 @@ impl Summary {
             let label = if at == 0 { label } else { "" };
             let _ = writeln!(text, "  {label:7} {share:5.1}%  {name}");
         }
-        if let Some(tables) = self.tables {
+        if let Some(built) = self.tables {
             let _ = write!(
                 text,
                 "  tables  {} unwind rows of {} files, built in {:.0} ms",
-                thousands(tables.rows as u64),
-                tables.files,
-                tables.build_s * 1e3
+                thousands(built.rows as u64),
+                built.files,
+                built.build_s * 1e3
             );
-            if tables.refused > 0 {
-                let _ = write!(text, "; no room for {} more: walked by frame pointers", tables.refused);
+            if built.refused_files > 0 {
+                let files = thousands(built.refused_files);
+                let _ = write!(text, "; no room for {files} files: walked by frame pointers");
+            }
+            if built.refused_processes > 0 {
+                let processes = thousands(built.refused_processes);
+                let _ = write!(
+                    text,
+                    "; no room for the mappings of {processes} processes: of their stacks only the first {} are walked",
+                    tables::STACKS_SENT,
+                );
             }
             text.push('\n');
         }

@@ -3,8 +3,9 @@
 //!
 //! A file's table is built once, however many processes map it. That of a large file takes a tenth of
 //! a second, in which the rings would fill: it is built by a thread of its own, and stacks that need
-//! it wait. A process's mappings are published
-//! when they change; processes that share them (after a fork) share what is published.
+//! it wait. A process's mappings are published when they change; processes that share them (after a
+//! fork) share what is published. One whose mappings find no room has none that the kernel walks by,
+//! rather than those it had before.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -17,7 +18,9 @@ use std::time::Instant;
 use crate::model::event::{Dump, Stack, Truncation};
 use crate::model::objects::{ObjectId, Objects, Pinned, Source};
 use crate::model::process::{Processes, Region, Regions, Snapshot};
-use crate::recording::capture::bpf::tables::{Block, Capacity, FileTable, Mapping, Tables};
+use crate::recording::capture::bpf::tables::{
+    Capacity, Code, FileTable, Mapping, MappingRun, Refusal, Tables, joined,
+};
 use crate::recording::summary::TableFigures;
 use crate::unwind;
 use crate::unwind::table::Table;
@@ -79,19 +82,26 @@ pub struct Unwinding {
     late: Vec<(u64, Snapshot, Stack)>,
     /// Built, and waiting for the arrays to exist.
     unpublished: Vec<(ObjectId, Table)>,
-    processes: HashMap<u32, Rc<Published>>,
+    /// By process. None: the kernel knows that it has none.
+    processes: HashMap<u32, Option<Rc<Published>>>,
+    /// Processes whose mappings are not published, and how many that was true of.
+    refused: HashMap<u32, Refusal>,
+    refused_ever: u64,
+    /// Whether there may be more room than there was.
+    retry: bool,
     by_regions: HashMap<*const Regions, Weak<Published>>,
     tables: Option<Tables>,
     /// Seconds spent on building tables, and what came of it.
     build_s: f64,
     rows: usize,
     pages: usize,
+    /// Executable mappings at the start.
+    mappings: usize,
 }
 
 /// The mappings of one or more processes, in the kernel's array.
 struct Published {
-    block: Block,
-    mappings: usize,
+    run: MappingRun,
     /// Keeps the address that is the key in `by_regions` from being used again.
     regions: Rc<Regions>,
 }
@@ -103,11 +113,13 @@ impl Unwinding {
         for object in mapped {
             self.build(object, objects);
         }
+        self.mappings =
+            processes.tgids().filter_map(|tgid| processes.regions(tgid)).map(|all| all.len()).sum();
     }
 
     /// What the arrays need to hold.
     pub fn capacity(&self) -> Capacity {
-        Capacity::new(self.rows, self.pages)
+        Capacity::new(self.rows, self.pages, self.mappings)
     }
 
     /// Takes the kernel's arrays and fills them with what is known.
@@ -125,9 +137,13 @@ impl Unwinding {
 
     /// Publishes what changed since the last call; says whether anything did.
     pub fn update(&mut self, processes: &mut Processes, objects: &Objects) -> bool {
-        let changed = processes.take_changed();
+        let mut changed = processes.take_changed();
         if self.tables.is_none() {
             return false;
+        }
+        if std::mem::take(&mut self.retry) {
+            let refused = self.refused.iter().filter(|(_, why)| **why == Refusal::NoRoom);
+            changed.extend(refused.map(|(&tgid, _)| tgid));
         }
         let built = self.take_built(objects);
         for &tgid in changed.iter().chain(&built) {
@@ -150,7 +166,8 @@ impl Unwinding {
             let is_it = |region: &Region| objects.get(region.object).table == object;
             let maps = |published: &Published| published.regions.values().any(is_it);
             self.by_regions.retain(|_, published| published.upgrade().is_some_and(|one| !maps(&one)));
-            changed.extend(self.processes.iter().filter(|(_, one)| maps(one)).map(|(&tgid, _)| tgid));
+            let walked = self.processes.iter().filter(|(_, one)| one.as_ref().is_some_and(|one| maps(one)));
+            changed.extend(walked.map(|(&tgid, _)| tgid));
         }
         self.release_held(objects);
         changed
@@ -191,6 +208,7 @@ impl Unwinding {
         if let Some(tables) = &mut self.tables {
             tables.settle();
         }
+        self.retry = true;
         self.by_regions.retain(|_, published| published.strong_count() > 0);
     }
 
@@ -201,7 +219,8 @@ impl Unwinding {
             files: self.files.values().filter(|state| matches!(state, State::Done(Some(_)))).count(),
             rows: self.rows,
             build_s: self.build_s,
-            refused: tables.refused,
+            refused_files: tables.refused_files,
+            refused_processes: self.refused_ever,
         })
     }
 
@@ -260,54 +279,73 @@ impl Unwinding {
     }
 
     fn update_process(&mut self, tgid: u32, processes: &Processes, objects: &Objects) {
-        let Some(regions) =
-            processes.regions(tgid).filter(|regions| !regions.is_empty() && processes.lives(tgid))
-        else {
-            self.forget(tgid);
-            return;
-        };
-        let known = self.by_regions.get(&Rc::as_ptr(regions)).and_then(Weak::upgrade);
-        let published = known.or_else(|| self.publish_regions(regions, objects));
+        let lives = processes.lives(tgid);
+        let regions = processes.regions(tgid).filter(|regions| lives && !regions.is_empty());
+        let published = regions.map(|regions| self.published(regions, objects)).transpose();
         let Some(tables) = &mut self.tables else { return };
-        match published {
+        let mut refused = published.as_ref().err().copied();
+        // The kernel's entry leads elsewhere before what it leads to is given away. That of a process
+        // that is gone is gone with it.
+        let old = match published.ok().flatten() {
             Some(published) => {
-                tables.set_process(tgid, published.block, published.mappings);
-                let old = self.processes.insert(tgid, published);
-                self.release(old);
+                if !tables.set_process(tgid, &published.run) {
+                    refused = Some(Refusal::NoRoom);
+                }
+                self.processes.insert(tgid, Some(published))
             }
-            None => self.forget(tgid),
+            None if lives => {
+                let old = self.processes.insert(tgid, None);
+                if !matches!(old, Some(None)) {
+                    tables.clear_process(tgid);
+                }
+                old
+            }
+            None => self.processes.remove(&tgid),
+        };
+        match refused {
+            Some(why) => self.refused_ever += u64::from(self.refused.insert(tgid, why).is_none()),
+            None => drop(self.refused.remove(&tgid)),
+        }
+        if let Some(last) = old.flatten().and_then(Rc::into_inner) {
+            tables.retire(last.run);
         }
     }
 
-    fn publish_regions(&mut self, regions: &Rc<Regions>, objects: &Objects) -> Option<Rc<Published>> {
+    fn published(&mut self, regions: &Rc<Regions>, objects: &Objects) -> Result<Rc<Published>, Refusal> {
+        match self.by_regions.get(&Rc::as_ptr(regions)).and_then(Weak::upgrade) {
+            Some(known) => Ok(known),
+            None => self.publish_regions(regions, objects),
+        }
+    }
+
+    fn publish_regions(
+        &mut self,
+        regions: &Rc<Regions>,
+        objects: &Objects,
+    ) -> Result<Rc<Published>, Refusal> {
         for region in regions.values() {
             self.build(region.object, objects);
         }
-        let mappings: Vec<Mapping> = regions
-            .iter()
-            .map(|(&start, region)| {
-                let state = self.table(objects.get(region.object).table);
-                let soon = matches!(state, State::Building);
-                let table = if let State::Done(table) = state { table } else { None };
-                Mapping { start, end: region.end, file_offset: region.file_offset, table, soon }
-            })
-            .collect();
-        let block = self.tables.as_mut()?.add_mappings(&mappings)?;
-        let published = Rc::new(Published { block, mappings: mappings.len(), regions: Rc::clone(regions) });
+        let mappings = self.mappings(regions, objects);
+        let tables = self.tables.as_mut().ok_or(Refusal::NoRoom)?;
+        let run = tables.add_mappings(&mappings)?;
+        let published = Rc::new(Published { run, regions: Rc::clone(regions) });
         self.by_regions.insert(Rc::as_ptr(regions), Rc::downgrade(&published));
-        Some(published)
+        Ok(published)
     }
 
-    fn forget(&mut self, tgid: u32) {
-        // The kernel's entry goes with the process.
-        let old = self.processes.remove(&tgid);
-        self.release(old);
-    }
-
-    fn release(&mut self, old: Option<Rc<Published>>) {
-        if let (Some(last), Some(tables)) = (old.and_then(Rc::into_inner), &mut self.tables) {
-            tables.retire(last.block);
-        }
+    fn mappings(&self, regions: &Regions, objects: &Objects) -> Vec<Mapping> {
+        joined(regions.iter().map(|(&start, region)| {
+            let code = match self.table(objects.get(region.object).table) {
+                State::Building => Code::Soon,
+                State::Done(Some(table)) => Code::Table(table),
+                State::Done(None) if matches!(objects.get(region.object).source, Source::File(_)) => {
+                    Code::Undescribed
+                }
+                State::Done(None) => Code::Made,
+            };
+            Mapping { start, end: region.end, file_offset: region.file_offset, code }
+        }))
     }
 
     /// Walks a stack that came as memory, by the mappings that its process has now; keeps it if one of
@@ -374,5 +412,124 @@ impl Unwinding {
         stack.truncation =
             if waits.get() { Some(Truncation::NoTable) } else { stack.truncation.or(truncation) };
         (stack, waits.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::{Event, FileId, Mmap};
+
+    /// Processes with private arrays.
+    struct Machine {
+        processes: Processes,
+        objects: Objects,
+        unwinding: Unwinding,
+    }
+
+    /// Above what Linux gives out, so that nothing is asked of /proc.
+    const FIRST: u32 = 1 << 23;
+    const SECOND: u32 = FIRST + 1;
+
+    impl Machine {
+        fn new(mappings: u32) -> Self {
+            let mut processes = Processes::new(true);
+            let (objects, mut unwinding) = (Objects::default(), Unwinding::default());
+            let tables = Tables::private(&Capacity { mappings, ..Capacity::new(0, 0, 0) }).unwrap();
+            unwinding.publish(tables, &mut processes, &objects);
+            Self { processes, objects, unwinding }
+        }
+
+        /// Maps code that a process has made itself, each piece apart.
+        fn map(&mut self, tgid: u32, pieces: std::ops::Range<u64>) {
+            for piece in pieces {
+                let start = piece << 13;
+                let mmap = Mmap {
+                    tgid,
+                    range: start..start + 4096,
+                    file_offset: 0,
+                    file: FileId::Anonymous,
+                    path: "//anon".to_owned(),
+                };
+                self.processes.apply(1, Event::Mmap(mmap), &mut self.objects);
+            }
+        }
+
+        fn update(&mut self) {
+            self.unwinding.update(&mut self.processes, &self.objects);
+        }
+
+        /// The pieces by which the kernel walks a process.
+        fn walked_by(&self, tgid: u32) -> Vec<u64> {
+            let tables = self.unwinding.tables.as_ref().unwrap();
+            tables.walked_by(tgid).iter().map(|(start, _)| start >> 13).collect()
+        }
+    }
+
+    #[test]
+    fn a_process_that_finds_no_room_is_never_walked_by_anothers_mappings() {
+        let mut machine = Machine::new(10);
+        machine.map(FIRST, 1..4);
+        machine.update();
+        assert_eq!(machine.walked_by(FIRST), [1, 2, 3]);
+        machine.map(FIRST, 4..8);
+        machine.update();
+        assert_eq!((machine.walked_by(FIRST), machine.unwinding.refused_ever), (vec![], 1));
+        // What it had before is given to another, once no walk can be in it.
+        machine.map(SECOND, 100..108);
+        machine.update();
+        assert_eq!((machine.walked_by(SECOND), machine.unwinding.refused_ever), (vec![], 2));
+        machine.processes.take_changed();
+        machine.unwinding.refused.remove(&FIRST);
+        machine.unwinding.settle();
+        machine.update();
+        assert_eq!(machine.walked_by(SECOND), (100..108).collect::<Vec<_>>());
+        assert!(machine.walked_by(FIRST).is_empty());
+    }
+
+    #[test]
+    fn who_found_no_room_gets_it_when_there_is_some() {
+        let mut machine = Machine::new(10);
+        machine.map(FIRST, 1..4);
+        machine.update();
+        machine.map(FIRST, 4..8);
+        machine.update();
+        assert!(machine.walked_by(FIRST).is_empty());
+        machine.unwinding.settle();
+        machine.update();
+        assert_eq!(machine.walked_by(FIRST), [1, 2, 3, 4, 5, 6, 7]);
+        assert!(machine.unwinding.refused.is_empty());
+    }
+
+    #[test]
+    fn a_child_is_walked_by_what_its_parent_had_when_it_forked() {
+        let mut machine = Machine::new(100);
+        machine.map(FIRST, 1..4);
+        machine.update();
+        let fork = Event::Fork { tgid: SECOND, tid: SECOND, parent_tgid: FIRST, parent_tid: FIRST };
+        machine.processes.apply(2, fork, &mut machine.objects);
+        machine.map(FIRST, 4..5);
+        machine.update();
+        assert_eq!((machine.walked_by(FIRST), machine.walked_by(SECOND)), (vec![1, 2, 3, 4], vec![1, 2, 3]));
+        machine.processes.apply(3, Event::Exit { tgid: SECOND, tid: SECOND }, &mut machine.objects);
+        machine.update();
+        // In the kernel the entry goes with the process; here it leads nowhere.
+        assert_eq!((machine.walked_by(FIRST), machine.walked_by(SECOND)), (vec![1, 2, 3, 4], vec![]));
+    }
+
+    #[test]
+    fn thousands_of_mappings_are_walked_by() {
+        let most = 1 << 16;
+        let mut machine = Machine::new(1 << 18);
+        machine.map(FIRST, 0..most);
+        machine.update();
+        assert_eq!(machine.walked_by(FIRST), (0..most).collect::<Vec<_>>());
+        machine.map(FIRST, most..most + 1);
+        machine.map(SECOND, 0..1);
+        machine.update();
+        machine.unwinding.settle();
+        machine.update();
+        assert_eq!((machine.walked_by(FIRST), machine.walked_by(SECOND)), (vec![], vec![0]));
+        assert_eq!(machine.unwinding.refused[&FIRST], Refusal::TooMany);
     }
 }

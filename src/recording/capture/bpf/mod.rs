@@ -37,6 +37,7 @@ mod skeleton {
 use decode::{dump, stack, thread};
 use skeleton::types as abi;
 
+mod arrays;
 mod decode;
 mod encode;
 mod figures;

@@ -3,22 +3,24 @@
 //! The arrays are mapped here and written as memory; the kernel reads them at the same time. So
 //! nothing that a walk can reach is ever changed: rows, pages and rules are only added, and a
 //! process's mappings are written where no process points, before the process is pointed there.
-//! What is freed is written again only after a grace period (see [`Tables::settle`]).
+//!
+//! A run of mappings is taken back in two steps. It loses its number at once: from then on no walk
+//! begins in it, whatever process still points there. It is written again only after a grace period
+//! (see [`Tables::settle`]), when the walks that began before have ended.
 
 use std::collections::HashMap;
 use std::mem::size_of;
-use std::os::fd::AsRawFd;
 use std::ptr;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
-use memmap2::{MmapOptions, MmapRaw};
 
+use super::arrays::{Array, FreeRuns};
 use super::encode::encode;
 use super::skeleton::types as abi;
 use crate::model::event::{Dump, Truncation};
-use crate::unwind::Rule;
 use crate::unwind::table::{Page, Table};
+use crate::unwind::{Reason, Rule};
 
 /// How large the arrays are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,21 +36,26 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// For tables with `rows` rows and `pages` pages at the start, with room for as much again and
-    /// for a compiler and what it builds: 32 MiB and up.
-    pub fn new(rows: usize, pages: usize) -> Self {
+    /// For tables with `rows` rows and `pages` pages and processes with `mappings` mappings at the
+    /// start, with room for as much again, for a compiler and what it builds, and for the largest
+    /// process there can be: 32 MiB and up.
+    pub fn new(rows: usize, pages: usize, mappings: usize) -> Self {
         Self {
             chunks: (rows / usize::from(ROWS_PER_CHUNK) * 2 + 384) as u32,
             pages: (pages * 2 + 32_768) as u32,
-            mappings: 1 << 17,
+            // Up to 2^24 of them; half a GiB is more than anyone has asked for.
+            mappings: ((mappings * 2).min(1 << 24) + (1 << 17)) as u32,
             processes: 1 << 15,
         }
     }
 }
 
+/// How many stacks of a process without mappings are sent to be walked in user space.
+pub const STACKS_SENT: u32 = abi::limits::STACK_DUMPS_PER_PROCESS.0;
+
 const ROWS_PER_CHUNK: u16 = abi::limits::ROWS_PER_CHUNK.0 as u16;
 
-/// A mapping of a process, as the walk needs it.
+/// Executable memory of a process, as the walk needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// First address.
@@ -57,55 +64,116 @@ pub struct Mapping {
     pub end: u64,
     /// File offset of `start`.
     pub file_offset: u64,
-    /// The file's table; without one, frames are walked by frame pointer.
-    pub table: Option<FileTable>,
-    /// There will be one soon: until then stacks are sent.
-    pub soon: bool,
+    /// What is known of the code.
+    pub code: Code,
 }
 
-/// A table in the kernel's arrays: the page of file offset 0, modulo 2³².
+/// What is known of a mapping's code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// It was made while the program ran: by frame pointer, if at all.
+    Made,
+    /// A file that describes nothing, or for whose table there was no room.
+    Undescribed,
+    /// The table is being built: until then stacks are sent.
+    Soon,
+    /// By this table.
+    Table(FileTable),
+}
+
+impl Mapping {
+    /// Whether one entry can stand for this mapping and for `next`. Only if nothing lies between
+    /// them, as an entry says that what it holds is code.
+    fn continues_in(&self, next: &Self) -> bool {
+        let same_place =
+            self.file_offset.wrapping_sub(self.start) == next.file_offset.wrapping_sub(next.start);
+        let has_offsets = matches!(self.code, Code::Table(_));
+        self.end == next.start && self.code == next.code && (same_place || !has_offsets)
+    }
+}
+
+impl From<&Mapping> for abi::unwind_mapping {
+    fn from(mapping: &Mapping) -> Self {
+        let (has_table, table) = match mapping.code {
+            Code::Made => (abi::has_table::TABLE_NONE, FileTable::default()),
+            Code::Undescribed => (abi::has_table::TABLE_EMPTY, FileTable::default()),
+            Code::Soon => (abi::has_table::TABLE_SOON, FileTable::default()),
+            Code::Table(table) => (abi::has_table::TABLE_READY, table),
+        };
+        Self {
+            start: mapping.start,
+            end: mapping.end,
+            to_table: mapping.file_offset.wrapping_sub(mapping.start).wrapping_sub(table.file_offset),
+            first_page: table.first_page,
+            last_page: table.last_page,
+            has_table: has_table.0 as u16,
+        }
+    }
+}
+
+/// As few mappings as describe the same memory. A runtime that compiles piece by piece has many side
+/// by side.
+pub fn joined(mappings: impl Iterator<Item = Mapping>) -> Vec<Mapping> {
+    let mut all: Vec<Mapping> = Vec::new();
+    for mapping in mappings {
+        match all.last_mut() {
+            Some(last) if last.continues_in(&mapping) => last.end = mapping.end,
+            _ => all.push(mapping),
+        }
+    }
+    all
+}
+
+/// A file's table in the kernel's arrays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileTable {
-    page_0: u32,
-    end: u32,
+    /// Offset in the file where the table begins: a multiple of 64 KiB.
+    file_offset: u64,
+    /// Index of its first page.
+    first_page: u32,
+    /// Number of its pages less 1.
+    last_page: u16,
 }
 
-/// A run of mappings in the array.
+/// The mappings of one or more processes, in the kernel's array.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MappingRun {
+    /// Index of the header.
+    start: u32,
+    /// Mappings behind it.
+    mappings: u32,
+    /// In the header, and in the entries of the processes that may walk by these mappings.
+    number: u32,
+}
+
+/// Why mappings are not in the array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Block {
-    first: u32,
-    len: u32,
+pub enum Refusal {
+    /// More than a process may have.
+    TooMany,
+    /// The array is full. There may be room later.
+    NoRoom,
 }
 
-/// An array map, as memory.
-struct Array<T> {
-    memory: MmapRaw,
-    len: u32,
-    used: u32,
-    _type: std::marker::PhantomData<T>,
+/// Which mappings a process has: what the program looks up first.
+enum ProcessMap {
+    Kernel(MapHandle),
+    Private(HashMap<u32, abi::unwind_process>),
 }
 
-impl<T: Copy> Array<T> {
-    fn map(map: &dyn MapCore) -> Result<Self> {
-        let (len, bytes) = (map.max_entries(), map.max_entries() as usize * size_of::<T>());
-        let name = map.name().to_string_lossy().into_owned();
-        let memory = MmapOptions::new()
-            .len(bytes)
-            .map_raw(map.as_fd().as_raw_fd())
-            .with_context(|| format!("failed to map {bytes} bytes of the BPF array {name}"))?;
-        Ok(Self { memory, len, used: 0, _type: std::marker::PhantomData })
-    }
-
-    fn read(&self, at: u32) -> Option<T> {
-        // SAFETY: as in `write`; every bit pattern is a valid `T`.
-        (at < self.len).then(|| unsafe { self.memory.as_ptr().cast::<T>().add(at as usize).read_volatile() })
-    }
-
-    fn write(&mut self, at: u32, value: T) {
-        assert!(at < self.len, "beyond the end of a BPF array");
-        // SAFETY: the mapping holds `len` values of `T`, whose size is a multiple of 8 as the
-        // kernel lays out array elements, and `at` is below `len`. No reference to it exists.
-        unsafe { self.memory.as_mut_ptr().cast::<T>().add(at as usize).write_volatile(value) };
+impl ProcessMap {
+    fn set(&mut self, tgid: u32, process: abi::unwind_process) -> bool {
+        match self {
+            Self::Kernel(map) => {
+                // SAFETY: plain integers, read as bytes.
+                let bytes: [u8; size_of::<abi::unwind_process>()] = unsafe { std::mem::transmute(process) };
+                map.update(&tgid.to_ne_bytes(), &bytes, MapFlags::ANY).is_ok()
+            }
+            Self::Private(map) => {
+                map.insert(tgid, process);
+                true
+            }
+        }
     }
 }
 
@@ -115,16 +183,23 @@ pub struct Tables {
     pages: Array<abi::unwind_page>,
     mappings: Array<abi::unwind_mapping>,
     rules: Array<abi::unwind_rule>,
-    processes: MapHandle,
+    processes: ProcessMap,
     known_rules: HashMap<Rule, u16>,
+    chunks_used: u32,
+    pages_used: u32,
     /// Rows used in the last chunk.
     rows_in_chunk: u16,
-    /// Freed runs of mappings, reusable; and those that a walk may still be in.
-    free: Vec<Block>,
-    retired: Vec<Block>,
-    /// Files and processes that found no room.
-    pub refused: u64,
+    free: FreeRuns,
+    /// Runs that have lost their number, and that walks may still be in.
+    retired: Vec<MappingRun>,
+    /// Number of the last run.
+    runs: u32,
+    /// Files that found no room.
+    pub refused_files: u64,
 }
+
+/// In every set of tables: what rules are that found no room.
+const NO_ROOM_FOR_RULE: (Rule, u16) = (Rule::NotUnderstood(Reason::TooManyRules), 0);
 
 impl Tables {
     /// Maps the arrays.
@@ -135,135 +210,160 @@ impl Tables {
         rules: &dyn MapCore,
         processes: MapHandle,
     ) -> Result<Self> {
-        Ok(Self {
-            chunks: Array::map(chunks)?,
-            pages: Array::map(pages)?,
-            mappings: Array::map(mappings)?,
-            rules: Array::map(rules)?,
+        let (chunks, pages) = (Array::map(chunks)?, Array::map(pages)?);
+        let (mappings, rules) = (Array::map(mappings)?, Array::map(rules)?);
+        Ok(Self::of(chunks, pages, mappings, rules, ProcessMap::Kernel(processes)))
+    }
+
+    /// Arrays of the same layout without a kernel that walks by them: for tests, and to be printed.
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    pub fn private(capacity: &Capacity) -> Result<Self> {
+        let (chunks, pages) = (Array::private(capacity.chunks)?, Array::private(capacity.pages)?);
+        let mappings = Array::private(capacity.mappings)?;
+        let rules = Array::private(abi::limits::MAX_RULES.0)?;
+        Ok(Self::of(chunks, pages, mappings, rules, ProcessMap::Private(HashMap::new())))
+    }
+
+    fn of(
+        chunks: Array<abi::unwind_chunk>,
+        pages: Array<abi::unwind_page>,
+        mappings: Array<abi::unwind_mapping>,
+        mut rules: Array<abi::unwind_rule>,
+        processes: ProcessMap,
+    ) -> Self {
+        let free = FreeRuns::all(mappings.len());
+        rules.write(NO_ROOM_FOR_RULE.1.into(), encode(NO_ROOM_FOR_RULE.0));
+        Self {
+            chunks,
+            pages,
+            mappings,
+            rules,
             processes,
-            known_rules: HashMap::new(),
+            known_rules: HashMap::from([NO_ROOM_FOR_RULE]),
+            chunks_used: 0,
+            pages_used: 0,
             rows_in_chunk: ROWS_PER_CHUNK,
-            free: Vec::new(),
+            free,
             retired: Vec::new(),
-            refused: 0,
-        })
+            runs: 0,
+            refused_files: 0,
+        }
     }
 
-    fn rule(&mut self, rule: Rule) -> Option<u16> {
+    fn rule(&mut self, rule: Rule) -> u16 {
         if let Some(&known) = self.known_rules.get(&rule) {
-            return Some(known);
+            return known;
         }
-        let index = u16::try_from(self.rules.used).ok()?;
-        self.rules.write(self.rules.used, encode(rule));
-        self.rules.used += 1;
+        let Ok(index) = u16::try_from(self.known_rules.len()) else { return NO_ROOM_FOR_RULE.1 };
+        self.rules.write(index.into(), encode(rule));
         self.known_rules.insert(rule, index);
-        Some(index)
+        index
     }
 
-    /// Adds a file's table. `None` if there is no room.
+    /// Adds a file's table. `None` if there is no room, or nothing in it.
     pub fn add_file(&mut self, table: &Table) -> Option<FileTable> {
-        let base = self.pages.used;
-        let first_page = u32::from(table.pages().next()?.number);
-        let end = base + u32::from(table.pages().last()?.number) - first_page + 1;
-        if end > self.pages.len {
-            self.refused += 1;
+        let (first, last) = (table.pages().next()?.number, table.pages().last()?.number);
+        let base = self.pages_used;
+        let end = base.checked_add(u32::from(last - first) + 1).filter(|&end| end <= self.pages.len());
+        let written = end.and_then(|end| {
+            let mut next = base;
+            for page in table.pages() {
+                let entry = self.add_page(table, &page)?;
+                let at = base + u32::from(page.number - first);
+                // Pages without rows in between are none, whatever a file that found no room left there.
+                (next..at).for_each(|gap| self.pages.write(gap, abi::unwind_page::default()));
+                self.pages.write(at, entry);
+                next = at + 1;
+            }
+            Some(end)
+        });
+        let Some(end) = written else {
+            self.refused_files += 1;
             return None;
-        }
-        // Pages without rows in between stay zero, which is none.
-        for page in table.pages() {
-            let entry = self.add_page(table, &page)?;
-            self.pages.write(base + u32::from(page.number) - first_page, entry);
-        }
-        self.pages.used = end;
-        Some(FileTable { page_0: base.wrapping_sub(first_page), end })
+        };
+        self.pages_used = end;
+        Some(FileTable { file_offset: u64::from(first) << 16, first_page: base, last_page: last - first })
     }
 
     fn add_page(&mut self, table: &Table, page: &Page<'_>) -> Option<abi::unwind_page> {
+        let mut rows: Vec<(u16, Rule)> =
+            page.rows.iter().map(|row| (row.pc_low, table.rule(row.rule))).collect();
         // A search starts at the page's first row: one for offset 0, where nothing may be covered.
-        let gap = page.rows.first().is_none_or(|row| row.pc_low != 0).then_some((0, Rule::Uncovered));
-        let rows = gap.into_iter().chain(page.rows.iter().map(|row| (row.pc_low, table.rule(row.rule))));
+        if rows.first().is_none_or(|row| row.0 != 0) {
+            rows.insert(0, (0, Rule::Uncovered));
+        }
         // A search takes 13 steps. More rows would be more than one every 8 bytes.
-        let n = u16::try_from(page.rows.len() + usize::from(gap.is_some())).ok();
-        let n = n.filter(|&n| u32::from(n) <= abi::limits::MAX_ROWS_PER_PAGE.0)?;
+        if rows.len() > abi::limits::MAX_ROWS_PER_PAGE.0 as usize {
+            rows = vec![(0, NO_ROOM_FOR_RULE.0)];
+        }
+        let n = rows.len() as u16;
         if self.rows_in_chunk + n > ROWS_PER_CHUNK {
-            if self.chunks.used == self.chunks.len {
-                self.refused += 1;
+            if self.chunks_used == self.chunks.len() {
                 return None;
             }
-            self.chunks.used += 1;
+            self.chunks_used += 1;
             self.rows_in_chunk = 0;
         }
-        let chunk = self.chunks.used - 1;
-        let first = self.rows_in_chunk;
-        let start = chunk as usize * usize::from(ROWS_PER_CHUNK) + usize::from(first);
-        for (at, (low, rule)) in rows.enumerate() {
-            let row = abi::unwind_row { low, rule: self.rule(rule)? };
-            // SAFETY: rows are 4 bytes and fill their chunks; `first + n` is at most a chunk's rows,
-            // so that this one lies within chunk `chunk`, and that within the mapping.
-            unsafe {
-                self.chunks.memory.as_mut_ptr().cast::<abi::unwind_row>().add(start + at).write_volatile(row)
-            };
+        let (chunk, first) = (self.chunks_used - 1, self.rows_in_chunk);
+        for (at, (low, rule)) in (usize::from(first)..).zip(rows) {
+            let row = abi::unwind_row { low, rule: self.rule(rule) };
+            self.chunks.write_part(chunk, at, row);
         }
         self.rows_in_chunk += n;
         Some(abi::unwind_page { chunk, first, rows: n })
     }
 
-    /// Writes mappings, sorted by address, where no process points yet. `None` if there are too
-    /// many or there is no room.
-    pub fn add_mappings(&mut self, mappings: &[Mapping]) -> Option<Block> {
-        let len = mappings.len() as u32;
-        // Blocks are reused by size, rounded up: a process's next ones fit where its last were.
-        let room = len.max(8).next_power_of_two();
-        let known = self.free.iter().position(|block| block.len == room);
-        let block = match known {
-            Some(at) => self.free.swap_remove(at),
-            None if len <= abi::limits::MAX_MAPPINGS.0 && self.mappings.used + room <= self.mappings.len => {
-                let first = self.mappings.used;
-                self.mappings.used += room;
-                Block { first, len: room }
-            }
-            None => {
-                self.refused += 1;
-                return None;
-            }
+    /// Writes mappings, sorted by address, where no process points yet.
+    ///
+    /// # Errors
+    /// If they are too many or there is no room.
+    pub fn add_mappings(&mut self, mappings: &[Mapping]) -> Result<MappingRun, Refusal> {
+        let len = u32::try_from(mappings.len()).ok().filter(|&len| len <= abi::limits::MAX_MAPPINGS.0);
+        let len = len.ok_or(Refusal::TooMany)?;
+        let start = self.free.take(len + 1).ok_or(Refusal::NoRoom)?;
+        for (at, mapping) in (start + 1..).zip(mappings) {
+            self.mappings.write(at, mapping.into());
+        }
+        // 0 is no run's. It takes a year to have written all numbers.
+        self.runs = self.runs.checked_add(1).unwrap_or(1);
+        self.number_run(start, self.runs);
+        Ok(MappingRun { start, mappings: len, number: self.runs })
+    }
+
+    fn number_run(&mut self, start: u32, number: u32) {
+        self.mappings.write(start, abi::unwind_mapping { start: number.into(), ..Default::default() });
+    }
+
+    /// Points a process to its mappings; false if there are too many processes.
+    pub fn set_process(&mut self, tgid: u32, run: &MappingRun) -> bool {
+        let process = abi::unwind_process {
+            first_mapping: run.start + 1,
+            mappings: run.mappings,
+            run: run.number,
+            ..Default::default()
         };
-        for (at, mapping) in mappings.iter().enumerate() {
-            let value = abi::unwind_mapping {
-                start: mapping.start,
-                end: mapping.end,
-                to_file: mapping.file_offset.wrapping_sub(mapping.start),
-                first_page: mapping.table.map_or(0, |table| table.page_0),
-                has_table: match mapping.table {
-                    Some(_) => abi::has_table::TABLE_READY.0,
-                    None if mapping.soon => abi::has_table::TABLE_SOON.0,
-                    None => abi::has_table::TABLE_NONE.0,
-                },
-            };
-            self.mappings.write(block.first + at as u32, value);
-        }
-        Some(block)
+        self.processes.set(tgid, process)
     }
 
-    /// Points a process to its `len` mappings.
-    pub fn set_process(&mut self, tgid: u32, block: Block, len: usize) {
-        let process =
-            abi::unwind_process { first_mapping: block.first, mappings: len as u32, ..Default::default() };
-        // SAFETY: plain integers, read as bytes.
-        let bytes: [u8; size_of::<abi::unwind_process>()] = unsafe { std::mem::transmute(process) };
-        if self.processes.update(&tgid.to_ne_bytes(), &bytes, MapFlags::ANY).is_err() {
-            self.refused += 1;
-        }
+    /// Points a process to nothing: its stacks are sent, as those of one that nobody knows.
+    pub fn clear_process(&mut self, tgid: u32) {
+        self.processes.set(tgid, abi::unwind_process::default());
     }
 
-    /// Gives a block back when no process is pointed to it any more.
-    pub fn retire(&mut self, block: Block) {
-        self.retired.push(block);
+    /// Takes a run back. Processes that still point to it are not walked by it any more.
+    pub fn retire(&mut self, run: MappingRun) {
+        self.number_run(run.start, 0);
+        self.retired.push(run);
     }
 
-    /// Makes retired blocks usable again: to be called when every walk that ran when they were
-    /// retired has ended, such as after a drain of counts.
+    /// Makes retired runs usable again: to be called when every walk that ran when they were retired
+    /// has ended, such as after a drain of counts.
     pub fn settle(&mut self) {
-        self.free.append(&mut self.retired);
+        for run in self.retired.drain(..) {
+            self.free.give_back(run.start, run.mappings + 1);
+        }
     }
 }
 
@@ -285,6 +385,7 @@ unsafe extern "C" {
         leaf: *const u64,
         stack: *const CopiedStack,
     ) -> u32;
+    fn profiler_find_page(mapping: *const abi::unwind_mapping, offset: u64, index: *mut u32) -> bool;
     fn profiler_find_row(chunk: *const abi::unwind_chunk, page: *const abi::unwind_page, low: u16) -> u32;
 }
 
@@ -347,22 +448,186 @@ impl Tables {
     }
 
     /// The rule for a file offset, from the kernel's own arrays.
-    fn lookup(&self, table: FileTable, offset: u64) -> Option<abi::unwind_rule> {
-        let index = table.page_0.wrapping_add((offset >> 16) as u32);
-        if index >= table.end {
+    pub(super) fn lookup(&self, table: FileTable, offset: u64) -> Option<abi::unwind_rule> {
+        let file = Mapping { start: 0, end: u64::MAX, file_offset: 0, code: Code::Table(table) };
+        let mapping = abi::unwind_mapping::from(&file);
+        let offset = offset.wrapping_add(mapping.to_table);
+        let mut index = 0;
+        // SAFETY: both point to what the C side declares; it keeps neither.
+        if !unsafe { profiler_find_page(&raw const mapping, offset, &raw mut index) } {
             return None;
         }
         let page = self.pages.read(index)?;
-        if page.rows == 0 || page.chunk >= self.chunks.used {
+        if page.rows == 0 || page.chunk >= self.chunks_used {
             return None;
         }
         // SAFETY: `page.chunk` is one that was filled; the mapping holds whole chunks.
-        let chunk =
-            unsafe { self.chunks.memory.as_ptr().cast::<abi::unwind_chunk>().add(page.chunk as usize) };
+        let chunk = unsafe { self.chunks.as_ptr().add(page.chunk as usize) };
         // SAFETY: both point to what the C side declares; it reads rows within the chunk.
         let row = unsafe { profiler_find_row(chunk, &raw const page, offset as u16) };
         // SAFETY: the C side masks the index to lie within the chunk.
         let row = unsafe { chunk.cast::<abi::unwind_row>().add(row as usize).read() };
         self.rules.read(row.rule.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
+    use crate::unwind::table::{Builder, Stats};
+
+    const SMALL: Capacity = Capacity { chunks: 4, pages: 64, mappings: 64, processes: 8 };
+
+    fn sp(offset: i32) -> Rule {
+        let (fp, base) = (SavedFp::Same, SavedBase::Lost);
+        Rule::Frame(Frame { cfa: Cfa::Sp(offset), fp, base, ra: ReturnAddress::AtCfa(-8) })
+    }
+
+    /// The rules of a file from some offsets on.
+    fn table(rows: &[(u64, Rule)]) -> Table {
+        let mut builder = Builder::default();
+        rows.iter().for_each(|&(offset, rule)| builder.push(offset, rule).unwrap());
+        builder.finish(Stats::default()).unwrap()
+    }
+
+    fn mapping(range: std::ops::Range<u64>, file_offset: u64, table: Option<FileTable>) -> Mapping {
+        let code = table.map_or(Code::Made, Code::Table);
+        Mapping { start: range.start, end: range.end, file_offset, code }
+    }
+
+    impl Tables {
+        /// The CFA's offset at a file offset, 0 where no row is.
+        fn cfa(&self, table: FileTable, offset: u64) -> i32 {
+            let rule = self.lookup(table, offset).unwrap_or_default();
+            assert!([abi::cfa::CFA_UNCOVERED.0, abi::cfa::CFA_SP.0].contains(&rule.cfa.into()));
+            rule.offset
+        }
+
+        /// The mappings by which a process is walked, as walk_by_tables finds them.
+        pub(in crate::recording) fn walked_by(&self, tgid: u32) -> Vec<(u64, u64)> {
+            let ProcessMap::Private(map) = &self.processes else { panic!("the kernel's") };
+            let process = map.get(&tgid).copied().unwrap_or_default();
+            let header = process.first_mapping.checked_sub(1).and_then(|at| self.mappings.read(at));
+            if process.mappings == 0 || header.is_none_or(|header| header.start != u64::from(process.run)) {
+                return Vec::new();
+            }
+            let all = process.first_mapping..process.first_mapping + process.mappings;
+            all.map(|at| self.mappings.read(at).unwrap()).map(|one| (one.start, one.end)).collect()
+        }
+    }
+
+    #[test]
+    fn an_address_outside_of_its_files_table_never_has_a_neighbours_rule() {
+        let mut tables = Tables::private(&SMALL).unwrap();
+        let end = Rule::Uncovered;
+        // Their pages lie side by side: 2 to 3, 5 to 7, 0.
+        let first = tables.add_file(&table(&[(0x2_0000, sp(8)), (0x3_1000, end)])).unwrap();
+        let second = tables.add_file(&table(&[(0x5_0010, sp(16)), (0x7_0000, end)])).unwrap();
+        let third = tables.add_file(&table(&[(0x10, sp(24)), (0x20, end)])).unwrap();
+        for (file, cfa, start, stop) in
+            [(first, 8, 0x2_0000, 0x3_1000), (second, 16, 0x5_0010, 0x7_0000), (third, 24, 0x10, 0x20)]
+        {
+            for offset in (0..0x20_0000).step_by(16).chain([u64::MAX, u64::MAX << 16, 1 << 32, 1 << 48]) {
+                let wanted = if (start..stop).contains(&offset) { cfa } else { 0 };
+                assert_eq!(tables.cfa(file, offset), wanted, "{offset:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_found_no_room_leaves_nothing_behind() {
+        let mut tables = Tables::private(&Capacity { chunks: 1, ..SMALL }).unwrap();
+        let many = |first: u64, rows: u64| -> Vec<(u64, Rule)> {
+            (0..rows).map(|i| (first + 10 * i, sp(8 * (1 + i as i32 % 2)))).collect()
+        };
+        // The third page has no room in the only chunk.
+        let large = table(&[many(0, 6000), many(0x1_0000, 6000), many(0x2_0000, 6000)].concat());
+        assert_eq!((tables.add_file(&large), tables.refused_files), (None, 1));
+        let small = table(&[
+            (0x10, sp(64)),
+            (0x20, Rule::Uncovered),
+            (0x2_0010, sp(64)),
+            (0x2_0020, Rule::Uncovered),
+        ]);
+        let small = tables.add_file(&small).unwrap();
+        assert_eq!([0x10, 0x1_0010, 0x2_0010].map(|offset| tables.cfa(small, offset)), [64, 0, 64]);
+    }
+
+    #[test]
+    fn a_page_with_too_many_rows_costs_only_itself() {
+        let mut tables = Tables::private(&SMALL).unwrap();
+        let mut rows: Vec<(u64, Rule)> = (0..9000).map(|i| (4 * i, sp(8 * (1 + i as i32 % 2)))).collect();
+        rows.extend([(0x1_0000, sp(64)), (0x1_0010, Rule::Uncovered)]);
+        let file = tables.add_file(&table(&rows)).unwrap();
+        let rule = tables.lookup(file, 8).unwrap();
+        assert_eq!(u32::from(rule.cfa), abi::cfa::CFA_NOT_UNDERSTOOD.0);
+        assert_eq!(tables.cfa(file, 0x1_0008), 64);
+    }
+
+    #[test]
+    fn a_run_is_not_given_away_while_anyone_points_to_it() {
+        let mut tables = Tables::private(&Capacity { mappings: 3, ..SMALL }).unwrap();
+        let (parent, child, other) = (1, 2, 3);
+        let run = tables
+            .add_mappings(&[mapping(0x1000..0x2000, 0, None), mapping(0x5000..0x6000, 0, None)])
+            .unwrap();
+        assert!(tables.set_process(parent, &run));
+        // The kernel's hook gives a child its parent's entry, before anyone here knows of it.
+        let _ = tables.set_process(child, &run);
+        assert_eq!(tables.walked_by(child), [(0x1000, 0x2000), (0x5000, 0x6000)]);
+        tables.retire(run);
+        // Walks that had begun may still be in it.
+        assert_eq!(tables.add_mappings(&[mapping(0x9000..0xa000, 0, None)]), Err(Refusal::NoRoom));
+        assert!(tables.walked_by(child).is_empty());
+        tables.settle();
+        let run = tables.add_mappings(&[mapping(0x9000..0xa000, 0, None)]).unwrap();
+        let _ = tables.set_process(other, &run);
+        assert_eq!(tables.walked_by(other), [(0x9000, 0xa000)]);
+        assert_eq!((tables.walked_by(parent), tables.walked_by(child)), (Vec::new(), Vec::new()));
+        tables.clear_process(other);
+        assert!(tables.walked_by(other).is_empty());
+    }
+
+    #[test]
+    fn too_many_mappings_are_not_the_same_as_no_room() {
+        let mut tables = Tables::private(&SMALL).unwrap();
+        let mappings = |n: u64| -> Vec<Mapping> {
+            (0..n).map(|i| mapping(i << 13..(i << 13) + 4096, 0, None)).collect()
+        };
+        let most = u64::from(abi::limits::MAX_MAPPINGS.0);
+        assert_eq!(tables.add_mappings(&mappings(most + 1)), Err(Refusal::TooMany));
+        assert_eq!(tables.add_mappings(&mappings(most)), Err(Refusal::NoRoom));
+        assert!(tables.add_mappings(&mappings(63)).is_ok());
+        assert_eq!(tables.add_mappings(&[]), Err(Refusal::NoRoom));
+        let mut tables = Tables::private(&Capacity::new(0, 0, 0)).unwrap();
+        let run = tables.add_mappings(&mappings(most)).unwrap();
+        let _ = tables.set_process(1, &run);
+        assert_eq!(tables.walked_by(1).len() as u64, most);
+    }
+
+    #[test]
+    fn mappings_side_by_side_are_joined_if_their_rules_are_the_same() {
+        let mut tables = Tables::private(&SMALL).unwrap();
+        let [one, other] = [8, 16]
+            .map(|cfa| Some(tables.add_file(&table(&[(0, sp(cfa)), (0x9000, Rule::Uncovered)])).unwrap()));
+        let join = |mappings: &[Mapping]| -> Vec<(u64, u64)> {
+            joined(mappings.iter().copied()).iter().map(|one| (one.start, one.end)).collect()
+        };
+        let soon = Mapping { code: Code::Soon, ..mapping(0x3000..0x4000, 0, None) };
+        let all = |table| [mapping(0x1000..0x2000, 0x1000, table), mapping(0x2000..0x3000, 0x2000, table)];
+        assert_eq!(join(&all(None)), [(0x1000, 0x3000)]);
+        assert_eq!(join(&all(one)), [(0x1000, 0x3000)]);
+        assert_eq!(join(&[all(one)[0], all(other)[1]]), [(0x1000, 0x2000), (0x2000, 0x3000)]);
+        assert_eq!(join(&[all(None)[1], soon]), [(0x2000, 0x3000), (0x3000, 0x4000)]);
+        // The same file, but at another distance; what has no table has no offsets either.
+        let [a, b] = [one, None].map(|table| {
+            join(&[mapping(0x1000..0x2000, 0x1000, table), mapping(0x2000..0x3000, 0x1000, table)]).len()
+        });
+        assert_eq!((a, b), (2, 1));
+        // What lies between is no code.
+        assert_eq!(join(&[all(None)[0], mapping(0x2001..0x3000, 0, None)]).len(), 2);
+        let joined = joined([all(one)[0], all(one)[1], mapping(0x3000..0x9000, 0x3000, one)].into_iter());
+        assert_eq!(joined, [mapping(0x1000..0x9000, 0x1000, one)]);
     }
 }
