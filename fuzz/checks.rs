@@ -1,7 +1,8 @@
 //! What must hold of any input: for the fuzz targets, and for the tests that keep what they found.
 
 use profiler::elf::{self, CallFrames, Dialect, Machine, Segment};
-use profiler::unwind::{self, Rule, eh_frame};
+use profiler::unwind::sources::{self, Sources};
+use profiler::unwind::{self, Rule};
 use profiler::viewing::{frames, pprof};
 
 /// Begins like an ELF file and is taken for one, or is a byte of flags and the section of call
@@ -18,17 +19,16 @@ pub fn unwind(bytes: &[u8]) -> bool {
         let Some((flags, section)) = bytes.split_first() else { return false };
         let code = Segment { vaddr: 0, file_offset: 0, file_bytes: 1 << 24, executable: true };
         let high = Segment { vaddr: 1 << 40, file_offset: 1 << 24, file_bytes: 1 << 33, executable: true };
-        eh_frame::convert(
-            &CallFrames {
-                machine: if flags & 128 == 0 { Machine::X86_64 } else { Machine::Aarch64 },
-                dialect: if flags & 1 == 0 { Dialect::EhFrame } else { Dialect::DebugFrame },
-                vaddr: 1 << 24,
-                bytes: section.to_vec(),
-                max_fdes: (flags & 2 != 0).then_some(u32::from(flags >> 2)),
-            },
-            &[code, high],
-            &[],
-        )
+        let machine = if flags & 128 == 0 { Machine::X86_64 } else { Machine::Aarch64 };
+        let frames = CallFrames {
+            machine,
+            dialect: if flags & 1 == 0 { Dialect::EhFrame } else { Dialect::DebugFrame },
+            vaddr: 1 << 24,
+            bytes: section.to_vec(),
+            max_fdes: (flags & 2 != 0).then_some(u32::from(flags >> 2)),
+        };
+        let (segments, frames) = (&[code, high], &[frames]);
+        sources::table(Sources { machine, segments, go: Vec::new(), frames, plts: Vec::new() })
     };
     let Ok(table) = table else { return false };
     let rows: Vec<_> = table.rows().map(|row| (row.file_offset, table.rule(row.rule))).collect();

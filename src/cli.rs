@@ -420,6 +420,10 @@ pub struct UnwindTableArgs {
     /// A program or shared library
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+
+    /// Read addresses from standard input, one a line, and print the rule that a walk finds for each
+    #[arg(long)]
+    pub addresses: bool,
 }
 
 /// Below which width a frame is left out.

@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use object::elf::{
     self, CompressionHeader64, ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID, ProgramHeader64, SectionHeader64,
 };
@@ -19,6 +19,10 @@ use object::{LittleEndian as LE, NativeEndian, Pod, pod};
 
 /// Call frame information of the largest browsers is 30 MB.
 const MAX_CALL_FRAMES_BYTES: u64 = 64 << 20;
+/// A stub takes 16 bytes, and the largest programs call some ten thousand functions of others.
+const MAX_PLT_BYTES: u64 = 4 << 20;
+/// Linkers make four at most.
+const MAX_PLTS: usize = 8;
 const MAX_NOTES_BYTES: u64 = 1 << 16;
 /// Of sections. Each has a name at least, and debug builds one for each function.
 const MAX_HEADERS: u64 = 1 << 16;
@@ -42,7 +46,7 @@ pub fn plt(file: &dyn Source) -> Vec<Range<u64>> {
     let sections = Elf::read(file).map(|elf| elf.sections).unwrap_or_default();
     sections
         .into_iter()
-        .filter(|section| section.name == b".plt" || section.name.starts_with(b".plt."))
+        .filter(Section::is_plt)
         .map(|section| section.file_offset..section.file_offset.saturating_add(section.file_bytes))
         .collect()
 }
@@ -149,6 +153,17 @@ pub struct CallFrames {
     pub max_fdes: Option<u32>,
 }
 
+/// A procedure linkage table.
+#[derive(Debug)]
+pub struct Stubs {
+    /// Address of the first byte.
+    pub vaddr: u64,
+    /// Where it is in the file.
+    pub file_offset: u64,
+    /// Its code.
+    pub bytes: Vec<u8>,
+}
+
 /// The headers of an ELF file for a 64-bit machine. Nothing is read here that does not lie within the file or
 /// is larger than a limit, whatever the headers claim.
 #[derive(Debug)]
@@ -168,6 +183,12 @@ struct Section {
     file_offset: u64,
     file_bytes: u64,
     is_compressed: bool,
+}
+
+impl Section {
+    fn is_plt(&self) -> bool {
+        self.name == b".plt" || self.name == b".iplt" || self.name.starts_with(b".plt.")
+    }
 }
 
 impl Elf {
@@ -207,30 +228,48 @@ impl Elf {
         })
     }
 
-    /// Reads the call frame information: `.eh_frame`, by its name or, where sections are stripped,
-    /// by the program header of the exception tables; else `.debug_frame`, but for that of Go. It
-    /// tells neither where frame pointers are nor how stacks are switched, and Go's frame pointers
-    /// lead through both.
+    /// Reads the call frame information, what counts first first: `.eh_frame`, by its name or, where
+    /// sections are stripped, by the program header of the exception tables; and `.debug_frame`, but
+    /// for that of Go. It tells neither where frame pointers are nor how stacks are switched, and
+    /// Go's frame pointers lead through both.
     ///
     /// # Errors
-    /// If there is none, or it cannot be read, or it is too large.
-    pub fn call_frames(&self, file: &dyn Source) -> Result<CallFrames> {
-        if let Some(frames) = self.frames_in(file, Dialect::EhFrame)? {
-            return Ok(frames);
-        }
-        if let Some(header) = &self.eh_frame_header {
-            return self
-                .behind_eh_frame_header(file, header)
-                .context("failed to find .eh_frame by PT_GNU_EH_FRAME");
-        }
-        ensure!(
-            self.sections.iter().all(|section| section.name != b".note.go.buildid"),
+    /// If there is none, or what there is cannot be read or is too large.
+    pub fn call_frames(&self, file: &dyn Source) -> Result<Vec<CallFrames>> {
+        let eh_frame = match (self.frames_in(file, Dialect::EhFrame).transpose(), &self.eh_frame_header) {
+            (Some(Ok(frames)), _) => Some(Ok(frames)),
+            (_, Some(header)) => Some(
+                self.behind_eh_frame_header(file, header)
+                    .context("failed to find .eh_frame by PT_GNU_EH_FRAME"),
+            ),
+            (none, None) => none,
+        };
+        let is_go = self.find(".note.go.buildid").is_some();
+        let debug = if is_go { None } else { self.frames_in(file, Dialect::DebugFrame).transpose() };
+        let none = if is_go {
             "failed to find call frame information: Go's .debug_frame is not enough"
-        );
-        match self.frames_in(file, Dialect::DebugFrame)? {
-            Some(frames) => Ok(frames),
-            None => bail!("failed to find call frame information: no .eh_frame or .debug_frame"),
+        } else {
+            "failed to find call frame information: no .eh_frame or .debug_frame"
+        };
+        let (mut sources, mut error) = (Vec::new(), anyhow!(none));
+        for found in eh_frame.into_iter().chain(debug) {
+            match found {
+                Ok(frames) => sources.push(frames),
+                Err(failed) => error = failed,
+            }
         }
+        if sources.is_empty() { Err(error) } else { Ok(sources) }
+    }
+
+    /// Procedure linkage tables, as far as they can be read.
+    pub fn stubs(&self, file: &dyn Source) -> Vec<Stubs> {
+        let tables = self.sections.iter().filter(|section| section.is_plt());
+        let read = tables.filter_map(|section| {
+            let bytes = read(file, section.file_offset, section.file_bytes, MAX_PLT_BYTES).ok()?;
+            Some(Stubs { vaddr: section.vaddr, file_offset: section.file_offset, bytes })
+        });
+        // Any number of sections may claim the same bytes.
+        read.take(MAX_PLTS).collect()
     }
 
     fn frames_in(&self, file: &dyn Source, dialect: Dialect) -> Result<Option<CallFrames>> {
@@ -240,6 +279,8 @@ impl Elf {
         };
         let vaddr = self.find(name).map_or(0, |section| section.vaddr);
         let bytes = self.section(file, name, MAX_CALL_FRAMES_BYTES)?;
+        // An empty one describes nothing, and is no reason not to look further.
+        let bytes = bytes.filter(|bytes| !bytes.is_empty());
         Ok(bytes.map(|bytes| CallFrames { machine: self.machine, dialect, vaddr, bytes, max_fdes: None }))
     }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use profiler::cli::{Cli, Command};
 use profiler::programs;
+use profiler::recording::capture::bpf::found;
 use profiler::recording::record;
 use profiler::unwind::show;
 use profiler::viewing::{flamegraph, folded, threads};
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
         Command::Folded(args) => folded::run(&args).map(|()| 0),
         Command::Threads(args) => threads::run(&args).map(|()| 0),
         Command::Stats(args) => programs::command::run(&args).map(|()| 0),
+        Command::UnwindTable(args) if args.addresses => found::run(&args).map(|()| 0),
         Command::UnwindTable(args) => show::run(&args).map(|()| 0),
     };
     match result {

@@ -64,6 +64,7 @@ pub(super) enum Op {
     Deref,
     And,
     Ge,
+    Mul,
     Plus,
     Shl,
 }
@@ -88,6 +89,7 @@ pub(super) fn operations(bytes: &[u8]) -> Option<Vec<Op>> {
             0x10 => Op::Constant(leb128(&mut rest, false)?),
             0x11 => Op::Constant(leb128(&mut rest, true)?),
             0x1a => Op::And,
+            0x1e => Op::Mul,
             0x22 => Op::Plus,
             0x23 => Op::PlusConstant(leb128(&mut rest, false)?),
             0x24 => Op::Shl,

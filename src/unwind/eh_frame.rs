@@ -1,8 +1,9 @@
 //! Runs the instructions of `.eh_frame` or `.debug_frame`. The only user of the `gimli` crate.
 //!
 //! Three passes, each linear: find the entries; read which code each FDE describes, sort and cut
-//! overlaps; run the instructions in that order, so that rows come out ascending. An FDE is read
-//! twice rather than kept: there can be a million of them.
+//! overlaps; run the instructions in that order, so that rows come out ascending (see
+//! [`super::sources`], where several sections come together). An FDE is read twice rather than kept:
+//! there can be a million of them.
 //!
 //! gimli reads entries and runs instructions, and treats both as untrusted. What it leaves to us is
 //! the amount: a section in which many small FDEs share one huge CIE, or lists of instructions that
@@ -25,7 +26,7 @@ use gimli::{
 
 use super::dwarf::{self, RowRules, SavedRule};
 use super::entries::{Code, Entry, entries, located};
-use super::table::{Builder, Stats, Table};
+use super::table::{Builder, Stats};
 use super::{Reason, Rule};
 use crate::elf::{CallFrames, Dialect, Machine, Segment};
 
@@ -50,14 +51,43 @@ impl UnwindContextStorage<usize> for Storage {
     type Stack = Box<[UnwindTableRow<usize, Self>; 8]>;
 }
 
-/// The table of a file's call frame information, for the code in its segments; with `others`, rows
-/// of one range of code that has none.
+/// What it takes to run instructions.
+pub(super) struct Work {
+    context: UnwindContext<usize, Storage>,
+    /// Bytes of instructions that may still be run.
+    budget: u64,
+    follows_base: bool,
+}
+
+impl Work {
+    /// For sections of so many bytes.
+    pub fn new(bytes: u64, follows_base: bool) -> Self {
+        let budget = INSTRUCTION_BYTES_PER_BYTE * bytes;
+        Self { context: UnwindContext::new_in(), budget, follows_base }
+    }
+}
+
+/// A section of call frame information.
+pub(super) trait Section {
+    /// Its size.
+    fn bytes(&self) -> u64;
+
+    /// Which code the FDEs describe: ascending and disjoint.
+    fn codes(&mut self, segments: &[Segment], stats: &mut Stats) -> Vec<Code>;
+
+    /// Runs an FDE's instructions.
+    ///
+    /// # Errors
+    /// If there is more work than is reasonable. What is merely wrong is not understood.
+    fn rows(&self, code: &Code, work: &mut Work, builder: &mut Builder) -> Result<()>;
+}
+
+/// Finds the entries of a section.
 ///
 /// # Errors
-/// If there is more of it than is reasonable. What is merely wrong is left out, and counted.
-pub fn convert(frames: &CallFrames, segments: &[Segment], others: &[(u64, Rule)]) -> Result<Table> {
+/// If there are more than is reasonable. What is merely wrong is left out, and counted.
+pub(super) fn open<'a>(frames: &'a CallFrames, stats: &mut Stats) -> Result<Box<dyn Section + 'a>> {
     let bytes = EndianSlice::new(&frames.bytes, LittleEndian);
-    let bases = BaseAddresses::default().set_eh_frame(frames.vaddr);
     // Whose instructions there are beside DWARF's own.
     let vendor = match frames.machine {
         Machine::X86_64 => gimli::Vendor::Default,
@@ -68,13 +98,13 @@ pub fn convert(frames: &CallFrames, segments: &[Segment], others: &[(u64, Rule)]
             let mut section = gimli::EhFrame::from(bytes);
             section.set_address_size(8);
             section.set_vendor(vendor);
-            Conversion::new(section, &bases, frames)?.run(segments, others)
+            Ok(Box::new(Conversion::new(section, frames, stats)?))
         }
         Dialect::DebugFrame => {
             let mut section = gimli::DebugFrame::from(bytes);
             section.set_address_size(8);
             section.set_vendor(vendor);
-            Conversion::new(section, &bases, frames)?.run(segments, others)
+            Ok(Box::new(Conversion::new(section, frames, stats)?))
         }
     }
 }
@@ -82,41 +112,41 @@ pub fn convert(frames: &CallFrames, segments: &[Segment], others: &[(u64, Rule)]
 struct Conversion<'a, S> {
     machine: Machine,
     section: S,
-    bases: &'a BaseAddresses,
+    bases: BaseAddresses,
     cies: HashMap<usize, Cie<'a>>,
     fdes: Vec<usize>,
-    stats: Stats,
-    /// Whether some CFA is in the base.
-    follows_base: bool,
 }
 
 impl<'a, S: UnwindSection<Bytes<'a>>> Conversion<'a, S>
 where
     S::Offset: From<usize>,
 {
-    /// Finds the entries.
-    fn new(section: S, bases: &'a BaseAddresses, frames: &CallFrames) -> Result<Self> {
-        let (cies, fdes, stats) = (HashMap::new(), Vec::new(), Stats::default());
-        let machine = frames.machine;
-        let mut this = Self { machine, section, bases, cies, fdes, stats, follows_base: false };
+    fn new(section: S, frames: &CallFrames, stats: &mut Stats) -> Result<Self> {
+        let mut this = Self {
+            machine: frames.machine,
+            bases: BaseAddresses::default().set_eh_frame(frames.vaddr),
+            cies: HashMap::new(),
+            fdes: Vec::new(),
+            section,
+        };
         let max_fdes = frames.max_fdes.map_or(usize::MAX, |max| max as usize);
         for entry in entries(frames) {
             match entry {
                 Entry::Terminator if frames.max_fdes.is_some() => break,
                 Entry::Terminator => {}
-                Entry::Cie(offset) => match this.section.cie_from_offset(bases, offset.into()) {
+                Entry::Cie(offset) => match this.section.cie_from_offset(&this.bases, offset.into()) {
                     Ok(cie) => {
                         ensure!(this.cies.len() < MAX_CIES, "failed to hold more than {MAX_CIES} prologues");
                         this.cies.insert(offset, cie);
                     }
-                    Err(_) => this.stats.broken_entries += 1,
+                    Err(_) => stats.broken_entries += 1,
                 },
                 Entry::Fde(_) if this.fdes.len() == max_fdes => break,
                 Entry::Fde(offset) => {
                     ensure!(this.fdes.len() < MAX_FDES, "failed to hold more than {MAX_FDES} functions");
                     this.fdes.push(offset);
                 }
-                Entry::Broken => this.stats.broken_entries += 1,
+                Entry::Broken => stats.broken_entries += 1,
             }
         }
         Ok(this)
@@ -125,111 +155,13 @@ where
     /// Reads an FDE. Its CIE must be one that was found: one read anywhere else could be different,
     /// and large, for every FDE.
     fn fde(&self, offset: usize) -> gimli::Result<Fde<'a>> {
-        self.section.fde_from_offset(self.bases, offset.into(), |_, _, cie| {
+        self.section.fde_from_offset(&self.bases, offset.into(), |_, _, cie| {
             let cie: usize = UnwindOffset::into(cie);
             self.cies.get(&cie).cloned().ok_or(gimli::Error::NotCieId(cie as u64))
         })
     }
 
-    fn run(mut self, segments: &[Segment], others: &[(u64, Rule)]) -> Result<Table> {
-        let mut codes = self.codes(segments);
-        let mut first = codes.len();
-        if let (Some(&(start, _)), Some(&(end, _))) = (others.first(), others.last()) {
-            codes.retain(|code| code.end <= start || code.start >= end);
-            first = codes.partition_point(|code| code.start < start);
-        }
-        let (before, behind) = codes.split_at(first);
-        let table = self.table(before, others, behind)?;
-        if !table.rules().iter().any(|rule| self.machine.registers().is_from_base(rule)) {
-            return Ok(table);
-        }
-        drop(table);
-        self.follows_base = true;
-        self.table(before, others, behind)
-    }
-
-    fn table(&self, before: &[Code], others: &[(u64, Rule)], behind: &[Code]) -> Result<Table> {
-        let mut builder = Builder::default();
-        let mut context = UnwindContext::new_in();
-        let mut budget = INSTRUCTION_BYTES_PER_BYTE * self.section_bytes();
-        for (at, code) in before.iter().chain(behind).enumerate() {
-            if at == before.len() {
-                others.iter().try_for_each(|&(offset, rule)| builder.push(offset, rule))?;
-            }
-            let fde = self.fde(code.fde)?;
-            let cost = (fde.entry_len() + fde.cie().entry_len()) as u64;
-            ensure!(cost <= budget, "failed to bound the work: too many functions share large prologues");
-            budget -= cost;
-            self.rows(&fde, code, &mut context, &mut builder)?;
-            builder.push(code.end, Rule::Uncovered)?;
-        }
-        if behind.is_empty() {
-            others.iter().try_for_each(|&(offset, rule)| builder.push(offset, rule))?;
-        }
-        builder.finish(self.stats.clone())
-    }
-
-    fn section_bytes(&self) -> u64 {
-        self.section.section().len() as u64
-    }
-
-    /// Which code the FDEs describe: ascending and disjoint.
-    fn codes(&mut self, segments: &[Segment]) -> Vec<Code> {
-        let mut codes = Vec::with_capacity(self.fdes.len());
-        for fde in std::mem::take(&mut self.fdes) {
-            match self.fde(fde).map(|found| located(fde, found.initial_address(), found.len(), segments)) {
-                Ok(Some(code)) => codes.push(code),
-                Ok(None) => self.stats.ignored_fdes += 1,
-                Err(_) => self.stats.broken_entries += 1,
-            }
-        }
-        // Of several that start at the same place, the first in the section is right.
-        codes.sort_unstable_by_key(|code| (code.start, code.fde));
-        let all = codes.len();
-        codes.dedup_by_key(|code| code.start);
-        self.stats.duplicate_fdes = all - codes.len();
-        self.stats.fdes = codes.len();
-        for i in 1..codes.len() {
-            codes[i - 1].end = codes[i - 1].end.min(codes[i].start);
-        }
-        codes
-    }
-
-    /// Runs an FDE's instructions.
-    fn rows(
-        &self,
-        fde: &Fde<'a>,
-        code: &Code,
-        context: &mut UnwindContext<usize, Storage>,
-        builder: &mut Builder,
-    ) -> Result<()> {
-        let failed = Rule::NotUnderstood(Reason::Instructions);
-        if fde.cie().return_address_register().0 != self.machine.registers().ra {
-            return builder.push(code.start, Rule::NotUnderstood(Reason::ReturnAddress));
-        }
-        let Ok(mut table) = fde.rows(&self.section, self.bases, context) else {
-            return builder.push(code.start, failed);
-        };
-        let mut next = code.start;
-        loop {
-            let (rule, end) = match table.next_row() {
-                Ok(None) => return Ok(()),
-                Ok(Some(row)) => {
-                    let length = row.end_address().wrapping_sub(fde.initial_address());
-                    (self.rule(row, fde), code.start.saturating_add(length))
-                }
-                Err(_) => (failed, code.end),
-            };
-            builder.push(next, rule)?;
-            // Descends only if addresses wrapped around.
-            if end >= code.end || end < next {
-                return Ok(());
-            }
-            next = end;
-        }
-    }
-
-    fn rule(&self, row: &UnwindTableRow<usize, Storage>, fde: &Fde<'a>) -> Rule {
+    fn rule(&self, row: &UnwindTableRow<usize, Storage>, fde: &Fde<'a>, follows_base: bool) -> Rule {
         let registers = self.machine.registers();
         self.machine.rule(&RowRules {
             cfa: match row.cfa() {
@@ -240,7 +172,7 @@ where
             },
             sp: self.saved(row.register(Register(registers.sp))),
             fp: self.saved(row.register(Register(registers.fp))),
-            base: self.follows_base.then(|| self.saved(row.register(Register(registers.base)))),
+            base: follows_base.then(|| self.saved(row.register(Register(registers.base)))),
             ra: self.saved(row.register(Register(registers.ra))),
             is_signal_frame: fde.is_signal_trampoline(),
         })
@@ -265,9 +197,72 @@ where
     }
 }
 
+impl<'a, S: UnwindSection<Bytes<'a>>> Section for Conversion<'a, S>
+where
+    S::Offset: From<usize>,
+{
+    fn bytes(&self) -> u64 {
+        self.section.section().len() as u64
+    }
+
+    fn codes(&mut self, segments: &[Segment], stats: &mut Stats) -> Vec<Code> {
+        let mut codes = Vec::with_capacity(self.fdes.len());
+        for fde in std::mem::take(&mut self.fdes) {
+            match self.fde(fde).map(|found| located(fde, found.initial_address(), found.len(), segments)) {
+                Ok(Some(code)) => codes.push(code),
+                Ok(None) => stats.ignored_fdes += 1,
+                Err(_) => stats.broken_entries += 1,
+            }
+        }
+        // Of several that start at the same place, the first in the section is right.
+        codes.sort_unstable_by_key(|code| (code.start, code.fde));
+        let all = codes.len();
+        codes.dedup_by_key(|code| code.start);
+        stats.duplicate_fdes += all - codes.len();
+        for i in 1..codes.len() {
+            codes[i - 1].end = codes[i - 1].end.min(codes[i].start);
+        }
+        codes
+    }
+
+    fn rows(&self, code: &Code, work: &mut Work, builder: &mut Builder) -> Result<()> {
+        let failed = Rule::NotUnderstood(Reason::Instructions);
+        let fde = self.fde(code.fde)?;
+        let cost = (fde.entry_len() + fde.cie().entry_len()) as u64;
+        ensure!(cost <= work.budget, "failed to bound the work: too many functions share large prologues");
+        work.budget -= cost;
+        if fde.cie().return_address_register().0 != self.machine.registers().ra {
+            return builder.push(code.start, Rule::NotUnderstood(Reason::ReturnAddress));
+        }
+        let Ok(mut table) = fde.rows(&self.section, &self.bases, &mut work.context) else {
+            return builder.push(code.start, failed);
+        };
+        let mut next = code.start;
+        loop {
+            let (rule, end) = match table.next_row() {
+                Ok(None) => break,
+                Ok(Some(row)) => {
+                    let length = row.end_address().wrapping_sub(fde.initial_address());
+                    (self.rule(row, &fde, work.follows_base), code.start.saturating_add(length))
+                }
+                Err(_) => (failed, code.end),
+            };
+            builder.push(next, rule)?;
+            // Descends only if addresses wrapped around.
+            if end >= code.end || end < next {
+                break;
+            }
+            next = end;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
+    use super::super::sources::{self, Sources};
+    use super::super::table::Table;
     use super::*;
 
     /// Address of the section; all code lies below it and at the same offset in the file.
@@ -306,24 +301,23 @@ mod tests {
             self.entry((here + 4 - cie) as u32, &[&start, &length.to_le_bytes(), &[0], instructions])
         }
 
+        fn frames(self, dialect: Dialect) -> CallFrames {
+            let machine = Machine::X86_64;
+            CallFrames { machine, dialect, vaddr: VADDR, bytes: self.0, max_fdes: None }
+        }
+
         fn try_convert(self) -> Result<Table> {
-            let dialect = Dialect::EhFrame;
-            convert(
-                &CallFrames {
-                    machine: Machine::X86_64,
-                    dialect,
-                    vaddr: VADDR,
-                    bytes: self.0,
-                    max_fdes: None,
-                },
-                &[CODE],
-                &[],
-            )
+            all_of(&[self.frames(Dialect::EhFrame)], Vec::new())
         }
 
         fn convert(self) -> Table {
             self.try_convert().unwrap()
         }
+    }
+
+    fn all_of(frames: &[CallFrames], plts: Vec<sources::Rows>) -> Result<Table> {
+        let machine = Machine::X86_64;
+        sources::table(Sources { machine, segments: &[CODE], go: Vec::new(), frames, plts })
     }
 
     fn rsp(offset: i32) -> Rule {
@@ -440,6 +434,45 @@ mod tests {
         let table = section.convert();
         assert_eq!(rows(&table), [(0x2000, rsp(8)), (0x2010, Rule::Uncovered)]);
         assert_eq!(table.stats.broken_entries, 4);
+    }
+
+    #[test]
+    fn what_one_section_does_not_describe_another_may() {
+        let mut section = Writer::default();
+        let cie = section.cie(&[]);
+        section.fde(cie, 0x1000, 0x10, &[]);
+        section.fde(cie, 0x1020, 0x10, &[]);
+        let mut debug = Writer::default();
+        let cie = debug.entry(u32::MAX, &[&[4, 0, 8, 0, 1, 0x78, 16, 0x0c, 7, 8, 0x90, 1]]);
+        let mut fde = |start: u64, length: u64| {
+            let depth = [DEF_CFA_OFFSET, 64];
+            debug.entry(cie as u32, &[&start.to_le_bytes(), &length.to_le_bytes(), &depth])
+        };
+        fde(0x1000, 0x10); // described by both
+        fde(0x1018, 0x10); // and in part
+        fde(0x1010, 8);
+        fde(0x1030, 0x10);
+        let stubs = |start| vec![(start, rsp(8)), (start + 8, rsp(16)), (start + 16, Rule::Uncovered)];
+        let frames = [section.frames(Dialect::EhFrame), debug.frames(Dialect::DebugFrame)];
+        let table = all_of(&frames, vec![stubs(0x1038), stubs(0x2000), stubs(0x800)]).unwrap();
+        assert_eq!(
+            rows(&table),
+            [
+                (0x800, rsp(8)),
+                (0x808, rsp(16)),
+                (0x810, Rule::Uncovered),
+                (0x1000, rsp(8)),
+                (0x1010, rsp(64)),
+                (0x1018, Rule::Uncovered),
+                (0x1020, rsp(8)),
+                (0x1030, rsp(64)),
+                (0x1040, Rule::Uncovered),
+                (0x2000, rsp(8)),
+                (0x2008, rsp(16)),
+                (0x2010, Rule::Uncovered),
+            ]
+        );
+        assert_eq!((table.stats.fdes, table.stats.broken_entries), (4, 0));
     }
 
     #[test]

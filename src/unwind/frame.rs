@@ -10,6 +10,7 @@
 //! Cfa::DerefFp { o, a }        cfa = *(fp + o) + a
 //! Cfa::Plt { t }               cfa = sp + 8 + ((pc & 15) >= t ? 8 : 0)
 //! Cfa::Register { r, o }       cfa = r + o                       leaf only
+//! Cfa::DerefIndexed { r, o, a } cfa = *(sp + o + 8 r) + a        leaf only
 //!
 //! SavedFp::Same                caller's fp = fp
 //! SavedFp::AtCfa(o)            caller's fp = *(cfa + o)
@@ -83,6 +84,16 @@ pub enum Cfa {
         register: Register,
         /// Added to it.
         offset: i32,
+    },
+    /// `*(sp + offset + 8 * register) + addend`; leaf only. OpenSSL's multiplication of large
+    /// numbers has the caller's sp behind as many words as these have.
+    DerefIndexed {
+        /// Which.
+        register: Register,
+        /// Added to sp, with its eightfold. 12 bits.
+        offset: i16,
+        /// Added to what is there.
+        addend: i16,
     },
 }
 
@@ -237,6 +248,9 @@ impl Registers {
             Cfa::DerefFp { offset, addend } => format!("*({fp}{offset:+}){addend:+}"),
             Cfa::Plt { threshold } => format!("plt({threshold})"),
             Cfa::Register { register, offset } => format!("{}{offset:+}", name(register)),
+            Cfa::DerefIndexed { register, offset, addend } => {
+                format!("*({sp}{offset:+}+8*{}){addend:+}", name(register))
+            }
         };
         let saved = match frame.fp {
             SavedFp::Same => "u".to_owned(),

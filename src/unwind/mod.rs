@@ -8,8 +8,9 @@
 //! for a file, ahead:
 //!
 //! ```text
-//! elf ─▶ sections, segments ─▶ eh_frame ─▶ rows of rules ─▶ table ─▶ pages of 4-byte rows
-//!                                 ├ entries, dwarf: what the file says
+//! elf ─▶ sections, segments ─▶ sources ─▶ rows of rules ─▶ table ─▶ pages of 4-byte rows
+//!                                 ├ eh_frame, entries, dwarf: what the file says
+//!                                 ├ go, plt: what it does not say, but shows
 //!                                 ├ x86_64, aarch64: what a row means on a machine
 //!                                 └ frame: the rules that there are
 //! ```
@@ -35,7 +36,9 @@ pub mod eh_frame;
 mod entries;
 pub mod frame;
 pub mod go;
+mod plt;
 pub mod show;
+pub mod sources;
 pub mod table;
 pub mod x86_64;
 
@@ -44,7 +47,8 @@ use anyhow::{Result, ensure};
 use crate::elf::{Elf, Machine, Source};
 use dwarf::RowRules;
 use frame::Registers;
-use table::{Builder, Stats, Table};
+use sources::Sources;
+use table::Table;
 
 /// How to get from an instruction to its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,13 +149,10 @@ fn build_for_any_machine(elf: &Elf, file: &dyn Source) -> Result<Table> {
     // Go's stacks are laid out in another way on arm64.
     let go =
         if elf.machine == Machine::X86_64 { go::rows(elf, file).unwrap_or_default() } else { Vec::new() };
-    match elf.call_frames(file) {
-        Ok(frames) => eh_frame::convert(&frames, &elf.segments, &go),
-        Err(_) if !go.is_empty() => {
-            let mut builder = Builder::default();
-            go.iter().try_for_each(|&(offset, rule)| builder.push(offset, rule))?;
-            builder.finish(Stats::default())
-        }
-        Err(error) => Err(error),
-    }
+    let plts: Vec<_> = elf.stubs(file).iter().map(|stubs| plt::rows(elf.machine, stubs)).collect();
+    let frames = match elf.call_frames(file) {
+        Err(error) if go.is_empty() && plts.is_empty() => return Err(error),
+        frames => frames.unwrap_or_default(),
+    };
+    sources::table(Sources { machine: elf.machine, segments: &elf.segments, go, frames: &frames, plts })
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use super::Rule;
+use super::frame::Registers;
 use super::table::Table;
 use crate::cli::UnwindTableArgs;
 use crate::elf::Elf;
@@ -61,18 +62,22 @@ fn write(table: &Table, elf: &Elf, mut out: impl Write) -> io::Result<()> {
         let offset = row.file_offset;
         let code = elf.segments.iter().filter(|segment| segment.executable);
         let vaddr = code.filter_map(|segment| segment.vaddr(offset)).next().unwrap_or_default();
-        write!(out, "{vaddr:016x} {offset:08x} ")?;
-        match table.rule(row.rule) {
-            Rule::Frame(frame) => {
-                let [cfa, fp, ra] = registers.words(&frame);
-                writeln!(out, "{cfa:<14} {fp:<10} {ra}")?;
-            }
-            Rule::SignalFrame => writeln!(out, "signal-frame")?,
-            Rule::Switch(switch) => writeln!(out, "switch: {switch:?}")?,
-            Rule::EndOfStack => writeln!(out, "end-of-stack")?,
-            Rule::Uncovered => writeln!(out, "uncovered")?,
-            Rule::NotUnderstood(reason) => writeln!(out, "not-understood: {}", reason.words())?,
-        }
+        writeln!(out, "{vaddr:016x} {offset:08x} {}", words(&table.rule(row.rule), registers))?;
     }
     out.flush()
+}
+
+/// A rule in columns: CFA, frame pointer and return address, if it is an ordinary frame's.
+pub fn words(rule: &Rule, registers: &Registers) -> String {
+    match rule {
+        Rule::Frame(frame) => {
+            let [cfa, fp, ra] = registers.words(frame);
+            format!("{cfa:<14} {fp:<10} {ra}")
+        }
+        Rule::SignalFrame => "signal-frame".to_owned(),
+        Rule::Switch(switch) => format!("switch: {switch:?}"),
+        Rule::EndOfStack => "end-of-stack".to_owned(),
+        Rule::Uncovered => "uncovered".to_owned(),
+        Rule::NotUnderstood(reason) => format!("not-understood: {}", reason.words()),
+    }
 }

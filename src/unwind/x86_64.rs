@@ -72,6 +72,19 @@ fn cfa(rule: CfaRule) -> Option<Cfa> {
                 Op::Shl,
                 Op::Plus,
             ] => Some(Cfa::Plt { threshold: u8::try_from(threshold).ok()? }),
+            [
+                Op::Register(RSP, offset @ -2048..=2047),
+                Op::Register(register, 0),
+                Op::Constant(8),
+                Op::Mul,
+                Op::Plus,
+                Op::Deref,
+                Op::PlusConstant(addend),
+            ] => Some(Cfa::DerefIndexed {
+                register: REGISTERS.get(register)?,
+                offset: i16::try_from(offset).ok()?,
+                addend: i16::try_from(addend).ok()?,
+            }),
             _ => None,
         },
     })
@@ -113,6 +126,10 @@ mod tests {
         is(&[0x77, 0x10, 0x06, 0x38, 0x22], Some(Cfa::DerefSp { offset: 16, addend: 8 }));
         is(&[0x77, 0x10, 0x06, 0x09, 0xf8, 0x22], Some(Cfa::DerefSp { offset: 16, addend: -8 }));
         is(&[0x77, 0x10], Some(Cfa::Sp(16)));
+        // OpenSSL's bn_mul_mont, whose numbers have r9 words.
+        let r9 = REGISTERS.get(9).unwrap();
+        let indexed = Cfa::DerefIndexed { register: r9, offset: 8, addend: 8 };
+        is(&[0x77, 8, 0x79, 0, 0x38, 0x1e, 0x22, 0x06, 0x23, 8], Some(indexed));
         for threshold in [9, 10, 11] {
             let plt = [0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x30 + threshold, 0x2a, 0x33, 0x24, 0x22];
             is(&plt, Some(Cfa::Plt { threshold }));
@@ -124,11 +141,13 @@ mod tests {
         for bytes in [
             &[][..],
             &[0x06],
-            &[0x76],                                           // cut off
-            &[0x76, 0x80],                                     // cut off
-            &[0x73, 0x00, 0x06],                               // *(rbx)
-            &[0x77, 0x08, 0x80, 0x00, 0x3f, 0x1a, 0x3b, 0x2a], // half a PLT
-            &[0x77, 0x80, 0x80, 0x04, 0x06],                   // *(rsp + 65536)
+            &[0x76],                                                       // cut off
+            &[0x76, 0x80],                                                 // cut off
+            &[0x73, 0x00, 0x06],                                           // *(rbx)
+            &[0x77, 0x08, 0x80, 0x00, 0x3f, 0x1a, 0x3b, 0x2a],             // half a PLT
+            &[0x77, 0x80, 0x80, 0x04, 0x06],                               // *(rsp + 65536)
+            &[0x77, 0x80, 0x10, 0x79, 0, 0x38, 0x1e, 0x22, 0x06, 0x23, 8], // *(rsp + 2048 + 8 r9) + 8
+            &[0x77, 8, 0x79, 0, 0x34, 0x1e, 0x22, 0x06, 0x23, 8],          // *(rsp + 8 + 4 r9) + 8
             &[0x77, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00],
             &[0x31; 33],
             &[0x96],

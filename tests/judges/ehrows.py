@@ -2,8 +2,15 @@
 # A judge for the tests: what binutils' readelf says about unwinding, against `profiler unwind-table`.
 """ehrows.py PROFILER ELF…: for every row of either, prints where the rules differ, at most 20 a file.
 Exit 0 if none does. Expressions, which readelf's table does not spell out, are taken from its dump
-of the instructions; one that has no rule is printed, and may be not understood."""
+of the instructions; one that has no rule is printed, and may be not understood.
+
+ehrows.py --random N PROFILER ELF…: the same at N random addresses of each file's code, by the rules
+that a walk finds there, in arrays as the kernel has them.
+
+A procedure linkage table that readelf has no rows for is left out."""
+import bisect
 import os
+import random
 import re
 import subprocess
 import sys
@@ -15,17 +22,14 @@ HEAD = re.compile(r'([0-9a-f]+) [0-9a-f]+ [0-9a-f]+ (?:(CIE) "(.*?)"|FDE cie=([0
 CELL = re.compile(r'r\d+ \((\w+)\)|(\S+)')
 
 
-def readelf(option, elf):
-    """Lines of the section that counts: .eh_frame if there is one, else .debug_frame."""
-    child = subprocess.Popen(['readelf', '-W', option, elf], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    section = wanted = None
+def readelf(option, elf, *sections):
+    """Lines of readelf's dump, each with the section that it is of."""
+    child = subprocess.Popen(['readelf', '-W', option, elf, *sections], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    section = None
     for line in child.stdout:
         if line.startswith('Contents of the '):
             section = line.split()[3]
-            if wanted is None or section == '.eh_frame':
-                wanted = section
-        elif section == wanted:
-            yield line.rstrip()
+        yield section, line.rstrip()
     child.wait()
 
 
@@ -42,6 +46,10 @@ def translate(expression):
                      r'DW_OP_lit(\d+); DW_OP_ge; DW_OP_lit3; DW_OP_shl; DW_OP_plus', expression)
     if m:
         return 'plt(%s)' % m[1]
+    m = re.fullmatch(r'DW_OP_breg7 \(rsp\): (-?\d+); DW_OP_breg\d+ \((\w+)\): 0; DW_OP_lit8; DW_OP_mul; DW_OP_plus; '
+                     r'DW_OP_deref; DW_OP_plus_uconst: (\d+)', expression)
+    if m:
+        return '*(rsp%+d+8*%s)%+d' % (int(m[1]), m[2], int(m[3]))
     m = re.fullmatch(r'DW_OP_breg\d+ \((\w+)\): (-?\d+)', expression)
     return '*(%s%+d)' % (m[1], int(m[2])) if m else '?' + expression
 
@@ -49,10 +57,10 @@ def translate(expression):
 def expressions(elf):
     """By FDE: its CFA's and rbp's expressions."""
     found, entry = {}, None
-    for line in readelf('-wfN', elf):
+    for section, line in readelf('-wfN', elf):
         m = HEAD.match(line)
         if m:
-            entry = m[1]
+            entry = (section, m[1])
             continue
         if line.strip() == 'DW_CFA_undefined: r30 (x30)':
             found[entry, 'end'] = ['end-of-stack']
@@ -90,30 +98,47 @@ def expected(cells, names, signal, arm_ra):
 
 
 def theirs(elf):
-    """[(start, end, entry, [(pc, rule)])] by start, the first FDE for each start only."""
-    cies, fdes, rows, names, signal = {}, {}, None, [], False
+    """[(start, end, entry, [(pc, rule)])] by start, the first FDE for each start only. What .eh_frame
+    describes in part, .debug_frame does not count for."""
+    cies, rows, names, signal = {}, None, [], False
+    described = {'.eh_frame': {}, '.debug_frame': {}}
     arm = arm_ra = is_arm(elf)
-    for line in readelf('-wNF', elf):
+    for section, line in readelf('-wNF', elf):
         m = HEAD.match(line)
         if m and m[2]:
             rows, names = [], []
             signal = 'S' in m[3]
             arm_ra = arm and int(line.split('ra=')[1])
-            cies[m[1]] = (rows, signal, arm_ra)
+            cies[section, m[1]] = (rows, signal, arm_ra)
         elif m:
             start, end = int(m[5], 16), int(m[6], 16)
-            initial, signal, arm_ra = cies[m[4]]
+            initial, signal, arm_ra = cies[section, m[4]]
             rows, names = [], []
+            fdes = described[section]
             if start and end > start and start not in fdes:
-                fdes[start] = (end, m[1], rows, initial)
+                fdes[start] = (end, (section, m[1]), rows, initial)
         elif line.lstrip().startswith('LOC'):
             names = line.split()[1:]
         else:
             m = ROW.match(line)
             if m:
                 rows.append((int(m[1], 16), expected(m[2], names, signal, arm_ra)))
-    return [(start, end, entry, rows or [(start, initial[0][1])])
-            for start, (end, entry, rows, initial) in sorted(fdes.items())]
+
+    def cut(fdes):
+        found = [(start, end, entry, rows or [(start, initial[0][1])])
+                 for start, (end, entry, rows, initial) in sorted(fdes.items())]
+        ends = [start for start, *_ in found[1:]] + [1 << 64]
+        return [(start, min(end, next), entry, rows) for (start, end, entry, rows), next in zip(found, ends)]
+
+    first = cut(described['.eh_frame'])
+    starts = [start for start, *_ in first]
+
+    def is_new(start, end):
+        at = bisect.bisect_left(starts, end) - 1
+        return at < 0 or first[at][1] <= start
+
+    more = [fde for fde in cut(described['.debug_frame']) if is_new(fde[0], fde[1])]
+    return sorted(first + more, key=lambda fde: fde[0])
 
 
 def flatten(fdes):
@@ -127,6 +152,20 @@ def flatten(fdes):
     return flat
 
 
+def undescribed_stubs(elf, flat):
+    """[(start, end)] of procedure linkage tables that readelf has no rows for."""
+    starts = [pc for pc, *_ in flat]
+    found = []
+    for _, line in readelf('-S', elf):
+        m = re.match(r'\s*\[[ \d]+\] (\.i?plt\S*)\s+PROGBITS\s+(\w+) \w+ (\w+)', line)
+        if m:
+            start, end = int(m[2], 16), int(m[2], 16) + int(m[3], 16)
+            at = bisect.bisect(starts, start) - 1
+            if (at < 0 or flat[at][1] == 'uncovered') and not any(pc < end for pc in starts[at + 1:at + 2]):
+                found.append((start, end))
+    return found
+
+
 def ours(profiler, elf):
     child = subprocess.Popen([profiler, 'unwind-table', elf], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     next(child.stdout, None)
@@ -137,13 +176,30 @@ def ours(profiler, elf):
         sys.exit('%s unwind-table %s failed' % (profiler, elf))
 
 
-def same(rule, found, entry, spelled):
+def as_kept(rule):
+    """A rule in the words that are left of it in the arrays: by offset from sp or rbp or from the CFA,
+    a frame pointer is at the same place; one in another register is lost there."""
+    if rule.startswith('not-understood'):
+        return 'not-understood'
+    words = rule.split()
+    if len(words) == 3:
+        cfa, place = (re.fullmatch(r'(r[sb]p)([+-]\d+)', words[0]), re.fullmatch(r'\*\((r[sb]p)([+-]\d+)\)', words[1]))
+        if cfa and place and cfa[1] == place[1]:
+            words[1] = 'c%+d' % (int(place[2]) - int(cfa[2]))
+        elif re.fullmatch(r'r\w+', words[1]):
+            words[1] = 'lost'
+    return ' '.join(words)
+
+
+def same(rule, found, entry, spelled, arrays=False):
     """Whether our rule is theirs, or is one that their expressions spell."""
     if found == 'end-of-stack' and rule.endswith(' x30'):
         return (entry, 'end') in spelled()
-    if rule == found or 'exp' not in rule:
-        return rule == found
-    if found == 'not-understood: CFA expression':
+    if rule == found:
+        return True
+    if 'exp' not in rule:
+        return arrays and as_kept(rule) == as_kept(found)
+    if found.startswith('not-understood: CFA expression' if not arrays else 'not-understood'):
         return rule.startswith('exp ') and any(e.startswith('?') for e in spelled().get((entry, 'cfa'), []))
     want, have = rule.split(), found.split()
     if len(want) != len(have):
@@ -155,8 +211,50 @@ def same(rule, found, entry, spelled):
     return True
 
 
+def random_addresses(elf, n):
+    """Uniformly from the segments that hold code."""
+    code = []
+    for _, line in readelf('-l', elf):
+        m = re.match(r'\s*LOAD\s+0x\w+ 0x(\w+) 0x\w+ 0x(\w+) 0x\w+ .{2}E', line)
+        if m:
+            code.append((int(m[1], 16), int(m[2], 16)))
+    starts, sizes = zip(*code)
+    return [random.randrange(start, start + size) for start, size in
+            (code[i] for i in random.choices(range(len(code)), sizes, k=n))]
+
+
+def judge_random(profiler, elf, n, seed):
+    random.seed(seed)
+    flat = flatten(theirs(elf))
+    starts, stubs = [pc for pc, *_ in flat], undescribed_stubs(elf, flat)
+    addresses = [pc for pc in random_addresses(elf, n) if not any(start <= pc < end for start, end in stubs)]
+    child = subprocess.run([profiler, 'unwind-table', '--addresses', elf], input=''.join('%x\n' % pc for pc in addresses),
+                           stdout=subprocess.PIPE, text=True, check=True)
+    found = [' '.join(line.split()) for line in child.stdout.splitlines()]
+    cache, wrong, covered = [], [], 0
+
+    def spelled():
+        if not cache:
+            cache.append(expressions(elf))
+        return cache[0]
+
+    for pc, have in zip(addresses, found, strict=True):
+        at = bisect.bisect(starts, pc) - 1
+        want, entry = flat[at][1:] if at >= 0 else ('uncovered', '')
+        covered += want != 'uncovered'
+        if not same(want, have, entry, spelled, arrays=True):
+            wrong.append((pc, want, have))
+    print('%s: %d random addresses, %d described, %d differ (seed %d)'
+          % (os.path.basename(elf), len(addresses), covered, len(wrong), seed))
+    for pc, want, have in wrong[:20]:
+        print('  %#x: readelf %s, found %s' % (pc, want, have))
+    return not wrong and covered > n / 100
+
+
 def judge(profiler, elf):
     right, left = flatten(theirs(elf)), list(ours(profiler, elf))
+    stubs = undescribed_stubs(elf, right)
+    left = [(pc, 'uncovered' if any(start <= pc < end for start, end in stubs) else rule) for pc, rule in left]
     cache = []
 
     def spelled():
@@ -191,6 +289,14 @@ def judge(profiler, elf):
     return not wrong and bool(right)
 
 
-if __name__ == '__main__':
-    results = [judge(sys.argv[1], elf) for elf in sys.argv[2:]]
+def main(args):
+    if args[0] == '--random':
+        seed = random.randrange(1 << 32)
+        results = [judge_random(args[2], elf, int(args[1]), seed) for elf in args[3:]]
+    else:
+        results = [judge(args[0], elf) for elf in args[1:]]
     sys.exit(0 if results and all(results) else 1)
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])

@@ -57,18 +57,18 @@ fn skip(why: &str) {
 }
 
 /// What the judge says, none if it cannot run here.
-fn judgement(file: &Path) -> Option<Output> {
+fn judgement(file: &Path, how: &[&str]) -> Option<Output> {
     for tool in ["python3", "readelf"] {
         if Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_err() {
             skip(&format!("{tool} is not installed, so no judge looked at the rows"));
             return None;
         }
     }
-    Some(Command::new("python3").args([JUDGE, PROFILER]).arg(file).output().unwrap())
+    Some(Command::new("python3").arg(JUDGE).args(how).arg(PROFILER).arg(file).output().unwrap())
 }
 
 fn judge(file: &Path) {
-    let Some(output) = judgement(file) else { return };
+    let Some(output) = judgement(file, &[]) else { return };
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     print!("{text}");
@@ -110,6 +110,73 @@ fn libraries_of_this_machine_are_as_readelf_says() {
     assert!(files.len() > 2, "{files:?}");
     for file in &files {
         judge(file);
+    }
+}
+
+/// The files of those names that this machine has; says which it has not.
+fn large_files() -> Vec<PathBuf> {
+    let libraries = [
+        Path::new("/usr/lib/x86_64-linux-gnu"),
+        Path::new("/lib/x86_64-linux-gnu"),
+        Path::new("/usr/lib64"),
+        Path::new("/usr/lib/aarch64-linux-gnu"),
+    ];
+    let in_libraries = |name: &str| -> Option<PathBuf> {
+        let entries = libraries.iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten();
+        let mut paths = entries.flatten().map(|entry| entry.path());
+        paths.find(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name)))
+    };
+    let program = |name: &str| {
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let found =
+            std::env::split_paths(&paths).map(|directory| directory.join(name)).find(|path| path.exists());
+        found.and_then(|path| fs::canonicalize(path).ok())
+    };
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output();
+    let sysroot = sysroot.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let rustc = || -> Option<PathBuf> {
+        let mut entries = fs::read_dir(Path::new(sysroot.as_ref().ok()?).join("lib")).ok()?.flatten();
+        let is_driver = |path: &Path| path.to_string_lossy().contains("librustc_driver");
+        entries.find_map(|entry| Some(entry.path()).filter(|path| is_driver(path)))
+    };
+    let python = ["python3.11", "python3.12", "python3.13", "python3"].iter().find_map(|name| {
+        let path = Path::new("/usr/bin").join(name);
+        path.exists().then_some(path)
+    });
+    let mut files = Vec::new();
+    for (name, file) in [
+        ("libc", in_libraries("libc.so.6")),
+        ("libcrypto", in_libraries("libcrypto.so.")),
+        ("python", python),
+        ("node", program("node")),
+        ("librustc_driver", rustc()),
+        ("libx264", in_libraries("libx264.so.")),
+    ] {
+        match file {
+            Some(file) => files.push(file),
+            None => skip(&format!("{name} is not installed, so no addresses of it were looked up")),
+        }
+    }
+    files
+}
+
+/// In arrays as the kernel has them, by the search that it runs: what readelf says, and nothing where
+/// it says nothing, though other files' tables lie before and behind.
+#[test]
+fn random_addresses_have_the_rules_that_readelf_says() {
+    for file in large_files() {
+        // Half a minute of readelf's time; `scripts/check-unwind-rows` has more.
+        if fs::metadata(&file).is_ok_and(|metadata| metadata.len() > 100 << 20) {
+            skip(&format!(
+                "{} is too large for a test: scripts/check-unwind-rows looks at it",
+                file.display()
+            ));
+            continue;
+        }
+        let Some(output) = judgement(&file, &["--random", "10000"]) else { return };
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        print!("{text}");
     }
 }
 
@@ -191,6 +258,7 @@ fn directives_written_by_hand_have_their_rules() {
             "rsp+8 *(rbp+0) c-8",
             "*(rbp-8)+0 *(rbp+0) c-8",
             "*(rsp+16)+8 *(rbp+0) c-8",
+            "*(rsp+8+8*r9)+8 *(rbp+0) c-8",
             "not-understood: CFA expression",
             "rsp+8 *(rbp+0) c-8",
             "not-understood: stack pointer",

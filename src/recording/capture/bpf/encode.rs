@@ -4,7 +4,7 @@ use super::skeleton::types as abi;
 use crate::elf::Machine;
 use crate::unwind::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
 use crate::unwind::x86_64::REGISTERS;
-use crate::unwind::{Rule, Switch, aarch64};
+use crate::unwind::{Reason, Rule, Switch, aarch64};
 
 /// Stands for a register in a rule that needs none.
 const NO_REGISTER: i32 = abi::limits::LEAF_REGISTERS.0 as i32;
@@ -44,6 +44,10 @@ fn cfa(cfa: Cfa) -> (abi::cfa, i32) {
         Cfa::DerefFp { offset, addend } => (abi::cfa::CFA_DEREF_FP, halves(offset, addend)),
         Cfa::Plt { threshold } => (abi::cfa::CFA_PLT, threshold.into()),
         Cfa::Register { offset, .. } => (abi::cfa::CFA_REGISTER, offset),
+        // See INDEXED_RULE_REGISTER in profile.h.
+        Cfa::DerefIndexed { register, offset, addend } => {
+            (abi::cfa::CFA_DEREF_INDEXED, halves(offset << 4 | i16::from(register.number()), addend))
+        }
     }
 }
 
@@ -120,6 +124,76 @@ fn aarch64(frame: &Frame) -> Option<abi::unwind_rule> {
     is_known.then_some(rule)
 }
 
+/// The rule that an encoded one stands for. Only the leaf has other registers than sp and fp, so that
+/// a frame pointer in one of them is lost here; and why a rule is not understood is not kept.
+pub(super) fn decode(rule: &abi::unwind_rule) -> Rule {
+    let switch = match abi::cfa(rule.cfa.into()) {
+        abi::cfa::CFA_UNCOVERED => return Rule::Uncovered,
+        abi::cfa::CFA_END => return Rule::EndOfStack,
+        abi::cfa::CFA_SIGNAL => return Rule::SignalFrame,
+        abi::cfa::CFA_SYSTEM_STACK => Some(Switch::SystemStack),
+        abi::cfa::CFA_MORE_STACK => Some(Switch::MoreStack),
+        abi::cfa::CFA_CGO_CALL => Some(Switch::CgoCall),
+        abi::cfa::CFA_OTHER_STACK => Some(Switch::FramePointer),
+        _ => None,
+    };
+    switch.map(Rule::Switch).or_else(|| decoded_frame(rule).map(Rule::Frame)).unwrap_or(NOT_UNDERSTOOD)
+}
+
+const NOT_UNDERSTOOD: Rule = Rule::NotUnderstood(Reason::Cfa);
+
+fn decoded_frame(rule: &abi::unwind_rule) -> Option<Frame> {
+    let registers = Machine::NATIVE.registers();
+    let register = |number: i32| registers.get(number as u16);
+    let (offset, low, high) = (rule.offset, rule.offset as i16, (rule.offset >> 16) as i16);
+    let last = NO_REGISTER - 1;
+    let mut ra = None;
+    let cfa = match abi::cfa(rule.cfa.into()) {
+        abi::cfa::CFA_SP => Cfa::Sp(offset),
+        abi::cfa::CFA_FP => Cfa::Fp(offset),
+        abi::cfa::CFA_DEREF_SP => Cfa::DerefSp { offset: low, addend: high },
+        abi::cfa::CFA_DEREF_FP => Cfa::DerefFp { offset: low, addend: high },
+        abi::cfa::CFA_PLT => Cfa::Plt { threshold: offset as u8 },
+        abi::cfa::CFA_DEREF_INDEXED => {
+            Cfa::DerefIndexed { register: register(offset & last)?, offset: low >> 4, addend: high }
+        }
+        abi::cfa::CFA_REGISTER => {
+            let returned = (offset >> abi::limits::LEAF_RULE_RETURN_ADDRESS_SHIFT.0) & (2 * NO_REGISTER - 1);
+            ra = (returned < NO_REGISTER).then(|| register(returned)).flatten();
+            let added = offset >> abi::limits::LEAF_RULE_ADDED_SHIFT.0;
+            match (offset & last) as u16 {
+                sp if sp == registers.sp => Cfa::Sp(added),
+                fp if fp == registers.fp => Cfa::Fp(added),
+                other => Cfa::Register { register: registers.get(other)?, offset: added },
+            }
+        }
+        _ => return None,
+    };
+    let fp = match abi::saved_fp(u32::from(rule.saved) & 15) {
+        abi::saved_fp::SAVED_FP_SAME => SavedFp::Same,
+        abi::saved_fp::SAVED_FP_AT_CFA => SavedFp::AtCfa(rule.fp_offset.into()),
+        abi::saved_fp::SAVED_FP_AT_FP => SavedFp::AtFp(rule.fp_offset),
+        abi::saved_fp::SAVED_FP_AT_SP => SavedFp::AtSp(rule.fp_offset),
+        _ => SavedFp::Lost,
+    };
+    let (base, ra) = match (Machine::NATIVE, fp) {
+        (Machine::X86_64, _) => {
+            let base = match rule.saved >> 4 {
+                0 => SavedBase::Lost,
+                1 => SavedBase::Same,
+                eights => SavedBase::AtCfa(eights),
+            };
+            (base, ra.map_or(ReturnAddress::AtCfa(-8), ReturnAddress::Register))
+        }
+        (Machine::Aarch64, SavedFp::AtCfa(at)) => (SavedBase::Lost, ReturnAddress::AtCfa(at + 8)),
+        (Machine::Aarch64, _) if rule.fp_offset != 0 => {
+            (SavedBase::Lost, ReturnAddress::AtCfa(rule.fp_offset.into()))
+        }
+        (Machine::Aarch64, _) => (SavedBase::Lost, ReturnAddress::Register(register(30)?)),
+    };
+    Some(Frame { cfa, fp, base, ra })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,5 +219,38 @@ mod tests {
         // Apart from each other.
         assert_eq!(encoded(Cfa::Sp(48), SavedFp::AtCfa(-48), ReturnAddress::AtCfa(-8)), None);
         assert_eq!(encoded(Cfa::Sp(48), SavedFp::AtCfa(-48), x30), None);
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn what_is_encoded_can_be_read_back() {
+        let [r9, rbx, rcx] = [9, 3, 2].map(|number| REGISTERS.get(number).unwrap());
+        let mut rules = vec![Rule::Uncovered, Rule::EndOfStack, Rule::SignalFrame, NOT_UNDERSTOOD];
+        rules.extend([Switch::SystemStack, Switch::MoreStack, Switch::CgoCall].map(Rule::Switch));
+        rules.push(Rule::Switch(Switch::FramePointer));
+        for cfa in [
+            Cfa::Sp(540_088),
+            Cfa::Fp(-16),
+            Cfa::DerefSp { offset: -8, addend: 64 },
+            Cfa::DerefFp { offset: 8, addend: -8 },
+            Cfa::Plt { threshold: 11 },
+            Cfa::Register { register: rbx, offset: -4096 },
+            Cfa::DerefIndexed { register: r9, offset: 2047, addend: -8 },
+            Cfa::DerefIndexed { register: rbx, offset: -2048, addend: 8 },
+        ] {
+            for fp in [SavedFp::Same, SavedFp::AtCfa(-16), SavedFp::AtFp(0), SavedFp::AtSp(88), SavedFp::Lost]
+            {
+                for base in [SavedBase::Lost, SavedBase::Same, SavedBase::AtCfa(15)] {
+                    rules.push(Rule::Frame(Frame { cfa, fp, base, ra: ReturnAddress::AtCfa(-8) }));
+                }
+            }
+        }
+        for cfa in [Cfa::Sp(8), Cfa::Fp(16), Cfa::Register { register: r9, offset: 0 }] {
+            let ra = ReturnAddress::Register(rcx);
+            rules.push(Rule::Frame(Frame { cfa, fp: SavedFp::Same, base: SavedBase::Lost, ra }));
+        }
+        for rule in rules {
+            assert_eq!(decode(&encode(rule)), rule);
+        }
     }
 }

@@ -41,6 +41,7 @@ mod arrays;
 mod decode;
 mod encode;
 mod figures;
+pub mod found;
 mod off_cpu;
 mod statistics;
 pub mod tables;
