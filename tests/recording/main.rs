@@ -8,6 +8,7 @@ mod common;
 mod endings;
 mod filters;
 mod identity;
+mod layouts;
 mod limits;
 mod off_cpu;
 mod paths;
