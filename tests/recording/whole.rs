@@ -233,6 +233,17 @@ fn linked_statically() {
     reach_the_root(&test, &recording, 0.995, |sample| sample.comm == "crypto" && !undescribed(sample));
 }
 
+/// OpenSSL's multiplication has its caller's stack pointer behind as many words as its numbers have.
+/// Those of 256 bits, half of such a key, are multiplied by the code that all CPUs have.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn multiplying_large_numbers() {
+    let Some(test) = Test::new("whole-openssl") else { return };
+    if test.needs("openssl") {
+        whole(&test, &["openssl", "speed", "-seconds", "3", "rsa512"], "openssl");
+    }
+}
+
 /// Records the machine while a compiler runs. One runs already and waits for its input: what the
 /// recorder needs to build a large compiler's tables is not what is asked here.
 fn compiler(test: &Test, waiting: &[&str], command: &[&str]) -> Recording {
