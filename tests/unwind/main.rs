@@ -165,8 +165,8 @@ fn large_files() -> Vec<PathBuf> {
 #[test]
 fn random_addresses_have_the_rules_that_readelf_says() {
     for file in large_files() {
-        // Half a minute of readelf's time; `scripts/check-unwind-rows` has more.
-        if fs::metadata(&file).is_ok_and(|metadata| metadata.len() > 100 << 20) {
+        // readelf takes minutes for it on a machine that others use too.
+        if fs::metadata(&file).is_ok_and(|metadata| metadata.len() > 30 << 20) {
             skip(&format!(
                 "{} is too large for a test: scripts/check-unwind-rows looks at it",
                 file.display()
