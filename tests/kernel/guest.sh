@@ -41,6 +41,8 @@ until grep -q attached /tmp/attached || ! kill -0 $attach; do sleep 0.1; done
 section attached sh -c 'cat /tmp/attached; grep -q ^attached /tmp/attached'
 profiler stats -d 60s -o csv --pid $attach >/tmp/stats 2>&1 &
 stats=$!
+# Its window begins when it polls (7) for signals.
+until grep -q '^7 ' /proc/$stats/syscall || ! kill -0 $stats; do sleep 0.1; done
 sleep 1
 /calls getppid 300000
 kill -INT $stats

@@ -155,6 +155,16 @@ impl Test {
         running.interrupt()
     }
 
+    /// A directory for files that are synced to a disk, and gone with who opened them: where programs are
+    /// built, if the test's own directory is in memory.
+    pub fn disk(&self) -> &str {
+        use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+        if statfs(&self.dir).unwrap().filesystem_type() == TMPFS_MAGIC {
+            return env!("CARGO_TARGET_TMPDIR");
+        }
+        self.dir.to_str().unwrap()
+    }
+
     /// A copy of the recorder that every user can reach, as its own directory may be root's alone.
     pub fn profiler_for_everybody(&self) -> String {
         let profiler = self.path("profiler");
@@ -220,6 +230,19 @@ pub fn cpu_s(pid: u32) -> f64 {
 pub fn wait_for_cpu_time(pid: u32, seconds: f64) {
     let before = cpu_s(pid);
     wait_until(&format!("process {pid} had {seconds} s of CPU time"), || cpu_s(pid) >= before + seconds);
+}
+
+/// Waits until a process has nothing to do: whenever somebody looks, all its threads sleep.
+pub fn wait_until_it_rests(pid: u32) {
+    let mut seen = 0;
+    wait_until(&format!("process {pid} rests"), || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+        let states = stats.map(|stat| stat.rsplit(") ").next().and_then(|state| state.chars().next()));
+        seen = if states.into_iter().all(|state| state == Some('S')) { seen + 1 } else { 0 };
+        sleep(Duration::from_millis(20));
+        seen >= 5
+    });
 }
 
 /// Whether a function is the first of a thread: of the kernel's making or, without symbols, in libc. How

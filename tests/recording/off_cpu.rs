@@ -185,15 +185,23 @@ fn stress_adds_up() {
     if !test.needs("stress-ng") {
         return;
     }
-    let stress = ["stress-ng", "--quiet", "--cpu", "2", "--switch", "2", "--timer", "1", "--timeout", "3s"];
-    test.start(&[&["--off-cpu", "--"][..], &stress].concat()).finish_off_cpu();
-    let rows = threads(&test);
-    // Each switch stressor is a pair.
-    for (name, threads) in [("stress-ng-cpu", 2), ("stress-ng-switc", 4), ("stress-ng-timer", 1)] {
-        let found = rows.iter().filter(|row| row.name == name && row.on_cpu > 100.0).count();
-        assert_eq!(found, threads, "{name}: {rows:?}");
-    }
-    closes(&test, &rows);
+    let mut timeouts = ["3s", "10s", "30s"].into_iter();
+    chance::again("every stressor has 100 ms of CPU time", 3, || {
+        let timeout = timeouts.next().unwrap();
+        let stress =
+            ["stress-ng", "--quiet", "--cpu", "2", "--switch", "2", "--timer", "1", "--timeout", timeout];
+        test.start(&[&["--off-cpu", "--"][..], &stress].concat()).finish_off_cpu();
+        let rows = threads(&test);
+        closes(&test, &rows);
+        // Each switch stressor is a pair.
+        for (name, threads) in [("stress-ng-cpu", 2), ("stress-ng-switc", 4), ("stress-ng-timer", 1)] {
+            let found = rows.iter().filter(|row| row.name == name && row.on_cpu > 100.0).count();
+            if found != threads {
+                return Err(format!("{found} of {threads} {name} in {timeout}: {rows:?}"));
+            }
+        }
+        Ok(())
+    });
 }
 
 /// What `perf sched timehist` says of a thread, in milliseconds.
@@ -236,7 +244,7 @@ fn perf_says_the_same() {
     // seen to lose all events of another one's idle task.
     let record = ["perf", "sched", "record", "-m", "4M", "-o", &data, "--", "taskset", "-c", "0"];
     let perf = [&["unshare", "--mount"], &record[..]].concat();
-    let program = [&program, "3", test.dir.to_str().unwrap()];
+    let program = [&program, "3", test.disk()];
     let ours = ["--off-cpu", "--min-block", "0", "--"];
     test.start(&[&ours[..], &perf, &program[..]].concat()).finish_off_cpu();
     let perf = timehist(&test, &data);
@@ -245,6 +253,11 @@ fn perf_says_the_same() {
     for (thread, function) in FUNCTIONS {
         let row = rows.iter().find(|row| row.name == thread).unwrap();
         let truth = perf.get(thread).unwrap_or_else(|| panic!("{thread} in {perf:?}"));
+        if truth.off_cpu < 500.0 {
+            assert!(["fsync", "disk"].contains(&thread), "{thread} was off the CPU for {truth:?}");
+            test.skip(&format!("{function} blocks for {:.0} ms of 3 s only here", truth.off_cpu));
+            continue;
+        }
         let found = blocks.total(|stack| has(stack, function)) as f64 / 1e6;
         // When a wait for something ends and one for a CPU begins, the two do not mean the same moment.
         let blocked = found / truth.blocked;
@@ -283,7 +296,7 @@ fn every_way_to_wait() {
     let Some(test) = Test::new("off-cpu-kinds") else { return };
     let program = test.compile("samples/blocking.c", "blocking", &["-fomit-frame-pointer", "-pthread"]);
     let truth = test.path("truth");
-    let command = format!("exec {program} 5 {} > {truth}", test.dir.display());
+    let command = format!("exec {program} 5 {} > {truth}", test.disk());
     test.start(&["--off-cpu", "--min-block", "0", "--", "sh", "-c", &command]).finish_off_cpu();
     let blocks = Blocks::of(&test, &[]);
     let truth = std::fs::read_to_string(truth).unwrap();
@@ -314,7 +327,7 @@ fn every_way_to_wait() {
 fn wakers_are_found() {
     let Some(test) = Test::new("off-cpu-wakers") else { return };
     let program = test.compile("samples/blocking.c", "blocking", &["-fomit-frame-pointer", "-pthread"]);
-    let dir = test.dir.to_str().unwrap();
+    let dir = test.disk();
     test.start(&["--off-cpu", "--wakers", "--", &program, "2", dir]).finish_off_cpu();
     let blocks = Blocks::of(&test, &[]);
     for (function, waker, comm) in [
@@ -366,7 +379,7 @@ fn wakers_of_another_process() {
 fn short_blocks_are_added_up() {
     let Some(test) = Test::new("off-cpu-short") else { return };
     let program = test.compile("samples/blocking.c", "blocking", &["-pthread"]);
-    let dir = test.dir.to_str().unwrap();
+    let dir = test.disk();
     test.start(&["--off-cpu", "--", &program, "2", dir]).finish_off_cpu();
     let blocks = Blocks::of(&test, &[]);
     // Reads of 1 MiB take a disk less than 1 ms now and then, ticks of 7 ms never.

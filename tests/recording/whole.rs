@@ -4,11 +4,9 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
 
 use crate::chance;
-use crate::common::{Guarded, Recording, Sample, Test, output, starts_thread};
+use crate::common::{Guarded, Recording, Sample, Test, output, starts_thread, wait_until_it_rests};
 
 pub const HOW: [&str; 4] = ["--unwind", "table", "-F", "999"];
 
@@ -252,9 +250,10 @@ fn compiler(test: &Test, waiting: &[&str], command: &[&str]) -> Recording {
         run.args(&command[1..]).current_dir(&test.dir);
         run
     };
-    let _waiting = Guarded(run(waiting).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
-    sleep(Duration::from_millis(300));
+    let waiting = Guarded(run(waiting).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
+    wait_until_it_rests(waiting.0.id());
     let recorder = test.started(&HOW);
+    wait_until_it_rests(recorder.pid());
     assert!(run(command).status().unwrap().success(), "{command:?}");
     recorder.interrupt()
 }

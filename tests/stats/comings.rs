@@ -9,21 +9,30 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::chance::again;
 use crate::common::{Test, kill, output, refusal, spawn, wait_until};
 use crate::machine::{Filter, Measuring, kept, program, wait_until_it_watches};
 
 #[test]
 fn programs_that_come_and_go_are_shown_and_flagged() {
     let Some(test) = Test::new("stats-comings") else { return };
-    let mut stays = Filter::start(&test, "send", 5_000);
-    let mut goes = Filter::start(&test, "send", 7_000);
-    let measuring = Measuring::start(&test, &[]);
-    let mut comes = Filter::start(&test, "send", 6_000);
-    let mut passes = Filter::start(&test, "send", 8_000);
+    // To find the owners of new programs takes time, of which the profiler spends a twentieth on it.
+    let mut lives = [200, 1_000, 5_000, 20_000].into_iter().map(Duration::from_millis);
+    again("owners are found while they live", 4, || come_and_go(&test, lives.next().unwrap()));
+}
+
+/// Programs that stay, go, come, and come and go after so long; an error if nobody looked at the last in time.
+fn come_and_go(test: &Test, life: Duration) -> Result<(), String> {
+    let mut stays = Filter::start(test, "send", 5_000);
+    let mut goes = Filter::start(test, "send", 7_000);
+    let measuring = Measuring::start(test, &[]);
+    let mut comes = Filter::start(test, "send", 6_000);
+    let mut passes = Filter::start(test, "send", 8_000);
     wait_until("programs that came are noticed", || {
         let known = kept(measuring.pid());
         [comes.id, passes.id].iter().all(|id| known.contains(id))
     });
+    sleep(life);
     [&mut stays, &mut goes, &mut comes, &mut passes].into_iter().for_each(Filter::send);
     let [stays_id, goes_id, comes_id, passes_id] = [&stays, &goes, &comes, &passes].map(|filter| filter.id);
     let (gone, passed) = (goes.pid(), passes.pid());
@@ -34,6 +43,9 @@ fn programs_that_come_and_go_are_shown_and_flagged() {
         !shown.is_ok_and(|output| output.status.success())
     });
     let statistics = measuring.finish();
+    if program(&statistics, passes_id)["owners"] == Value::Array(Vec::new()) {
+        return Err(format!("a program that lived for {life:?} has no owner"));
+    }
     for (id, runs, loaded, unloaded) in [
         (stays_id, 5_000, false, false),
         (goes_id, 7_000, false, true),
@@ -50,6 +62,7 @@ fn programs_that_come_and_go_are_shown_and_flagged() {
     }
     let owner = |id| program(&statistics, id)["owners"][0]["pid"].clone();
     assert_eq!((owner(goes_id), owner(passes_id)), (gone.into(), passed.into()));
+    Ok(())
 }
 
 #[test]
