@@ -202,7 +202,7 @@ fn under_sudo_the_file_is_the_callers() {
 #[test]
 fn nothing_recorded_is_explained() {
     let Some(test) = Test::new("nothing") else { return };
-    let sleeping = spawn(Command::new("sleep").arg("20"));
+    let sleeping = spawn(Command::new("sleep").arg("600"));
     let recording = test.record(&["-d", "500ms", "-p", &sleeping.0.id().to_string()]);
     assert!(
         recording.told.contains("profiler: 0 samples: the target used 0 ms of CPU in "),

@@ -271,7 +271,7 @@ fn perf_says_the_same() {
 fn threads_that_execute_and_zombies() {
     let Some(test) = Test::new("off-cpu-exec") else { return };
     let program = test.compile("tests/programs/executes.c", "executes", &["-pthread"]);
-    let zombie = spawn(Command::new("sh").args(["-c", "true & exec sleep 30"]));
+    let zombie = spawn(Command::new("sh").args(["-c", "true & exec sleep 600"]));
     sleep(Duration::from_millis(200));
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", zombie.0.id())).unwrap();
     let dead: u32 = children.trim().parse().unwrap();
@@ -434,7 +434,7 @@ fn two_hogs_share_a_cpu() {
 #[test]
 fn one_that_waits_all_the_time() {
     let Some(test) = Test::new("off-cpu-still") else { return };
-    let sleeper = spawn(Command::new("sleep").arg("60"));
+    let sleeper = spawn(Command::new("sleep").arg("600"));
     sleep(Duration::from_millis(200));
     let pid = sleeper.0.id().to_string();
     let start = Instant::now();
@@ -489,7 +489,7 @@ fn the_idle_task_never_blocks() {
 fn one_that_waits_by_frame_pointers() {
     let Some(test) = Test::new("off-cpu-fp") else { return };
     let program = test.compile("tests/programs/sleepers.c", "sleepers", &["-pthread"]);
-    let sleeper = spawn(Command::new(program).args(["1", "60000", "60"]));
+    let sleeper = spawn(Command::new(program).args(["1", "600000", "600"]));
     sleep(Duration::from_millis(200));
     let pid = sleeper.0.id().to_string();
     let told = test.start(&["--off-cpu-only", "--unwind", "fp", "-p", &pid, "-d", "300ms"]).finish_off_cpu();
@@ -509,7 +509,7 @@ fn no_blocks_are_explained() {
     let told = test.start(&["--off-cpu-only", "--min-block", "10s", "--", &program, "0.2"]).finish_off_cpu();
     assert!(told.contains("profiler: 0 blocks: ") && told.contains("[blocked < 10 s]"), "{told}");
     // The other way round: who waits has no samples, but it has blocks.
-    let still = spawn(Command::new("sleep").arg("20"));
+    let still = spawn(Command::new("sleep").arg("600"));
     let pid = still.0.id().to_string();
     let told = test.start(&["--off-cpu", "-p", &pid, "-d", "200ms"]).finish_off_cpu();
     assert!(told.contains("0 samples: the target used 0 ms") && told.contains("--type off-cpu"), "{told}");
