@@ -2,8 +2,8 @@
  * Many distinct call stacks: stack number i turns left or right at each of 20 calls, by the bits
  * of i. Build with -fno-omit-frame-pointer.
  *
- * Usage: stacks COUNT SECONDS [FIRST]   walks through stacks FIRST … FIRST + COUNT - 1, in turns, for SECONDS
- * of its own CPU time
+ * Usage: stacks COUNT SECONDS [FIRST]   walks through stacks FIRST … FIRST + COUNT - 1, in turns,
+ * for SECONDS of its own CPU time
  */
 #include <stdint.h>
 #include <stdlib.h>
