@@ -281,7 +281,13 @@ static __noinline int switch_stack(struct cpu_state *cpu, __u32 cfa)
 		    !same_caller(walk->regs.fp, goroutine.fp[1]))
 			return STEP_NOT_UNDERSTOOD;
 	} else {
-		if (!read_word(&walk->regs.ip, goroutine.sp))
+		/* Go 1.24 makes a frame before, whose frame pointer was kept; 1.19 does not. */
+		if (goroutine.fp[0] == goroutine.sp || goroutine.fp[1] == goroutine.sp) {
+			if (!read_word(&walk->regs.fp, walk->regs.sp))
+				return STEP_FAULT;
+			walk->regs.sp += 8;
+		}
+		if (!read_word(&walk->regs.ip, walk->regs.sp))
 			return STEP_FAULT;
 		walk->regs.sp += 8;
 	}
