@@ -10,11 +10,12 @@ use crate::common::{Location, ROOT, Recording, Sample, Test, output};
 /// and of `go` statements), each goroutine's end, morestack where it goes on with who called that, and
 /// the functions around the vDSO, where its own clock is asked. Where its signal comes together with that of preemption, it sees that one's function
 /// as the leaf, about to run.
-const APART_IN_GO_PROFILES: [&str; 6] = [
+const APART_IN_GO_PROFILES: [&str; 7] = [
     "runtime.asyncPreempt",
     "runtime.goexit",
     "runtime.morestack",
     "main.main.func1",
+    "main.main.gowrap1", // the same since Go 1.22
     "sort.(*IntSlice).Less",
     "time.now",
 ];

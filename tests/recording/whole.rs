@@ -224,7 +224,7 @@ fn linked_statically() {
     }
     let (left_out, all) = (recording.total(undescribed), recording.total(|sample| sample.comm == "crypto"));
     assert!(
-        left_out <= chance::most(all, 0.25),
+        left_out <= chance::most(all, 0.05),
         "{left_out} of {all} are left out: {:?}",
         recording.leaves()
     );
