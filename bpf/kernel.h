@@ -12,6 +12,23 @@ struct mm_struct {
 	unsigned long exec_vm; /* executable pages */
 };
 
+/* Changes of the address space are counted under one of these names, depending on the version. */
+struct seqcount {
+	unsigned int sequence;
+};
+
+struct mm_struct___seqcount { /* Linux 6.14 on */
+	struct seqcount mm_lock_seq;
+};
+
+struct mm_struct___number { /* Linux 6.4 on */
+	int mm_lock_seq;
+};
+
+struct mm_struct___vmacache { /* before Linux 6.1; mapping alone does not count */
+	__u64 vmacache_seqnum;
+};
+
 struct sched_info {
 	unsigned long long run_delay; /* nanoseconds runnable and not on a CPU */
 };

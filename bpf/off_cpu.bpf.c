@@ -222,7 +222,6 @@ static __always_inline void add_user_stack(void *ctx, struct task_struct *task,
 
 	if (!user_stacks || (task->flags & PF_KTHREAD) || !task->mm)
 		return;
-	body->key.generation = address_space_generation(task);
 	user = collect_saved_user_stack(ctx, task, cpu, off_cpu_by_tables);
 	if (body->outcome == OUTCOME_COMPLETE || user == OUTCOME_USER_DUMPED)
 		body->outcome = user;
@@ -242,7 +241,7 @@ static __always_inline bool reserve_stack(struct thread_time *time, struct task_
 		waited = waited_since(time, task);
 		*ns = *ns > waited ? *ns - waited : 0;
 		reserved = *ns && *ns >= min_block_ns && *ns <= max_block_ns &&
-			   wanted(task->tgid, task->pid);
+			   wanted(task, task->tgid, task->pid);
 	}
 	if (reserved) {
 		time->stacked_ns += *ns;
@@ -261,7 +260,7 @@ static __always_inline enum outcome count_block(void *ctx, struct cpu_state *cpu
 
 	if (!time || !reserve_stack(time, task, &ns))
 		return OUTCOME_FILTERED;
-	begin_body(&cpu->body, task->tgid, task->pid, KIND_OFF_CPU);
+	begin_body(&cpu->body, task, task->tgid, task->pid, KIND_OFF_CPU);
 	cpu->body.key.waker_id = time->waker_id;
 	cpu->body.outcome = OUTCOME_COMPLETE;
 	if (kernel_stacks)
@@ -349,10 +348,8 @@ static __always_inline void follow_thread(struct task_struct *task, __u32 state)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(follow_newborn, struct task_struct *parent, struct task_struct *child)
 {
-	__u32 tgid = child->tgid;
-
 	if (filter == FILTER_NONE ||
-	    (filter == FILTER_TGID && bpf_map_lookup_elem(&targets, &tgid)))
+	    (filter == FILTER_TGID && is_target(child, child->tgid, child->pid)))
 		follow_thread(child, THREAD_RUNNABLE);
 	return 0;
 }
@@ -386,12 +383,10 @@ SEC("iter/task")
 int follow_threads(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
-	__u32 id;
 
 	if (!task || !task->pid || task->exit_state)
 		return 0;
-	id = filter == FILTER_TID ? task->pid : task->tgid;
-	if (filter != FILTER_NONE && !bpf_map_lookup_elem(&targets, &id))
+	if (filter != FILTER_NONE && !is_target(task, task->tgid, task->pid))
 		return 0;
 	follow_thread(task, THREAD_UNKNOWN);
 	return 0;
@@ -409,7 +404,8 @@ static __always_inline void dump_blocked(struct stack_dump *dump, struct task_st
 	dump->key.tgid = task->tgid;
 	dump->key.tid = task->pid;
 	dump->key.kind = KIND_OFF_CPU;
-	dump->key.generation = 0;
+	dump->key.process_state = 0;
+	read_comm(task, dump->key.comm);
 	dump->key.kernel_stack_id = 0;
 	dump->key.user_stack_id = now; /* like no other */
 	dump->key.waker_id = 0;

@@ -64,12 +64,13 @@ struct {
 	__type(value, struct cpu_state);
 } cpu_states SEC(".maps");
 
-/* Process or thread ids that are recorded, by the meaning of `filter`. */
+/* Process or thread ids that are recorded, by the meaning of `filter`, and the start_boottime of
+ * who has the id: see belongs_to(). */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1); /* set by user space */
 	__type(key, __u32);
-	__type(value, __u8);
+	__type(value, __u64);
 } targets SEC(".maps");
 
 /* Pointers to the shared types, so that BTF, and so the generated Rust, has them in full. */
@@ -89,25 +90,79 @@ const enum filter *abi_filter __attribute__((unused));
 
 static const __u32 zero = 0;
 
-static __always_inline bool wanted(__u32 tgid, __u32 tid)
+/*
+ * Entries by id outlive their processes: the last hook of a process runs a grace period after its
+ * id was free to be given away. So an entry names its owner by the time of its start, and means
+ * nothing to others. Who has an id that user space asked for is the first to be seen with it.
+ */
+static __always_inline bool belongs_to(__u64 *owner, __u64 start)
+{
+	if (!*owner)
+		*owner = start;
+	return *owner == start;
+}
+
+/* Whether a task is among the targets. */
+static __always_inline bool is_target(struct task_struct *task, __u32 tgid, __u32 tid)
 {
 	__u32 id = filter == FILTER_TID ? tid : tgid;
+	__u64 *owner = bpf_map_lookup_elem(&targets, &id);
 
-	if (filter != FILTER_NONE && !bpf_map_lookup_elem(&targets, &id))
+	if (!owner)
+		return false;
+	if (filter == FILTER_TID)
+		return belongs_to(owner, READ(task, start_boottime));
+	return belongs_to(owner, READ(task, group_leader, start_boottime));
+}
+
+/* Whether the current task is recorded. */
+static __always_inline bool wanted(struct task_struct *task, __u32 tgid, __u32 tid)
+{
+	if (filter != FILTER_NONE && !is_target(task, tgid, tid))
 		return false;
 	return !cgroup_id || bpf_get_current_ancestor_cgroup_id(cgroup_level) == cgroup_id;
 }
 
-/*
- * A number that differs between the address spaces that one process has one after the other: exec
- * replaces it, and mapping or unmapping code changes the count of executable pages. The start time
- * tells apart two processes with one id. Frames of equal value thus mean equal code.
- */
-static __always_inline __u32 address_space_generation(struct task_struct *task)
+static __always_inline void read_comm(struct task_struct *task, __u64 comm[2])
 {
-	__u64 hash = hash_step(READ(task, self_exec_id), READ(task, group_leader, start_boottime));
+	if (HAS_HELPER(get_current_task_btf)) {
+		comm[0] = ((__u64 *)task->comm)[0];
+		comm[1] = ((__u64 *)task->comm)[1];
+	} else {
+		bpf_core_read(comm, sizeof(task->comm), &task->comm);
+	}
+}
 
-	hash = hash_step(hash, READ(task, mm, exec_vm));
+/* A number that changes when a process maps or unmaps code. Where the kernel counts neither, it is
+ * told apart by how much code there is. */
+static __always_inline __u64 code_version(struct task_struct *task)
+{
+	struct mm_struct *mm = READ(task, mm);
+
+	if (bpf_core_field_exists(struct mm_struct___seqcount, mm_lock_seq.sequence))
+		return ((struct mm_struct___seqcount *)mm)->mm_lock_seq.sequence;
+	if (bpf_core_field_exists(struct mm_struct___number, mm_lock_seq))
+		return ((struct mm_struct___number *)mm)->mm_lock_seq;
+	if (bpf_core_field_exists(struct mm_struct___vmacache, vmacache_seqnum))
+		return READ(mm, exec_vm) +
+		       (READ((struct mm_struct___vmacache *)mm, vmacache_seqnum) << 32);
+	return READ(mm, exec_vm);
+}
+
+/*
+ * What a stack's names depend on beside its addresses: which process has the id, which program it
+ * executes, its name, and the code that is mapped. Stacks of equal ids and state have equal names.
+ */
+static __always_inline __u32 process_state(struct task_struct *task)
+{
+	struct task_struct *leader = READ(task, group_leader);
+	__u64 hash = hash_step(READ(task, self_exec_id), READ(leader, start_boottime));
+	__u64 comm[2];
+
+	read_comm(leader, comm);
+	hash = hash_step(hash_step(hash, comm[0]), comm[1]);
+	if (READ(task, mm))
+		hash = hash_step(hash, code_version(task));
 	return hash ^ (hash >> 32);
 }
 
@@ -157,7 +212,8 @@ static __always_inline void identify_waker(struct counts_key *key)
 {
 	__u64 hash = hash_step(1, (__u64)key->tgid << 32 | key->tid);
 
-	hash = hash_step(hash_step(hash, key->generation), key->kernel_stack_id);
+	hash = hash_step(hash_step(hash, key->process_state), key->kernel_stack_id);
+	hash = hash_step(hash_step(hash, key->comm[0]), key->comm[1]);
 	key->waker_id = hash_step(hash, key->user_stack_id);
 }
 
@@ -232,15 +288,37 @@ static __always_inline enum outcome dump_stack(struct cpu_state *cpu,
 	return OUTCOME_USER_DUMPED;
 }
 
-static __always_inline enum outcome walk_by_tables(struct cpu_state *cpu, __u32 tgid,
+/* Forgets mappings that are not those of the program that the current task executes. */
+static __always_inline void disown_others_mappings(struct unwind_process *process,
+						   struct task_struct *task)
+{
+	__u64 start = READ(task, group_leader, start_boottime);
+	__u32 execs = READ(task, self_exec_id);
+
+	if (process->owner == start && process->execs == execs)
+		return;
+	if (process->owner) {
+		process->mappings = 0;
+		barrier();
+		process->dumps = 0;
+		process->since_ns = bpf_ktime_get_ns();
+	}
+	process->execs = execs;
+	process->owner = start;
+}
+
+static __always_inline enum outcome walk_by_tables(struct task_struct *task, struct cpu_state *cpu,
 						   const struct unwind_registers *regs)
 {
+	__u32 tgid = cpu->body.key.tgid;
 	struct unwind_process *process = bpf_map_lookup_elem(&unwind_processes, &tgid);
 	struct walk_context context = {.cpu = cpu};
 	struct walk *walk = &cpu->walk;
 	struct unwind_mapping *header = NULL;
 	__u32 index;
 
+	if (process)
+		disown_others_mappings(process, task);
 	if (process && process->mappings) {
 		walk->process = *process;
 		index = walk->process.first_mapping - 1;
@@ -278,7 +356,7 @@ static __always_inline enum outcome walk_user_stack(struct task_struct *task, st
 		return OUTCOME_COMPLETE;
 	cpu->walk.window_start = 0;
 	if (by_tables)
-		outcome = walk_by_tables(cpu, body->key.tgid, &regs);
+		outcome = walk_by_tables(task, cpu, &regs);
 	else
 		outcome = walk_by_frame_pointers(cpu);
 	/* Exec has dropped the old program's memory and not set the new one's registers. */
@@ -373,13 +451,14 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 	return body->outcome;
 }
 
-static __always_inline void begin_body(struct stack_body *body, __u32 tgid, __u32 tid,
-				       enum kind kind)
+static __always_inline void begin_body(struct stack_body *body, struct task_struct *task,
+				       __u32 tgid, __u32 tid, enum kind kind)
 {
 	body->key.tgid = tgid;
 	body->key.tid = tid;
 	body->key.kind = kind;
-	body->key.generation = 0;
+	body->key.process_state = process_state(task);
+	read_comm(task, body->key.comm);
 	body->key.kernel_stack_id = 0;
 	body->key.user_stack_id = 0;
 	body->key.waker_id = 0;
@@ -397,15 +476,14 @@ static __always_inline enum outcome sample(struct perf_event_context *ctx, struc
 
 	if (!(__u32)id && !include_idle)
 		return OUTCOME_IDLE;
-	if (!wanted(id >> 32, id))
+	if (!wanted(task, id >> 32, id))
 		return OUTCOME_FILTERED;
 
-	begin_body(body, id >> 32, id, KIND_ON_CPU);
+	begin_body(body, task, id >> 32, id, KIND_ON_CPU);
 	if (kernel_stacks && !in_user_mode(ctx))
 		outcome = collect_kernel_stack(ctx, body);
 	/* An exiting process has given its memory back, and with it its user stack. */
 	if (user_stacks && !(READ(task, flags) & (PF_KTHREAD | PF_IDLE)) && READ(task, mm)) {
-		body->key.generation = address_space_generation(task);
 		body->outcome = outcome; /* goes with the stack, if that is sent whole */
 		user = collect_user_stack(ctx, task, cpu, by_tables);
 		if (outcome == OUTCOME_COMPLETE || user == OUTCOME_USER_DUMPED)
@@ -455,12 +533,12 @@ SEC("tp_btf/sched_process_fork")
 int BPF_PROG(follow_child, struct task_struct *parent, struct task_struct *child)
 {
 	__u32 parent_tgid = parent->tgid, tgid = child->tgid;
+	__u64 start = child->start_boottime;
 	struct cpu_state *cpu;
-	__u8 one = 1;
 
-	if (tgid == parent_tgid || !bpf_map_lookup_elem(&targets, &parent_tgid))
+	if (tgid == parent_tgid || !is_target(parent, parent_tgid, parent->pid))
 		return 0;
-	if (bpf_map_update_elem(&targets, &tgid, &one, BPF_ANY)) {
+	if (bpf_map_update_elem(&targets, &tgid, &start, BPF_ANY)) {
 		cpu = bpf_map_lookup_elem(&cpu_states, &zero);
 		if (cpu)
 			__sync_fetch_and_add(&cpu->follow_failed, 1);
@@ -468,16 +546,27 @@ int BPF_PROG(follow_child, struct task_struct *parent, struct task_struct *child
 	return 0;
 }
 
-/* The leader is freed last. Not at exit: a process still takes time while it exits. */
+/*
+ * The leader is freed last. Not at exit: a process still takes time while it exits. The id may have
+ * a new owner by now, whose entries stay. (One that comes between the look and the deletion would
+ * lose them: nanoseconds, and its id would have to be given away right then.)
+ */
 SEC("tp_btf/sched_process_free")
 int BPF_PROG(forget_process, struct task_struct *task)
 {
+	__u64 start = task->start_boottime;
+	struct unwind_process *process;
 	__u32 tgid = task->tgid;
+	__u64 *owner;
 
-	if (task->pid == tgid) {
+	if (task->pid != tgid)
+		return 0;
+	owner = bpf_map_lookup_elem(&targets, &tgid);
+	if (owner && (!*owner || *owner == start))
 		bpf_map_delete_elem(&targets, &tgid);
+	process = bpf_map_lookup_elem(&unwind_processes, &tgid);
+	if (process && (!process->owner || process->owner == start))
 		bpf_map_delete_elem(&unwind_processes, &tgid);
-	}
 	return 0;
 }
 
@@ -486,16 +575,19 @@ SEC("tp_btf/sched_process_fork")
 int BPF_PROG(inherit_tables, struct task_struct *parent, struct task_struct *child)
 {
 	__u32 parent_tgid = parent->tgid, tgid = child->tgid;
-	struct unwind_process *known;
-	struct unwind_process inherited;
+	struct unwind_process inherited = {}, *known;
 
 	if (tgid == parent_tgid)
 		return 0;
 	known = bpf_map_lookup_elem(&unwind_processes, &parent_tgid);
-	if (!known)
-		return 0;
-	inherited = *known;
+	if (known) {
+		disown_others_mappings(known, parent);
+		inherited = *known;
+	}
 	inherited.dumps = 0;
+	inherited.execs = child->self_exec_id;
+	inherited.owner = child->start_boottime;
+	inherited.since_ns = bpf_ktime_get_ns();
 	bpf_map_update_elem(&unwind_processes, &tgid, &inherited, BPF_ANY);
 	return 0;
 }
@@ -503,10 +595,14 @@ int BPF_PROG(inherit_tables, struct task_struct *parent, struct task_struct *chi
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(forget_tables, struct task_struct *task)
 {
-	__u32 tgid = task->tgid;
-	struct unwind_process none = {};
-
 	/* Until user space has seen the new program, its stacks are sent whole. */
+	struct unwind_process none = {
+	    .execs = task->self_exec_id,
+	    .owner = task->group_leader->start_boottime,
+	    .since_ns = bpf_ktime_get_ns(),
+	};
+	__u32 tgid = task->tgid;
+
 	bpf_map_update_elem(&unwind_processes, &tgid, &none, BPF_ANY);
 	return 0;
 }

@@ -73,17 +73,18 @@ enum filter {
 	FILTER_TID,  /* threads in `targets` */
 };
 
-/* Samples are counted by thread, by stacks, and by the state of the address space they are in. */
+/* Samples are counted by thread, by stacks, and by all else that their names depend on. */
 struct counts_key {
 	__u32 tgid;
 	__u32 tid;
 	__u32 kind;	       /* enum kind */
-	__u32 generation;      /* changes with exec and with what executable memory is mapped */
+	__u32 process_state;   /* hash: see process_state() */
+	__u64 comm[2];	       /* the thread's name, 16 bytes */
 	__u64 kernel_stack_id; /* hash of the kernel frames, 0 if there are none */
 	__u64 user_stack_id;   /* hash of the user frames and of how their walk ended, or 0 */
 	__u64 waker_id; /* hash of the waker's key, or 0: of a block, and of the waker itself */
 };
-_Static_assert(sizeof(struct counts_key) == 40, "counts_key has padding");
+_Static_assert(sizeof(struct counts_key) == 56, "counts_key has padding");
 
 struct counts_value {
 	__u64 samples;
@@ -102,7 +103,7 @@ struct stack_body {
 	__u16 user_frames;
 	__u64 frames[FRAMES_CAPACITY]; /* kernel frames, then user frames */
 };
-_Static_assert(sizeof(struct stack_body) == 56 + 8 * FRAMES_CAPACITY, "stack_body has padding");
+_Static_assert(sizeof(struct stack_body) == 72 + 8 * FRAMES_CAPACITY, "stack_body has padding");
 
 /*
  * Unwind tables. A process is a sorted array of its executable mappings. A mapping leads to the
@@ -150,13 +151,22 @@ _Static_assert(sizeof(struct unwind_mapping) == 32, "unwind_mapping has padding"
  * run's header, an entry of which only `start` counts: the run's number. It changes when the run is
  * taken back, before others' mappings are written there. So an entry that has outlived its run,
  * such as a child's that user space does not know of yet, leads nowhere.
+
+ *
+ * A process id is given away again, and what user space publishes may be those of a program that is
+ * gone: an entry says whose it is.
  */
 struct unwind_process {
 	__u32 first_mapping;
 	__u32 mappings; /* 0: not known yet */
 	__u32 dumps;	/* stacks sent so far */
 	__u32 run;	/* number in the run's header; never 0 */
+	__u32 execs;	/* low half of the owner's self_exec_id */
+	__u32 padding;
+	__u64 owner;	/* its start_boottime; 0: of whoever has the id, who is to set it */
+	__u64 since_ns; /* CLOCK_MONOTONIC: of its fork or exec, if that was seen */
 };
+_Static_assert(sizeof(struct unwind_process) == 40, "unwind_process has padding");
 
 /* Where a frame's CFA is: the value of rsp before the call that made the frame. */
 enum cfa {

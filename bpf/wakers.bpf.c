@@ -29,15 +29,22 @@ static __always_inline bool in_interrupt(void *ctx, struct task_struct *task,
 	return body->frames[root] < page_fault_start || body->frames[root] >= page_fault_end;
 }
 
+/* All interrupts are one. */
+static __always_inline void name_interrupt(struct counts_key *key)
+{
+	key->tgid = key->tid = key->process_state = 0;
+	key->comm[0] = key->comm[1] = 0;
+}
+
 static __always_inline enum outcome count_waker(void *ctx, struct cpu_state *cpu)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct stack_body *body = &cpu->body;
 
-	begin_body(body, task->tgid, task->pid, KIND_WAKER);
+	begin_body(body, task, task->tgid, task->pid, KIND_WAKER);
 	body->outcome = collect_kernel_stack(ctx, body);
 	if (in_interrupt(ctx, task, body))
-		body->key.tgid = body->key.tid = 0;
+		name_interrupt(&body->key);
 	else
 		add_user_stack(ctx, task, cpu);
 	identify_waker(&body->key);

@@ -187,7 +187,9 @@ fn every_line_for_people_has_a_line() {
         summary || shown || it.function == "explain_nothing" || it.function == "names_lost"
     };
     let lines: Vec<&Literal> = literals.iter().filter(is_line).collect();
-    for known in ["  not followed: ", "  lost {} process records", "; no room for {files} files", "UNACCOUNTED"] {
+    for known in
+        ["  not followed: ", "  lost {} process records", "; no room for {files} files", "UNACCOUNTED"]
+    {
         assert!(lines.iter().any(|it| it.text.contains(known)), "the search does not find {known}");
     }
     let mut missing = Vec::new();

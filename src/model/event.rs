@@ -7,6 +7,7 @@
 //!
 //! This module knows only std.
 
+use std::fmt;
 use std::ops::Range;
 
 /// Something that happened at a point in time.
@@ -52,6 +53,13 @@ pub enum Event {
     },
     /// Executable memory was mapped.
     Mmap(Mmap),
+    /// All executable memory that `/proc` shows of a process; nothing if it could not be read.
+    Maps {
+        /// The process.
+        tgid: u32,
+        /// By address.
+        mmaps: Vec<Mmap>,
+    },
     /// Kernel code was loaded that has a symbol of its own: a BPF program or trampoline.
     Ksymbol(Ksymbol),
     /// A stack was seen for the first time since counts were last drained.
@@ -131,6 +139,8 @@ pub enum Truncation {
     ReturnAddress,
     /// Code for the 32-bit mode of the machine, which is not walked.
     Bits32,
+    /// The code that ran lies in no mapping that was told or that could still be read.
+    Unmapped,
     /// The ring was full whenever the stack was seen: its time is known, its frames are not.
     NoFrames,
 }
@@ -156,6 +166,7 @@ impl Truncation {
             Self::KernelWalk => "walked by the kernel",
             Self::ReturnAddress => "no frame pointer: return address is not code",
             Self::Bits32 => "32-bit process",
+            Self::Unmapped => "code in no known mapping",
             Self::NoFrames => "ring buffer full",
         }
     }
@@ -220,8 +231,11 @@ pub struct CountKey {
     pub tid: u32,
     /// What the time was spent on.
     pub kind: Kind,
-    /// State of the process's address space.
-    pub generation: u32,
+    /// Changes with all that a stack's names depend on beside its addresses and its thread: the
+    /// process that has the id, its program, its name, the code that is mapped.
+    pub process_state: u32,
+    /// Name of the thread.
+    pub comm: Comm,
     /// Hash of the kernel stack, or 0.
     pub kernel_stack_id: u64,
     /// Hash of the user stack, or 0.
@@ -288,6 +302,17 @@ pub struct ThreadTime {
     pub preemptions: u64,
     /// Blocks that are counted under a stack.
     pub stacked: u64,
+}
+
+/// A thread's name, as the kernel keeps it: at most 15 bytes, then zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Comm(pub [u8; 16]);
+
+impl fmt::Display for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.split(|&byte| byte == 0).next().unwrap_or_default();
+        f.write_str(&String::from_utf8_lossy(name))
+    }
 }
 
 /// What was counted under a key since the last drain.

@@ -8,4 +8,6 @@ pub mod event;
 pub mod objects;
 pub mod process;
 pub mod profile;
+pub mod regions;
 pub mod remapped;
+pub mod snapshot;

@@ -1,8 +1,17 @@
-//! Address spaces over time: which object an address belonged to when it was sampled.
+//! Processes over time: which object an address belonged to when it was sampled.
 //!
-//! Events are applied in time order. Each keeps the model at the state that the machine had then,
-//! so that a stack's addresses become [`Location`]s on arrival and a process that execs, unloads a
-//! library or exits a moment later does not take its names along.
+//! Events are applied in time order, as far as that is known. Each keeps the model at the state that
+//! the machine had then, so that a stack's addresses become [`Location`]s on arrival and a process
+//! that execs, unloads a library or exits a moment later does not take its names along.
+//!
+//! An id says little: it is given away again, and a process executes one program after the other. So
+//! a process knows when it was forked and when it executed its program, and takes nothing from before
+//! that, however late it comes. What comes late is told to the stacks that were resolved without it:
+//! see [`Change`].
+//!
+//! Not everything has an event: mremap has none, nor has what another process does that shares the
+//! address space, and the kernel may have had no room for a record. A sampled address that nothing
+//! holds shows it, and [`Event::Maps`] heals it.
 //!
 //! A process's mappings are shared with its parent from fork until one of them changes, so that
 //! memory grows with the programs that run and not with the processes.
@@ -11,54 +20,34 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::model::event::{Event, Kind, Ksymbol, Stack, Truncation};
+use crate::model::event::{Event, Ksymbol, Mmap, Stack, Truncation};
 use crate::model::objects::{Held, ObjectId, Objects, Root};
+use crate::model::regions::{self, Region, Regions};
 use crate::model::remapped;
+use crate::model::snapshot::{self, Change, Location, Resolved, Snapshot, What};
 
-/// An address, independent of the process it was seen in.
-///
-/// For a caller it points into the call, one byte before the return address, since a call can be
-/// the last instruction of a function or of an inlined one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Location {
-    /// What it lies in.
-    pub object: ObjectId,
-    /// Offset in the object's file; the address itself where there is no file.
-    pub file_offset: u64,
-}
-
-/// A stack, resolved.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Resolved {
-    /// Frames, leaf first: the kernel's, then the user's.
-    pub frames: Vec<Location>,
-    /// Why it is not whole, if it is not.
-    pub truncation: Option<Truncation>,
-    /// Name of the process, that is of its first thread.
-    pub comm: Rc<str>,
-    /// Name of the thread.
-    pub thread_comm: Rc<str>,
-}
-
-/// A range of executable memory; its start is the key in [`Regions`].
+/// A thread's name, and since when it has it.
 #[derive(Clone, Debug)]
-pub struct Region {
-    /// First address behind it.
-    pub end: u64,
-    /// Offset of its start in the object's file.
-    pub file_offset: u64,
-    /// What is mapped.
-    pub object: ObjectId,
+struct Name {
+    comm: Rc<str>,
+    since_ns: u64,
 }
-
-/// The executable memory of a process, by address.
-pub type Regions = BTreeMap<u64, Region>;
 
 #[derive(Clone, Debug)]
 struct Process {
-    threads: HashMap<u32, Rc<str>>,
-    comm: Rc<str>,
+    threads: HashMap<u32, Name>,
+    comm: Name,
+    /// Time of its fork, if that was seen.
+    forked_ns: u64,
+    /// Time of its last exec, if that was seen.
+    executed_ns: u64,
+    /// Whose memory it has a copy of, if it has not executed a program since.
+    parent: Option<u32>,
     regions: Rc<Regions>,
+    /// Those of the program before the last exec, whose registers a thread has until that is done.
+    replaced: Rc<Regions>,
+    /// The newest of its regions is from then.
+    mapped_ns: u64,
     /// Where its paths start; its parent's as long as it is not known.
     root: Root,
     root_is_known: bool,
@@ -67,17 +56,6 @@ struct Process {
     exited_ns: Option<u64>,
     /// It was announced by [`Processes::follow`], or forked by one that was.
     followed: bool,
-}
-
-/// A process as it once was.
-#[derive(Debug)]
-pub struct Snapshot(Process);
-
-impl Snapshot {
-    /// Executable memory.
-    pub fn regions(&self) -> &Regions {
-        &self.0.regions
-    }
 }
 
 /// Every process that lives, and those whose last counts are not in yet.
@@ -90,6 +68,8 @@ pub struct Processes {
     /// False: only processes that were announced by [`Self::follow`] or forked by one of them.
     everything: bool,
     peak: usize,
+    /// Time of the newest fork.
+    forked_ns: u64,
     /// Processes whose executable memory is not what it was when [`Self::take_changed`] was called.
     changed: HashSet<u32>,
 }
@@ -103,6 +83,7 @@ impl Processes {
             exited: Vec::new(),
             everything,
             peak: 0,
+            forked_ns: 0,
             changed: HashSet::new(),
         }
     }
@@ -117,68 +98,57 @@ impl Processes {
         self.peak
     }
 
-    /// Applies an event that is not a stack; times must not decrease.
-    pub fn apply(&mut self, time_ns: u64, event: Event, objects: &mut Objects) {
+    /// Applies an event that is not a stack. Says what that changes for stacks of the time since.
+    pub fn apply(&mut self, time_ns: u64, event: Event, objects: &mut Objects) -> Vec<Change> {
+        let mut changes = Vec::new();
         match event {
-            Event::Fork { tgid, tid, parent_tgid, .. } => self.fork(tgid, tid, parent_tgid, objects),
+            Event::Fork { tgid, tid, parent_tgid, parent_tid } if tgid == parent_tgid => {
+                if let Some(process) = self.process(tgid, objects) {
+                    let name = process.threads.get(&parent_tid).unwrap_or(&process.comm);
+                    let comm = Rc::clone(&name.comm);
+                    process.rename(tid, comm, time_ns);
+                }
+            }
+            Event::Fork { tgid, tid, parent_tgid, parent_tid } => {
+                changes.extend(self.fork(time_ns, [tgid, tid], [parent_tgid, parent_tid]));
+            }
             Event::Comm { tgid, tid, comm, exec } => {
-                let Some(process) = self.process(tgid, objects) else { return };
-                let comm: Rc<str> = comm.into();
                 if exec {
-                    process.regions = Rc::default();
-                    process.jit = None;
-                    process.threads.clear();
-                    // A thread that executes takes the first one's place.
-                    process.first_exited = false;
+                    let what = What::Executed { at_ns: time_ns };
+                    self.change(Change { tgid, since_ns: time_ns, jit: None, what }, objects, &mut changes);
                 }
-                if tid == tgid || exec {
-                    process.comm = Rc::clone(&comm);
-                }
-                process.threads.insert(tid, comm);
-                if exec {
-                    // The new program may have changed its root since the fork.
-                    process.root_is_known = false;
-                    self.changed.insert(tgid);
+                let Some(process) = self.process(tgid, objects) else { return changes };
+                if process.begin_ns() <= time_ns {
+                    process.rename(tid, comm.into(), time_ns);
+                    if tid == tgid || exec {
+                        process.name_by(tid);
+                    }
                 }
             }
-            Event::Exit { tgid, tid } => {
-                let Some(process) = self.processes.get_mut(&tgid) else { return };
-                // The first thread can exit before the others do, and gives the process its name.
-                process.first_exited |= tid == tgid;
-                let others = !process.first_exited
-                    || process.threads.keys().any(|&other| other != tid && other != tgid);
-                if others && tid != tgid {
-                    process.threads.remove(&tid);
-                } else if !others {
-                    process.exited_ns = Some(time_ns);
-                    self.exited.push((tgid, time_ns));
-                    self.changed.insert(tgid);
-                }
-            }
+            Event::Exit { tgid, tid } => self.exit(time_ns, tgid, tid),
             Event::Mmap(mmap) => {
-                let Some(process) = self.process(mmap.tgid, objects) else { return };
+                let Some(process) = self.process(mmap.tgid, objects) else { return changes };
                 // Asking /proc takes longer than all the rest, and most files are known.
                 if !process.root_is_known && !objects.knows(time_ns, &mmap) {
                     process.root = objects.root_of(mmap.tgid).unwrap_or_else(|| process.root.clone());
                     process.root_is_known = true;
                 }
-                let (object, file_offset) = match objects.of_mapping(time_ns, &mmap, &process.root) {
-                    Held::Object(object) => (object, mmap.file_offset),
-                    Held::Memory => remapped::text(time_ns, &mmap, &process.regions, &process.root, objects)
-                        .unwrap_or_else(|| {
-                            (*process.jit.get_or_insert_with(|| objects.jit()), mmap.file_offset)
-                        }),
-                };
-                if process.map(&mmap.range, file_offset, object) {
-                    self.changed.insert(mmap.tgid);
-                }
+                let (object, file_offset) = process.held(time_ns, &mmap, objects);
+                let (tgid, jit) = (mmap.tgid, process.jit);
+                let Range { start, end } = mmap.range;
+                let (since_ns, seen_ns) = (time_ns, time_ns);
+                let region = Region { end, file_offset, object, since_ns, seen_ns };
+                let what = What::Mapped { start, region };
+                self.change(Change { tgid, since_ns, jit, what }, objects, &mut changes);
             }
+            Event::Maps { tgid, mmaps } => changes.extend(self.reread(time_ns, tgid, &mmaps, objects)),
             Event::Ksymbol(symbol) => self.ksymbol(&symbol, objects),
             Event::Stack(_) | Event::Dump(_) | Event::Thread(_) => {
                 debug_assert!(false, "what was measured is resolved, not applied");
             }
         }
         self.peak = self.peak.max(self.processes.len());
+        changes
     }
 
     fn process(&mut self, tgid: u32, objects: &mut Objects) -> Option<&mut Process> {
@@ -192,26 +162,122 @@ impl Processes {
         self.processes.get_mut(&tgid)
     }
 
-    fn fork(&mut self, tgid: u32, tid: u32, parent_tgid: u32, objects: &mut Objects) {
-        if tgid == parent_tgid {
-            if let Some(process) = self.process(tgid, objects) {
-                let comm = Rc::clone(&process.comm);
-                process.threads.entry(tid).or_insert(comm);
-            }
-            return;
+    fn fork(&mut self, time_ns: u64, child: [u32; 2], parent: [u32; 2]) -> Option<Change> {
+        let ([tgid, tid], [parent_tgid, parent_tid]) = (child, parent);
+        let known = self.processes.get(&tgid);
+        if known.is_some_and(|known| known.forked_ns >= time_ns) {
+            return None; // the id has been given away since, or this is told twice
         }
-        let child = match self.processes.get(&parent_tgid) {
-            Some(parent) => Process {
-                threads: HashMap::from([(tid, Rc::clone(&parent.comm))]),
-                first_exited: false,
-                exited_ns: None,
-                ..parent.clone()
-            },
-            None if self.everything => Process::unknown(),
-            None => return,
+        self.forked_ns = self.forked_ns.max(time_ns);
+        let mut child = match self.processes.get(&parent_tgid) {
+            Some(parent) => parent.child(time_ns, tid, parent_tid, parent_tgid),
+            None if self.everything => Process { forked_ns: time_ns, ..Process::unknown() },
+            None => {
+                // Not one of ours: if its id was, that process is gone.
+                self.processes.remove(&tgid);
+                self.changed.insert(tgid);
+                return None;
+            }
         };
-        self.changed.insert(tgid);
+        let inherited = Rc::clone(&child.regions);
+        let jit = child.jit;
+        if let Some(known) = self.processes.remove(&tgid) {
+            child.take_newer(known);
+        }
         self.processes.insert(tgid, child);
+        self.changed.insert(tgid);
+        Some(Change { tgid, since_ns: time_ns, jit, what: What::Forked(inherited) })
+    }
+
+    /// Changes the memory of a process, and of its children if that had happened when they were forked.
+    /// It may have been another process's, or another program's, that had the id then.
+    fn change(&mut self, change: Change, objects: &mut Objects, changes: &mut Vec<Change>) {
+        let Some(process) = self.process(change.tgid, objects) else { return };
+        let at_ns = change.happened_ns();
+        let begin_ns = process.begin_ns();
+        if begin_ns <= change.since_ns && process.change(&change) {
+            self.changed.insert(change.tgid);
+        }
+        if at_ns < self.forked_ns {
+            let end_ns = if begin_ns > at_ns && begin_ns > change.since_ns { begin_ns } else { u64::MAX };
+            let forked_later = self.processes.iter().filter(|(tgid, child)| {
+                child.parent == Some(change.tgid)
+                    && (at_ns..end_ns).contains(&child.forked_ns)
+                    && child.forked_ns >= change.since_ns
+                    && **tgid != change.tgid
+            });
+            let children: Vec<(u32, u64)> =
+                forked_later.map(|(&tgid, child)| (tgid, child.forked_ns)).collect();
+            for (tgid, since_ns) in children {
+                self.change(Change { tgid, since_ns, ..change.clone() }, objects, changes);
+            }
+        }
+        changes.push(change);
+    }
+
+    fn exit(&mut self, time_ns: u64, tgid: u32, tid: u32) {
+        let Some(process) = self.processes.get_mut(&tgid) else { return };
+        if process.forked_ns > time_ns {
+            return; // the id had another owner then
+        }
+        // The first thread can exit before the others do, and gives the process its name.
+        process.first_exited |= tid == tgid;
+        let others = !process.first_exited
+            || process
+                .threads
+                .iter()
+                .any(|(&other, name)| other != tgid && (other != tid || name.since_ns > time_ns));
+        if others && tid != tgid {
+            if process.threads.get(&tid).is_some_and(|name| name.since_ns <= time_ns) {
+                process.threads.remove(&tid);
+            }
+        } else if !others {
+            process.exited_ns = Some(time_ns);
+            self.exited.push((tgid, time_ns));
+            self.changed.insert(tgid);
+        }
+    }
+
+    /// Replaces what is known of a process's memory by what `/proc` shows of it.
+    fn reread(&mut self, time_ns: u64, tgid: u32, mmaps: &[Mmap], objects: &mut Objects) -> Option<Change> {
+        let process = self.process(tgid, objects)?;
+        let since_ns = process.begin_ns();
+        let mut found = Regions::new();
+        let mut is_changed = false;
+        if !mmaps.is_empty() && since_ns <= time_ns {
+            if !process.root_is_known {
+                process.root = objects.root_of(tgid).unwrap_or_else(|| process.root.clone());
+                process.root_is_known = true;
+            }
+            let known = Rc::clone(&process.regions);
+            let known = &*known;
+            let mut shown = Regions::new();
+            for mmap in mmaps {
+                let (object, file_offset) = process.held(time_ns, mmap, objects);
+                let Range { start, end } = mmap.range;
+                let (since_ns, seen_ns) = (time_ns, time_ns);
+                let mut region = Region { end, file_offset, object, since_ns, seen_ns };
+                if let Some((at, told)) = regions::holding(known, start)
+                    && told.object == object
+                    && told.file_offset.wrapping_add(start - at) == file_offset
+                {
+                    region.since_ns = told.since_ns;
+                }
+                regions::map(&mut shown, start, &region);
+            }
+            found = regions::only_in(&shown, known);
+            for (&start, region) in known.iter().filter(|(_, region)| region.seen_ns > time_ns) {
+                regions::map(&mut shown, start, region);
+            }
+            is_changed = !regions::are_alike(&shown, known);
+            process.regions = Rc::new(shown);
+            process.mapped_ns = process.mapped_ns.max(time_ns);
+        }
+        let jit = process.jit;
+        if is_changed {
+            self.changed.insert(tgid);
+        }
+        Some(Change { tgid, since_ns, jit, what: What::Reread(found) })
     }
 
     fn ksymbol(&mut self, symbol: &Ksymbol, objects: &mut Objects) {
@@ -248,7 +314,9 @@ impl Processes {
 
     /// Name of a process, as far as it is known.
     pub fn comm(&self, tgid: u32) -> String {
-        self.processes.get(&tgid).map_or_else(|| "[unknown]".to_owned(), |process| process.comm.to_string())
+        self.processes
+            .get(&tgid)
+            .map_or_else(|| "[unknown]".to_owned(), |process| process.comm.comm.to_string())
     }
 
     /// Whether a process is modelled and has not exited.
@@ -261,43 +329,33 @@ impl Processes {
         self.processes.values().filter(|process| process.followed && process.exited_ns.is_none()).count()
     }
 
-    /// A process as it is now, for a stack that can be resolved only later.
-    pub fn snapshot(&self, tgid: u32) -> Option<Snapshot> {
-        self.processes.get(&tgid).cloned().map(Snapshot)
+    /// A process as it is now, at `time_ns`.
+    pub fn snapshot(&self, time_ns: u64, tgid: u32) -> Snapshot {
+        let process = self.processes.get(&tgid);
+        Snapshot {
+            time_ns,
+            since_ns: process.map_or(0, Process::begin_ns),
+            tgid,
+            comm: process.map(|process| Rc::clone(&process.comm.comm)),
+            regions: process.map(|process| Rc::clone(&process.regions)).unwrap_or_default(),
+            replaced: process.map(|process| Rc::clone(&process.replaced)).unwrap_or_default(),
+            jit: process.and_then(|process| process.jit),
+            root: process.map_or(Root::OURS, |process| process.root.clone()),
+        }
     }
 
-    /// Locations of a stack's frames, and whose it is.
-    pub fn resolve(&self, stack: &Stack, objects: &mut Objects) -> Resolved {
-        self.resolve_in(self.processes.get(&stack.key.tgid), stack, objects)
-    }
-
-    /// The same in the state that the process had before.
-    pub fn resolve_then(&self, then: &Snapshot, stack: &Stack, objects: &mut Objects) -> Resolved {
-        self.resolve_in(Some(&then.0), stack, objects)
-    }
-
-    fn resolve_in(&self, process: Option<&Process>, stack: &Stack, objects: &mut Objects) -> Resolved {
+    /// Locations of a stack's frames, and whose it is, in the state that its process had then.
+    pub fn resolve(&self, then: &Snapshot, stack: &Stack, objects: &mut Objects) -> Resolved {
         let mut frames = Vec::with_capacity(stack.kernel.len() + stack.user.len());
         for (depth, &addr) in stack.kernel.iter().enumerate() {
             frames.push(self.kernel_location(addr.wrapping_sub(u64::from(depth > 0))));
         }
         let mut truncation = stack.truncation;
-        let unknown: Rc<str> = "[unknown]".into();
-        let (comm, thread_comm) = match &process {
-            Some(process) => {
-                let thread = process.threads.get(&stack.key.tid).unwrap_or(&process.comm);
-                (Rc::clone(&process.comm), Rc::clone(thread))
-            }
-            None if stack.key.kind == Kind::Waker && stack.key.tgid == 0 => {
-                ("[interrupt]".into(), "[interrupt]".into())
-            }
-            None if stack.key.tgid == 0 => ("swapper".into(), "swapper".into()),
-            None => (Rc::clone(&unknown), unknown),
-        };
+        let mut is_stale = truncation == Some(Truncation::ReturnAddress);
         for (depth, &addr) in stack.user.iter().enumerate() {
             // Return addresses point behind the call, a leaf's own address at its instruction.
             let addr = if depth > 0 { addr.wrapping_sub(1) } else { addr };
-            match process.and_then(|process| process.location(addr)) {
+            match then.location(addr) {
                 Some(location) if objects.get(location.object).is_32_bit() => {
                     // What a walk by 64-bit words found above it are no callers.
                     frames.push(location);
@@ -306,14 +364,22 @@ impl Processes {
                 }
                 Some(location) => frames.push(location),
                 // In the midst of exec the registers still are those of the program that is gone.
-                None if depth == 0 && !stack.kernel.is_empty() => {
+                None if depth == 0
+                    && !stack.kernel.is_empty()
+                    && regions::holding(&then.replaced, addr).is_some() =>
+                {
                     truncation = stack.truncation.filter(|why| why.is_in_kernel());
                     break;
                 }
-                None if depth == 0 => frames.push(Location { object: ObjectId::NONE, file_offset: addr }),
+                None if depth == 0 => {
+                    frames.push(Location { object: ObjectId::NONE, file_offset: addr });
+                    truncation = truncation.or(Some(Truncation::Unmapped));
+                    is_stale = true;
+                }
                 None => {
                     // What lies here is data that was taken for a frame: so is all above it.
                     truncation = Some(Truncation::ReturnAddress);
+                    is_stale = true;
                     break;
                 }
             }
@@ -321,13 +387,13 @@ impl Processes {
         for frame in &frames {
             objects.sampled(frame.object);
         }
-        if let Some(process) = process
-            && let Some(jit) = process.jit
+        if let Some(jit) = then.jit
             && frames.iter().any(|frame| frame.object == jit)
         {
-            objects.pin_perf_map(jit, stack.key.tgid, &process.root);
+            objects.pin_perf_map(jit, stack.key.tgid, &then.root);
         }
-        Resolved { frames, truncation, comm, thread_comm }
+        let (comm, thread_comm) = snapshot::names(then, stack);
+        Resolved { frames, truncation, is_stale, comm, thread_comm }
     }
 
     fn kernel_location(&self, addr: u64) -> Location {
@@ -358,8 +424,13 @@ impl Process {
     fn unknown() -> Self {
         Self {
             threads: HashMap::new(),
-            comm: "[unknown]".into(),
+            comm: Name { comm: "[unknown]".into(), since_ns: 0 },
+            forked_ns: 0,
+            executed_ns: 0,
+            parent: None,
             regions: Rc::default(),
+            replaced: Rc::default(),
+            mapped_ns: 0,
             root: Root::OURS,
             root_is_known: false,
             jit: None,
@@ -369,48 +440,254 @@ impl Process {
         }
     }
 
-    /// Maps; says whether that changed anything.
-    fn map(&mut self, range: &Range<u64>, file_offset: u64, object: ObjectId) -> bool {
-        let Range { start, end } = *range;
-        if start >= end {
-            return false;
-        }
-        let known = self.regions.range(..=start).next_back();
-        if known.is_some_and(|(&at, region)| {
-            at == start && region.end == end && region.file_offset == file_offset && region.object == object
-        }) {
-            return false;
-        }
-        let regions = Rc::make_mut(&mut self.regions);
-        // What the new mapping covers is gone; what sticks out on either side stays.
-        let mut overlapped: Vec<u64> = regions.range(start..end).map(|(&at, _)| at).collect();
-        overlapped.extend(
-            regions.range(..start).next_back().filter(|(_, region)| region.end > start).map(|(&at, _)| at),
-        );
-        for at in overlapped {
-            let Some(old) = regions.remove(&at) else { continue };
-            if at < start {
-                regions.insert(at, Region { end: start, ..old.clone() });
-            }
-            if old.end > end {
-                let file_offset = old.file_offset.wrapping_add(end - at);
-                regions.insert(end, Region { file_offset, ..old });
-            }
-        }
-        regions.insert(start, Region { end, file_offset, object });
-        true
+    /// When it was forked or last executed a program: what happened before concerns others.
+    fn begin_ns(&self) -> u64 {
+        self.forked_ns.max(self.executed_ns)
     }
 
-    fn location(&self, addr: u64) -> Option<Location> {
-        let (start, region) = self.regions.range(..=addr).next_back()?;
-        if addr >= region.end {
-            return None;
+    /// What a mapping holds, and the offset of its first byte there.
+    fn held(&mut self, time_ns: u64, mmap: &Mmap, objects: &mut Objects) -> (ObjectId, u64) {
+        match objects.of_mapping(time_ns, mmap, &self.root) {
+            Held::Object(object) => (object, mmap.file_offset),
+            Held::Memory => remapped::text(time_ns, mmap, &self.regions, &self.root, objects)
+                .unwrap_or_else(|| (*self.jit.get_or_insert_with(|| objects.jit()), mmap.file_offset)),
         }
-        let file_offset = if Some(region.object) == self.jit {
-            addr
+    }
+
+    /// Maps, or forgets what was mapped before an exec; says whether that changed anything.
+    fn change(&mut self, change: &Change) -> bool {
+        match &change.what {
+            What::Mapped { start, region } => {
+                self.mapped_ns = self.mapped_ns.max(region.seen_ns);
+                regions::map(Rc::make_mut(&mut self.regions), *start, region)
+            }
+            What::Executed { at_ns } if *at_ns == change.since_ns => {
+                self.execute(*at_ns);
+                true
+            }
+            What::Executed { at_ns } => {
+                Rc::make_mut(&mut self.regions).retain(|_, region| region.seen_ns > *at_ns);
+                true
+            }
+            What::Forked(_) | What::Reread(_) => false,
+        }
+    }
+
+    /// What one of its threads forks. It has the name of that thread.
+    fn child(&self, time_ns: u64, tid: u32, parent_tid: u32, tgid: u32) -> Self {
+        let name = self.threads.get(&parent_tid).unwrap_or(&self.comm);
+        let name = Name { comm: Rc::clone(&name.comm), since_ns: time_ns };
+        let mut regions = Rc::clone(&self.regions);
+        if self.mapped_ns > time_ns {
+            Rc::make_mut(&mut regions).retain(|_, region| region.since_ns <= time_ns);
+        }
+        Self {
+            threads: HashMap::from([(tid, name.clone())]),
+            comm: name,
+            forked_ns: time_ns,
+            executed_ns: 0,
+            parent: Some(tgid),
+            regions,
+            replaced: Rc::clone(&self.replaced),
+            mapped_ns: self.mapped_ns.min(time_ns),
+            root: self.root.clone(),
+            root_is_known: self.root_is_known,
+            jit: self.jit,
+            first_exited: false,
+            exited_ns: None,
+            followed: self.followed,
+        }
+    }
+
+    /// Of a newborn: what is known already of the time since, and not of who had the id before.
+    fn take_newer(&mut self, known: Self) {
+        let forked_ns = self.forked_ns;
+        if known.executed_ns > forked_ns {
+            *self = Self { forked_ns, followed: self.followed | known.followed, ..known };
+            return;
+        }
+        self.threads.extend(known.threads.into_iter().filter(|(_, name)| name.since_ns > forked_ns));
+        if known.comm.since_ns > forked_ns {
+            self.comm = known.comm;
+        }
+        if known.mapped_ns > forked_ns {
+            let mut newer = Rc::unwrap_or_clone(known.regions);
+            newer.retain(|_, region| region.seen_ns > forked_ns);
+            regions::fill(&mut newer, &self.regions);
+            (self.regions, self.mapped_ns) = (Rc::new(newer), known.mapped_ns);
+            self.jit = self.jit.or(known.jit);
+        }
+        self.exited_ns = known.exited_ns.filter(|exited_ns| *exited_ns > forked_ns);
+    }
+
+    /// Gives up the memory and the threads of the program that it executed before.
+    fn execute(&mut self, time_ns: u64) {
+        let old = std::mem::take(&mut self.regions);
+        if self.mapped_ns > time_ns {
+            let newer = old.iter().filter(|(_, region)| region.seen_ns > time_ns);
+            self.regions = Rc::new(newer.map(|(&start, region)| (start, region.clone())).collect());
         } else {
-            region.file_offset.wrapping_add(addr - start)
+            self.jit = None;
+        }
+        self.replaced = old;
+        self.threads.retain(|_, name| name.since_ns > time_ns);
+        self.executed_ns = time_ns;
+        self.parent = None;
+        // A thread that executes takes the first one's place.
+        self.first_exited = false;
+        // The new program may have changed its root since the fork.
+        self.root_is_known = false;
+    }
+
+    fn rename(&mut self, tid: u32, comm: Rc<str>, since_ns: u64) {
+        if self.threads.get(&tid).is_none_or(|known| known.since_ns <= since_ns) {
+            self.threads.insert(tid, Name { comm, since_ns });
+        }
+    }
+
+    fn name_by(&mut self, tid: u32) {
+        if let Some(name) = self.threads.get(&tid).filter(|name| name.since_ns >= self.comm.since_ns) {
+            self.comm = name.clone();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::{Comm, CountKey, FileId, Kind};
+
+    /// Ids that no process has.
+    const ID: u32 = 4_100_000_000;
+    const CHILD: u32 = 4_100_000_001;
+
+    fn mmap(tgid: u32, start: u64, file: u64) -> Event {
+        Event::Mmap(Mmap {
+            tgid,
+            range: start..start + 0x1000,
+            file_offset: 0,
+            file: FileId::Inode { device: u64::MAX, inode: file, generation: 0 },
+            path: format!("/no/such/file/{file}"),
+        })
+    }
+
+    fn comm(tid: u32, name: &str, exec: bool) -> Event {
+        Event::Comm { tgid: ID, tid, comm: name.to_owned(), exec }
+    }
+
+    fn fork(tid: u32) -> Event {
+        Event::Fork { tgid: CHILD, tid: CHILD, parent_tgid: ID, parent_tid: tid }
+    }
+
+    struct Machine(Processes, Objects);
+
+    impl Machine {
+        fn after(events: impl IntoIterator<Item = (u64, Event)>) -> Self {
+            let mut machine = Self(Processes::new(true), Objects::default());
+            for (time_ns, event) in events {
+                machine.0.apply(time_ns, event, &mut machine.1);
+            }
+            machine
+        }
+
+        fn resolve(&mut self, tgid: u32, tid: u32, name: &str, kernel: &[u64], user: &[u64]) -> Resolved {
+            let mut thread = Comm::default();
+            thread.0[..name.len()].copy_from_slice(name.as_bytes());
+            let key = CountKey {
+                tgid,
+                tid,
+                kind: Kind::OnCpu,
+                process_state: 0,
+                comm: thread,
+                kernel_stack_id: 0,
+                user_stack_id: 0,
+                waker_id: 0,
+            };
+            let (kernel, user) = (kernel.to_vec(), user.to_vec());
+            let stack = Stack { key, truncation: None, kernel, user };
+            let then = self.0.snapshot(u64::MAX, tgid);
+            self.0.resolve(&then, &stack, &mut self.1)
+        }
+
+        fn path(&mut self, tgid: u32, addr: u64) -> String {
+            let object = self.resolve(tgid, tgid, "", &[], &[addr]).frames[0].object;
+            self.1.get(object).path.clone()
+        }
+    }
+
+    #[test]
+    fn a_child_has_the_name_of_the_thread_that_forked_it() {
+        let pool = [(1, comm(ID, "server", true)), (2, comm(ID + 9, "pool", false)), (3, fork(ID + 9))];
+        let machine = Machine::after(pool);
+        assert_eq!((machine.0.comm(ID), machine.0.comm(CHILD)), ("server".into(), "pool".into()));
+    }
+
+    #[test]
+    fn the_first_threads_name_is_the_processs_at_the_sample() {
+        let mut machine = Machine::after([(1, comm(ID, "before", true))]);
+        let first = machine.resolve(ID, ID, "now", &[0xffff], &[]);
+        assert_eq!((&*first.comm, &*first.thread_comm), ("now", "now"));
+        let other = machine.resolve(ID, ID + 1, "worker", &[0xffff], &[]);
+        assert_eq!((&*other.comm, &*other.thread_comm), ("before", "worker"));
+    }
+
+    #[test]
+    fn a_process_that_gets_an_id_has_nothing_of_the_one_before() {
+        let history = [(1, mmap(CHILD, 0x1000, 1)), (2, mmap(ID, 0x5000, 2)), (3, fork(ID))];
+        let mut machine = Machine::after(history);
+        assert_eq!(machine.path(CHILD, 0x5000), "/no/such/file/2");
+        assert_eq!(machine.path(CHILD, 0x1000), "[unmapped]");
+        // Nor does what is told late of that one reach it.
+        let late = [(0, mmap(CHILD, 0x9000, 3)), (1, Event::Exit { tgid: CHILD, tid: CHILD })];
+        for (time_ns, event) in late {
+            machine.0.apply(time_ns, event, &mut machine.1);
+        }
+        assert_eq!(machine.path(CHILD, 0x9000), "[unmapped]");
+        assert!(machine.0.lives(CHILD));
+    }
+
+    #[test]
+    fn code_that_nothing_holds_is_never_whole() {
+        let mut machine = Machine::after([(1, mmap(ID, 0x1000, 1))]);
+        for kernel in [&[][..], &[0xffff_ffff_8100_0000]] {
+            let resolved = machine.resolve(ID, ID, "", kernel, &[0x9000]);
+            assert_eq!(resolved.truncation, Some(Truncation::Unmapped));
+            assert!(resolved.is_stale);
+        }
+        let resolved = machine.resolve(ID, ID, "", &[], &[0x1000, 0x9001]);
+        assert_eq!((resolved.frames.len(), resolved.truncation), (1, Some(Truncation::ReturnAddress)));
+    }
+
+    /// The registers are still those of the program that is replaced.
+    #[test]
+    fn in_the_midst_of_exec_there_is_no_user_stack() {
+        let history = [(1, mmap(ID, 0x1000, 1)), (2, comm(ID, "next", true))];
+        let mut machine = Machine::after(history);
+        let resolved = machine.resolve(ID, ID, "", &[0xffff_ffff_8100_0000], &[0x1000]);
+        assert_eq!((resolved.frames.len(), resolved.truncation, resolved.is_stale), (1, None, false));
+    }
+
+    #[test]
+    fn what_proc_shows_replaces_what_was_told_before() {
+        let shown = |start, file| match mmap(ID, start, file) {
+            Event::Mmap(mmap) => Event::Maps { tgid: ID, mmaps: vec![mmap] },
+            _ => unreachable!(),
         };
-        Some(Location { object: region.object, file_offset })
+        let history = [(1, mmap(ID, 0x1000, 1)), (9, mmap(ID, 0x3000, 3)), (5, shown(0x2000, 2))];
+        let mut machine = Machine::after(history);
+        assert_eq!(machine.path(ID, 0x1000), "[unmapped]");
+        assert_eq!(machine.path(ID, 0x2000), "/no/such/file/2");
+        assert_eq!(machine.path(ID, 0x3000), "/no/such/file/3", "told of the time since");
+        // Nothing could be read: the process is gone.
+        machine.0.apply(10, Event::Maps { tgid: ID, mmaps: Vec::new() }, &mut machine.1);
+        assert_eq!(machine.path(ID, 0x2000), "/no/such/file/2");
+    }
+
+    #[test]
+    fn an_unfollowed_process_takes_the_id_of_a_followed_one_away() {
+        let mut processes = Processes::new(false);
+        processes.follow(CHILD);
+        processes.apply(3, fork(ID), &mut Objects::default());
+        assert_eq!((processes.living(), processes.lives(CHILD)), (0, false));
     }
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::elf::layout::Layout;
 use crate::model::event::{FileId, Mmap};
 use crate::model::objects::{Held, ObjectId, Objects, Root, Source};
-use crate::model::process::Regions;
+use crate::model::regions::Regions;
 
 /// Neighbours that are looked at: a program's text falls in few pieces.
 const NEIGHBOURS: usize = 8;
@@ -89,7 +89,7 @@ pub(super) fn part(tgid: u32, line: &str) -> Option<Mmap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::process::Region;
+    use crate::model::regions::Region;
 
     /// Our own program, as if a part of its text had been moved.
     #[test]
@@ -106,7 +106,10 @@ mod tests {
             panic!("our own program was taken for memory");
         };
         let (start, end) = (code.range.start, code.range.end);
-        let regions = Regions::from([(start, Region { end, file_offset: code.file_offset, object })]);
+        let regions = Regions::from([(
+            start,
+            Region { end, file_offset: code.file_offset, object, since_ns: 0, seen_ns: 0 },
+        )]);
         let mut text_at = |range: Range<u64>, regions: &Regions| {
             let mmap =
                 Mmap { tgid, range, file_offset: 0, file: FileId::Anonymous, path: "//anon".to_owned() };
@@ -120,7 +123,13 @@ mod tests {
         assert_eq!(text_at(page.clone(), &Regions::new()), None);
         // A program that is not mapped where it is thought to be was unloaded.
         let elsewhere = start ^ (1 << 45);
-        let region = Region { end: elsewhere + (end - start), file_offset: code.file_offset, object };
+        let region = Region {
+            end: elsewhere + (end - start),
+            file_offset: code.file_offset,
+            object,
+            since_ns: 0,
+            seen_ns: 0,
+        };
         let regions = Regions::from([(elsewhere, region)]);
         assert_eq!(text_at(elsewhere + 0x1000..elsewhere + 0x2000, &regions), None);
     }

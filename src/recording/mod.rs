@@ -16,3 +16,6 @@ pub mod summary;
 pub mod tally;
 pub mod timeline;
 pub mod unwinding;
+
+#[cfg(test)]
+mod histories;

@@ -85,8 +85,9 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     for _ in 0..2 {
         recorder.drain()?;
     }
-    recorder.unwinding.wait_for_tables(&recorder.timeline.objects);
-    recorder.take_late();
+    // Once more: what was read again is applied.
+    recorder.read()?;
+    recorder.settle();
 
     let Recorder { sideband, sampler, timeline, unwinding, .. } = recorder;
     let mut summary = Summary {
@@ -103,6 +104,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         tables: unwinding.figures(),
         blocks: sampler.blocks()?,
         off_cpu_only: args.off_cpu_only,
+        rereads: timeline.rereads,
         ..Summary::default()
     };
     drop((sampler, sideband, unwinding));

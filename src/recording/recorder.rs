@@ -4,11 +4,15 @@
 //! [`Recorder::read`] and [`Recorder::drain`] keep the model up to date; [`Recorder::flush_threads`] ends
 //! the time of threads.
 
+use std::rc::Rc;
+
 use anyhow::Result;
 
 use crate::cli::RecordArgs;
-use crate::model::event::{Event, Timed};
+use crate::model::event::{Dump, Event, Timed};
+use crate::model::objects::Objects;
 use crate::model::process::Processes;
+use crate::model::snapshot::Snapshot;
 use crate::programs::Window;
 use crate::recording::about;
 use crate::recording::capture::bpf::{Filter, Sampler};
@@ -41,7 +45,7 @@ impl Recorder {
             Timeline::new(processes(plan), Tally::new(about::empty_profile(args), about::short_blocks(args)));
         let mut unwinding = Unwinding::default();
         timeline.inbox().extend(snapshot(plan));
-        timeline.advance(proc::now_ns(), |_, _, _, _| None);
+        timeline.advance(proc::now_ns(), |_: u64, _: &Rc<Dump>, _: &Snapshot, _: &Objects| None);
         if plan.walk_by_tables {
             unwinding.prepare(&timeline.processes, &timeline.objects);
             let mut capacity = unwinding.capacity();
@@ -66,17 +70,30 @@ impl Recorder {
         let known = timeline.objects.iter().len();
         let many = sampler.read_stacks(timeline.inbox())?;
         sideband.read(timeline.inbox());
-        timeline.advance(now_ns, |time_ns, dump, processes, objects| {
-            unwinding.unwind(time_ns, dump, processes, objects)
+        timeline.advance(now_ns, |time_ns: u64, dump: &Rc<Dump>, then: &Snapshot, objects: &Objects| {
+            unwinding.unwind(time_ns, dump, then, objects)
         });
-        let published = unwinding.update(&mut timeline.processes, &timeline.objects);
+        for (tgid, tid) in timeline.stale(now_ns) {
+            timeline.inbox().push(proc::maps(tgid, tid));
+        }
+        let published = unwinding.update(now_ns, &mut timeline.processes, &timeline.objects);
         Ok(many || published || timeline.objects.iter().len() > known)
     }
 
+    /// Gives stacks that have waited for it what was read again, and those their tables that need them.
+    pub fn settle(&mut self) {
+        let Self { timeline, unwinding, .. } = self;
+        timeline.settle(|time_ns: u64, dump: &Rc<Dump>, then: &Snapshot, objects: &Objects| {
+            unwinding.unwind(time_ns, dump, then, objects)
+        });
+        unwinding.wait_for_tables(&timeline.objects);
+        self.take_late();
+    }
+
     /// Takes the stacks whose tables have come.
-    pub fn take_late(&mut self) {
+    fn take_late(&mut self) {
         for (time_ns, then, stack) in self.unwinding.take_late() {
-            self.timeline.late(time_ns, &then, &stack);
+            self.timeline.late(time_ns, then, stack);
         }
     }
 
@@ -106,8 +123,8 @@ impl Recorder {
                 timeline.inbox().push(Timed { time_ns: now_ns, event: Event::Dump(dump) });
                 counts.push(count);
             }
-            timeline.advance(now_ns, |time_ns, dump, processes, objects| {
-                unwinding.unwind(time_ns, dump, processes, objects)
+            timeline.advance(now_ns, |time_ns: u64, dump: &Rc<Dump>, then: &Snapshot, objects: &Objects| {
+                unwinding.unwind(time_ns, dump, then, objects)
             });
         })?;
         timeline.tally.count(&counts, 0);

@@ -8,6 +8,7 @@ use crate::model::event::{Loss, Outcome, Truncation};
 use crate::model::profile::Profile;
 use crate::programs::{Program, Statistics};
 use crate::recording::capture::bpf::{Blocks, Cost, Outcomes, tables};
+use crate::recording::timeline::Rereads;
 use crate::text::{mib, percent, thousands};
 use crate::viewing::names::{FrameKind, mapping_kind};
 
@@ -63,6 +64,8 @@ pub struct Summary {
     pub off_cpu_only: bool,
     /// Unwind tables, if stacks were walked by them.
     pub tables: Option<TableFigures>,
+    /// What was read from `/proc` again, since stacks showed that not all was told.
+    pub rereads: Rereads,
 }
 
 impl Summary {
@@ -141,6 +144,14 @@ impl Summary {
         if !self.missing.is_empty() {
             let reasons = self.missing.iter().map(|(why, files)| format!("{why} {files}"));
             let _ = writeln!(text, "  files without names: {}", reasons.collect::<Vec<_>>().join(", "));
+        }
+        if self.rereads.stacks > 0 {
+            let _ = writeln!(
+                text,
+                "  healed  {} stacks: what their processes had mapped was not told, but read again ({} times)",
+                thousands(self.rereads.stacks),
+                thousands(self.rereads.maps)
+            );
         }
         if self.outcomes.follow_failed > 0 {
             let _ = writeln!(

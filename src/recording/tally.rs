@@ -10,11 +10,11 @@ use std::rc::Rc;
 
 use crate::model::event::{Count, CountKey, Kind, ThreadTime, Truncation};
 use crate::model::objects::{ObjectId, Objects, Source};
-use crate::model::process::{Location, Resolved};
 use crate::model::profile::{
     Label, LabelValue, LabelsId, Location as ProfileLocation, LocationId, Mapping, MappingId, Profile,
     StackId, WAKER_SEPARATOR,
 };
+use crate::model::snapshot::{Location, Resolved};
 
 /// Values of blocks.
 const BLOCKED: [&str; 2] = ["off_cpu_events", "off_cpu"];
@@ -212,7 +212,8 @@ impl Tally {
             let resolved = Resolved {
                 frames: Vec::new(),
                 truncation: Some(Truncation::NoFrames),
-                thread_comm: Rc::clone(&comm),
+                is_stale: false,
+                thread_comm: count.key.comm.to_string().into(),
                 comm,
             };
             self.stack(u64::MAX, count.key, &resolved, objects);
@@ -403,5 +404,105 @@ impl Finished {
                 location.address = location.address.wrapping_add(base[mapping.index()]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::Comm;
+    use crate::model::profile::ValueType;
+
+    fn key(stack: u64) -> CountKey {
+        CountKey {
+            tgid: 7,
+            tid: 8,
+            kind: Kind::OnCpu,
+            process_state: 0,
+            comm: Comm(*b"worker\0\0\0\0\0\0\0\0\0\0"),
+            kernel_stack_id: 0,
+            user_stack_id: stack,
+            waker_id: 0,
+        }
+    }
+
+    fn count(key: CountKey, samples: u64) -> Count {
+        Count { key, samples, time_ns: samples * 10 }
+    }
+
+    fn resolved(address: u64, truncation: Option<Truncation>) -> Resolved {
+        Resolved {
+            frames: vec![Location { object: ObjectId::KERNEL, file_offset: address }],
+            truncation,
+            is_stale: false,
+            comm: "process".into(),
+            thread_comm: "worker".into(),
+        }
+    }
+
+    fn tally() -> Tally {
+        let types = [("samples", "count"), ("cpu", "nanoseconds"), ("off_cpu_events", "count")];
+        let off = ("off_cpu", "nanoseconds");
+        let types = types.into_iter().chain([off]).map(|(name, unit)| ValueType::new(name, unit)).collect();
+        Tally::new(Profile::new(types), String::new())
+    }
+
+    fn values(finished: &Finished) -> Vec<Vec<i64>> {
+        finished.profile.samples().iter().map(|sample| sample.values.to_vec()).collect()
+    }
+
+    #[test]
+    fn a_count_finds_its_stack_whichever_comes_first() {
+        let objects = Objects::default();
+        let mut tally = tally();
+        tally.stack(5, key(1), &resolved(0x1000, None), &objects);
+        tally.count(&[count(key(1), 3), count(key(2), 4)], 10);
+        tally.stack(9, key(2), &resolved(0x2000, None), &objects);
+        let finished = tally.finish(&objects, |_| "unused".to_owned());
+        assert_eq!(values(&finished), [[3, 30, 0, 0], [4, 40, 0, 0]]);
+        assert_eq!((finished.samples.complete, finished.samples.incomplete()), (7, 0));
+    }
+
+    #[test]
+    fn a_count_whose_stack_never_comes_keeps_its_time_and_its_names() {
+        let objects = Objects::default();
+        let mut tally = tally();
+        tally.count(&[count(key(1), 3)], 10);
+        tally.count(&[count(key(1), 2)], 20);
+        let finished = tally.finish(&objects, |tgid| format!("process {tgid}"));
+        assert_eq!(values(&finished), [[5, 50, 0, 0]]);
+        assert_eq!(finished.samples.incomplete, BTreeMap::from([(Truncation::NoFrames, 5)]));
+        let labels = finished.profile.samples()[0].labels;
+        assert_eq!(finished.profile.label(labels, "comm").as_deref(), Some("process 7"));
+        assert_eq!(finished.profile.label(labels, "thread_comm").as_deref(), Some("worker"));
+    }
+
+    #[test]
+    fn samples_count_as_what_their_stacks_are() {
+        let objects = Objects::default();
+        let mut tally = tally();
+        tally.stack(5, key(1), &resolved(0x1000, Some(Truncation::Unmapped)), &objects);
+        tally.stack(5, key(2), &resolved(0x1000, None), &objects);
+        tally.count(&[count(key(1), 3), count(key(2), 4)], 10);
+        let finished = tally.finish(&objects, |_| String::new());
+        assert_eq!(finished.samples.complete, 4);
+        assert_eq!(finished.samples.incomplete, BTreeMap::from([(Truncation::Unmapped, 3)]));
+    }
+
+    #[test]
+    fn a_block_goes_below_the_stack_of_who_ended_it() {
+        let objects = Objects::default();
+        let mut tally = tally();
+        let waker = CountKey { kind: Kind::Waker, waker_id: 99, ..key(1) };
+        let block = CountKey { kind: Kind::OffCpu, waker_id: 99, ..key(2) };
+        tally.stack(5, block, &resolved(0x2000, None), &objects);
+        tally.stack(5, waker, &resolved(0x1000, None), &objects);
+        tally.count(&[count(block, 1), count(waker, 1)], 10);
+        let finished = tally.finish(&objects, |_| String::new());
+        assert_eq!(values(&finished), [[0, 0, 1, 10]]);
+        let stack = finished.profile.stack(finished.profile.samples()[0].stack);
+        let address = |at: usize| finished.profile.location(stack[at]).address;
+        assert_eq!((stack.len(), address(1), address(3)), (4, 0x1000, 0x2000), "waker's root first");
+        assert_eq!((finished.blocks.complete, finished.wakings.complete), (1, 1));
     }
 }

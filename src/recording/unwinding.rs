@@ -8,7 +8,7 @@
 //! rather than those it had before.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::rc::{Rc, Weak};
@@ -17,7 +17,9 @@ use std::time::Instant;
 
 use crate::model::event::{Dump, Stack, Truncation};
 use crate::model::objects::{ObjectId, Objects, Pinned, Source};
-use crate::model::process::{Processes, Region, Regions, Snapshot};
+use crate::model::process::Processes;
+use crate::model::regions::{self, Region, Regions};
+use crate::model::snapshot::Snapshot;
 use crate::recording::capture::bpf::tables::{
     Capacity, Code, FileTable, Mapping, MappingRun, Refusal, Tables, joined,
 };
@@ -78,7 +80,7 @@ pub struct Unwinding {
     files: HashMap<ObjectId, State>,
     builder: Option<Builder>,
     /// Stacks that wait for a table: their time and what their process was then.
-    held: Vec<(u64, Snapshot, Dump)>,
+    held: Vec<(u64, Snapshot, Rc<Dump>)>,
     late: Vec<(u64, Snapshot, Stack)>,
     /// Built, and waiting for the arrays to exist.
     unpublished: Vec<(ObjectId, Table)>,
@@ -91,6 +93,8 @@ pub struct Unwinding {
     retry: bool,
     by_regions: HashMap<*const Regions, Weak<Published>>,
     tables: Option<Tables>,
+    /// Processes that execute a program which the model does not know yet.
+    ahead: HashSet<u32>,
     /// Seconds spent on building tables, and what came of it.
     build_s: f64,
     rows: usize,
@@ -131,13 +135,14 @@ impl Unwinding {
         processes.take_changed();
         let all: Vec<u32> = processes.tgids().collect();
         for tgid in all {
-            self.update_process(tgid, processes, objects);
+            self.update_process(u64::MAX, tgid, processes, objects);
         }
     }
 
-    /// Publishes what changed since the last call; says whether anything did.
-    pub fn update(&mut self, processes: &mut Processes, objects: &Objects) -> bool {
+    /// Publishes what changed since the last call, up to `known_ns`; says whether anything did.
+    pub fn update(&mut self, known_ns: u64, processes: &mut Processes, objects: &Objects) -> bool {
         let mut changed = processes.take_changed();
+        changed.extend(self.ahead.drain());
         if self.tables.is_none() {
             return false;
         }
@@ -147,7 +152,7 @@ impl Unwinding {
         }
         let built = self.take_built(objects);
         for &tgid in changed.iter().chain(&built) {
-            self.update_process(tgid, processes, objects);
+            self.update_process(known_ns, tgid, processes, objects);
         }
         !changed.is_empty() || self.builder.as_ref().is_some_and(|builder| builder.waiting > 0)
     }
@@ -278,7 +283,7 @@ impl Unwinding {
         self.files.get(&object).copied().unwrap_or(State::Done(None))
     }
 
-    fn update_process(&mut self, tgid: u32, processes: &Processes, objects: &Objects) {
+    fn update_process(&mut self, known_ns: u64, tgid: u32, processes: &Processes, objects: &Objects) {
         let lives = processes.lives(tgid);
         let regions = processes.regions(tgid).filter(|regions| lives && !regions.is_empty());
         let published = regions.map(|regions| self.published(regions, objects)).transpose();
@@ -288,7 +293,10 @@ impl Unwinding {
         // that is gone is gone with it.
         let old = match published.ok().flatten() {
             Some(published) => {
-                if !tables.set_process(tgid, &published.run) {
+                if tables.is_ahead(tgid, known_ns) {
+                    // It forks or executes just now: those are not its mappings any more.
+                    self.ahead.insert(tgid);
+                } else if !tables.set_process(tgid, &published.run) {
                     refused = Some(Refusal::NoRoom);
                 }
                 self.processes.insert(tgid, Some(published))
@@ -300,7 +308,10 @@ impl Unwinding {
                 }
                 old
             }
-            None => self.processes.remove(&tgid),
+            None => {
+                tables.forget_unused(tgid);
+                self.processes.remove(&tgid)
+            }
         };
         match refused {
             Some(why) => self.refused_ever += u64::from(self.refused.insert(tgid, why).is_none()),
@@ -348,25 +359,22 @@ impl Unwinding {
         }))
     }
 
-    /// Walks a stack that came as memory, by the mappings that its process has now; keeps it if one of
+    /// Walks a stack that came as memory, by the mappings that its process had then; keeps it if one of
     /// their tables is still being built.
     pub fn unwind(
         &mut self,
         time_ns: u64,
-        dump: Dump,
-        processes: &Processes,
+        dump: &Rc<Dump>,
+        then: &Snapshot,
         objects: &Objects,
     ) -> Option<Stack> {
-        let regions = processes.regions(dump.key.tgid).cloned().unwrap_or_default();
+        let regions = then.regions();
         if self.tables.is_some() {
             regions.values().for_each(|region| self.build(region.object, objects));
         }
-        let (stack, waits) = self.walk(&dump, &regions, objects);
-        if waits
-            && self.held.len() < MOST_HELD
-            && let Some(then) = processes.snapshot(dump.key.tgid)
-        {
-            self.held.push((time_ns, then, dump));
+        let (stack, waits) = self.walk(dump, regions, objects);
+        if waits && self.held.len() < MOST_HELD {
+            self.held.push((time_ns, then.clone(), Rc::clone(dump)));
             return None;
         }
         Some(stack)
@@ -391,7 +399,7 @@ impl Unwinding {
         }
         let waits = Cell::new(false);
         let find = |addr: u64| {
-            let (start, region) = regions.range(..=addr).next_back()?;
+            let (start, region) = regions::holding(regions, addr)?;
             let offset = region.file_offset.wrapping_add(addr - start);
             let table = match self.table(objects.get(region.object).table) {
                 State::Done(table) => table,
@@ -400,10 +408,10 @@ impl Unwinding {
                     None
                 }
             };
-            (addr < region.end).then_some((table, offset))
+            Some((table, offset))
         };
         let read = |addr: u64, code: &mut [u8]| {
-            let Some((start, region)) = regions.range(..=addr).next_back() else { return false };
+            let Some((start, region)) = regions::holding(regions, addr) else { return false };
             let offset = region.file_offset.wrapping_add(addr - start);
             objects.get(region.object).file().is_ok_and(|file| file.read_exact_at(code, offset).is_ok())
         };

@@ -7,6 +7,7 @@ mod chance;
 mod common;
 mod endings;
 mod filters;
+mod identities;
 mod identity;
 mod layouts;
 mod limits;

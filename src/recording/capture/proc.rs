@@ -49,19 +49,34 @@ pub fn cpu_time_ns(tgid: u32) -> Option<u64> {
 pub fn snapshot(tgid: u32, events: &mut Vec<Timed>) {
     let time_ns = now_ns();
     let mut push = |event| events.push(Timed { time_ns, event });
-    let Ok(threads) = fs::read_dir(format!("/proc/{tgid}/task")) else { return };
-    for tid in threads.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+    for tid in threads(tgid) {
         if let Ok(comm) = fs::read(format!("/proc/{tgid}/task/{tid}/comm")) {
             let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
             push(Event::Comm { tgid, tid, comm, exec: false });
         }
     }
-    let Ok(maps) = fs::read(format!("/proc/{tgid}/maps")) else { return };
-    for line in String::from_utf8_lossy(&maps).lines() {
-        if let Some(mmap) = parse_maps_line(tgid, line) {
-            push(Event::Mmap(mmap));
-        }
+    push(maps(tgid, tgid).event);
+}
+
+/// What executable memory a process has, as its thread `tid` sees it. Any other will do, but not one
+/// that has exited, as the first one can long before the process does: that has none.
+pub fn maps(tgid: u32, tid: u32) -> Timed {
+    let time_ns = now_ns();
+    let read = |tid: u32| {
+        let lines = fs::read(format!("/proc/{tgid}/task/{tid}/maps")).unwrap_or_default();
+        let lines = String::from_utf8_lossy(&lines);
+        lines.lines().filter_map(|line| parse_maps_line(tgid, line)).collect::<Vec<_>>()
+    };
+    let mut mmaps = read(tid);
+    if mmaps.is_empty() {
+        mmaps = threads(tgid).map(read).find(|mmaps| !mmaps.is_empty()).unwrap_or_default();
     }
+    Timed { time_ns, event: Event::Maps { tgid, mmaps } }
+}
+
+fn threads(tgid: u32) -> impl Iterator<Item = u32> {
+    let threads = fs::read_dir(format!("/proc/{tgid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// `55d0-55d4 r-xp 00001000 08:01 1234   /path with spaces`, if it is executable.

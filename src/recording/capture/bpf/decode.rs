@@ -4,7 +4,9 @@ use std::mem::{offset_of, size_of};
 use std::ptr;
 
 use super::skeleton::types as abi;
-use crate::model::event::{CountKey, Dump, Event, Kind, Loss, Outcome, Stack, ThreadTime, Timed, Truncation};
+use crate::model::event::{
+    Comm, CountKey, Dump, Event, Kind, Loss, Outcome, Stack, ThreadTime, Timed, Truncation,
+};
 
 /// Types of the ABI: integers only, so that any bytes make a value.
 pub(super) trait Plain: Default {}
@@ -32,11 +34,19 @@ pub(super) fn count_key(key: &abi::counts_key) -> CountKey {
             abi::kind::KIND_WAKER => Kind::Waker,
             _ => Kind::OnCpu,
         },
-        generation: key.generation,
+        process_state: key.process_state,
+        comm: comm(key.comm),
         kernel_stack_id: key.kernel_stack_id,
         user_stack_id: key.user_stack_id,
         waker_id: key.waker_id,
     }
+}
+
+fn comm(words: [u64; 2]) -> Comm {
+    let mut comm = Comm::default();
+    comm.0[..8].copy_from_slice(&words[0].to_ne_bytes());
+    comm.0[8..].copy_from_slice(&words[1].to_ne_bytes());
+    comm
 }
 
 /// The frames of a key. Only what was sent is looked at: a body has room for far more frames.
@@ -70,11 +80,10 @@ pub(super) fn thread(bytes: &[u8]) -> Option<Timed> {
 }
 
 pub(super) fn thread_time(record: &abi::thread_record) -> Timed {
-    let comm = record.comm.split(|&byte| byte == 0).next().unwrap_or_default();
     let time = ThreadTime {
         tgid: record.tgid,
         tid: record.tid,
-        comm: String::from_utf8_lossy(comm).into_owned(),
+        comm: Comm(record.comm).to_string(),
         lifetime_ns: record.end_ns.saturating_sub(record.start_ns),
         on_cpu_ns: record.on_cpu_ns,
         off_cpu_ns: record.off_cpu_ns,

@@ -303,7 +303,7 @@ impl Sampler {
 
     /// Adds a process or thread, by the meaning of the filter, to those that are sampled.
     pub fn target(&self, id: u32) -> Result<()> {
-        let update = self.skeleton.maps.targets.update(&id.to_ne_bytes(), &[1], MapFlags::ANY);
+        let update = self.skeleton.maps.targets.update(&id.to_ne_bytes(), &[0; 8], MapFlags::ANY);
         update.with_context(|| format!("failed to add {id} to the sampled tasks (at most {MOST_TARGETS})"))
     }
 

@@ -16,6 +16,7 @@ use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::arrays::{Array, FreeRuns};
+use super::decode::{Plain, plain};
 use super::encode::encode;
 use super::skeleton::types as abi;
 use crate::model::event::{Dump, Truncation};
@@ -166,7 +167,27 @@ enum ProcessMap {
 }
 
 impl ProcessMap {
+    fn get(&self, tgid: u32) -> Option<abi::unwind_process> {
+        match self {
+            Self::Kernel(map) => {
+                map.lookup(&tgid.to_ne_bytes(), MapFlags::ANY).ok().flatten().map(|bytes| plain(&bytes))
+            }
+            Self::Private(map) => map.get(&tgid).copied(),
+        }
+    }
+
+    fn remove_unused(&self, tgid: u32) {
+        if let (Self::Kernel(map), Some(0)) = (self, self.get(tgid).map(|process| process.owner)) {
+            // It may have gone meanwhile.
+            let _ = map.delete(&tgid.to_ne_bytes());
+        }
+    }
+
+    /// Changes where a process's mappings are, but not whose they are.
     fn set(&mut self, tgid: u32, process: abi::unwind_process) -> bool {
+        let known = self.get(tgid).unwrap_or_default();
+        let (execs, owner, since_ns) = (known.execs, known.owner, known.since_ns);
+        let process = abi::unwind_process { execs, owner, since_ns, ..process };
         match self {
             Self::Kernel(map) => {
                 // SAFETY: plain integers, read as bytes.
@@ -204,6 +225,8 @@ pub struct Tables {
 
 /// In every set of tables: what rules are that found no room.
 const NO_ROOM_FOR_RULE: (Rule, u16) = (Rule::NotUnderstood(Reason::TooManyRules), 0);
+
+impl Plain for abi::unwind_process {}
 
 impl Tables {
     /// Maps the arrays.
@@ -354,6 +377,17 @@ impl Tables {
     /// Points a process to nothing: its stacks are sent, as those of one that nobody knows.
     pub fn clear_process(&mut self, tgid: u32) {
         self.processes.set(tgid, abi::unwind_process::default());
+    }
+
+    /// Whether a process was forked or has executed another program since `known_ns`, so that mappings
+    /// of then are not its own. If it does so right now, the kernel finds that they are not.
+    pub fn is_ahead(&self, tgid: u32, known_ns: u64) -> bool {
+        self.processes.get(tgid).is_some_and(|process| process.since_ns > known_ns)
+    }
+
+    /// Removes the entry of a process that is gone, if the kernel has never seen that it is its own.
+    pub fn forget_unused(&self, tgid: u32) {
+        self.processes.remove_unused(tgid);
     }
 
     /// Takes a run back. Processes that still point to it are not walked by it any more.
