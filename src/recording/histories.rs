@@ -7,7 +7,7 @@
 //!
 //! Memory is moved, and mapped untold, to addresses that had nothing before: over what was unmapped,
 //! which is not told either, no model could tell. Stacks, which have one ring, come in time, and
-//! what a process did before it forks, before the fork.
+//! what a process did before it forks, before the fork; and that before it maps again or its maps are read.
 
 use std::collections::BTreeMap;
 
@@ -349,6 +349,7 @@ fn play(seed: u64) -> (u64, u64) {
         timeline.advance(world.now_ns, unwind);
         for (tgid, _) in timeline.stale(world.now_ns) {
             world.now_ns += 1;
+            world.tell_forks(tgid);
             let maps = world.maps(tgid);
             given.push(maps.clone());
             timeline.inbox().push(maps);
