@@ -300,6 +300,11 @@ impl Elf {
             .with_context(|| format!("failed to read {name}"))
     }
 
+    /// The address of the section of a name, of which the first 16 letters count.
+    pub fn section_address(&self, name: &str) -> Option<u64> {
+        self.find(name).map(|section| section.vaddr)
+    }
+
     /// `.eh_frame_hdr` begins with a version, three encodings, the address of `.eh_frame` and the
     /// number of functions (Linux Standard Base, section 10.6.2). All linkers encode these two in
     /// the same way.

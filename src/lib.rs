@@ -18,7 +18,7 @@
 //! | [`naming`] | names for a profile's frames, in a process of its own |
 //! | [`viewing`] | everything that starts from a file: flamegraphs, folded stacks, tables; pprof itself |
 //! | [`programs`] | what every BPF program on the machine costs; a recording takes a window of it |
-//! | [`machine`], [`elf`], [`text`] | what several of them need: the operating system, ELF files, numbers for people |
+//! | [`machine`], [`elf`], [`gopclntab`], [`text`] | what several of them need: the operating system, ELF files, Go's table of functions, numbers for people |
 //!
 //! # The words
 //!
@@ -30,6 +30,7 @@
 
 pub mod cli;
 pub mod elf;
+pub mod gopclntab;
 pub mod machine;
 pub mod model;
 pub mod naming;

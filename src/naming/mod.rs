@@ -4,6 +4,7 @@
 //! out at the next try, so that it costs its own names only; after a second interrupt, or when
 //! nothing helps, the recording is written without names.
 
+mod go;
 pub mod isolate;
 pub mod symbolize;
 

@@ -15,6 +15,7 @@ use blazesym::symbolize::source::{Elf, Kernel, Source as SymbolSource};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 use blazesym::{MaybeDefault, symbolize::Reason};
 
+use super::go;
 use crate::elf;
 use crate::machine::kallsyms::Kallsyms;
 use crate::model::objects::{Object, ObjectId, Objects, Source};
@@ -24,10 +25,10 @@ use crate::text::basename;
 
 /// One function at an address; several where some are inlined, innermost first.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Frame {
-    name: String,
-    filename: String,
-    line: i64,
+pub(super) struct Frame {
+    pub(super) name: String,
+    pub(super) filename: String,
+    pub(super) line: i64,
 }
 
 /// What is known of an address: its functions, or why there are none.
@@ -235,6 +236,15 @@ fn in_file(file: &File, offsets: &[u64], inlined: bool) -> Vec<Names> {
             && is_qualified(&symbol[0].name, &outermost.name)
         {
             outermost.name.clone_from(&symbol[0].name);
+        }
+    }
+    if names.iter().any(|names| names.is_err())
+        && let Some(places) = go::names(file, offsets, inlined)
+    {
+        for (names, places) in names.iter_mut().zip(places) {
+            if names.is_err() && !places.is_empty() {
+                *names = Ok(places);
+            }
         }
     }
     // The last symbol before these stubs, `_init`, is not theirs.
