@@ -6,6 +6,8 @@
 
 mod go;
 pub mod isolate;
+mod jitdump;
+mod perf_map;
 pub mod symbolize;
 
 use std::collections::BTreeSet;
