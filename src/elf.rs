@@ -4,6 +4,7 @@
 //! never mapped: a mapped file that someone truncates would kill us with SIGBUS.
 
 pub mod layout;
+pub mod symbols;
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,7 +1,7 @@
 //! Names of a Go program's functions without a symbol table or debug information: from the table that its
 //! own runtime prints stacks by (see [`crate::gopclntab`]).
 
-use super::symbolize::Frame;
+use super::names::Frame;
 use crate::elf::{Elf, Source};
 use crate::gopclntab::{self, InlinedCalls, Pclntab};
 
@@ -19,7 +19,7 @@ pub fn names(file: &dyn Source, offsets: &[u64], inlined: bool) -> Option<Vec<Ve
         let places = pc.map(|pc| table.places(pc, calls.as_ref())).unwrap_or_default();
         places
             .into_iter()
-            .map(|place| Frame { name: place.name, filename: place.file, line: place.line.into() })
+            .map(|place| Frame { filename: place.file, line: place.line.into(), ..Frame::named(&place.name) })
             .collect()
     };
     Some(offsets.iter().map(names).collect())

@@ -4,10 +4,15 @@
 //! out at the next try, so that it costs its own names only; after a second interrupt, or when
 //! nothing helps, the recording is written without names.
 
+mod debug_files;
+mod demangle;
+mod files;
 mod go;
 pub mod isolate;
 mod jitdump;
+mod names;
 mod perf_map;
+mod resolver;
 pub mod symbolize;
 
 use std::collections::BTreeSet;

@@ -23,17 +23,6 @@ use crate::model::profile::{Function, Line, LocationId, Mapping, MappingId};
 use crate::recording::tally::Finished;
 use crate::text::basename;
 
-/// One function at an address; several where some are inlined, innermost first.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Frame {
-    pub(super) name: String,
-    pub(super) filename: String,
-    pub(super) line: i64,
-}
-
-/// What is known of an address: its functions, or why there are none.
-type Names = Result<Vec<Frame>, &'static str>;
-
 /// Names every location of a recording. `progress` is told before each object: how many are done,
 /// of how many. Objects for which `skip` says so stay unnamed.
 pub fn symbolize(
@@ -103,7 +92,7 @@ fn name(
     let profile = &mut recording.profile;
     let named = names.is_ok();
     let frames = names.unwrap_or_else(|reason| {
-        vec![Frame { name: format!("{}+{offset:#x} [{reason}]", basename(&object.path)), ..Frame::default() }]
+        vec![Frame::named(&format!("{}+{offset:#x} [{reason}]", basename(&object.path)))]
     });
     let mapping = &mut profile.mappings[mapping.index()];
     mapping.has_functions |= named;
@@ -117,7 +106,7 @@ fn name(
             function: profile
                 .functions
                 .intern(Function {
-                    system_name: frame.name.clone(),
+                    system_name: frame.system_name,
                     name: frame.name,
                     filename: frame.filename,
                     start_line: 0,
@@ -150,10 +139,10 @@ fn name_the_rest(recording: &mut Finished, reason: impl Fn(&str, u64) -> &'stati
 
 fn names_in(object: &Object, offsets: &[u64], inlined: bool) -> Vec<Names> {
     match &object.source {
-        Source::Kernel => in_kernel(offsets, inlined),
+        Source::Kernel => in_kernel(offsets),
         Source::Bpf { .. } => in_bpf(object, offsets),
         Source::File(_) => match object.file() {
-            Ok(file) => in_file(file, offsets, inlined),
+            Ok(file) => files::names(file, &object.path, offsets, inlined),
             Err(why) => vec![Err(why.why()); offsets.len()],
         },
         Source::Jit(Some(map)) => in_perf_map(map, offsets),
@@ -162,115 +151,8 @@ fn names_in(object: &Object, offsets: &[u64], inlined: bool) -> Vec<Names> {
     }
 }
 
-/// Asks blazesym for a batch; if that panics, for each address alone, so that one bad name costs
-/// one name.
-fn ask(
-    source: &SymbolSource<'_>,
-    inlined: bool,
-    inputs: &[u64],
-    input: fn(&[u64]) -> Input<&[u64]>,
-) -> Vec<Names> {
-    let symbolizer = || {
-        Symbolizer::builder()
-            .enable_auto_reload(false)
-            .enable_code_info(true)
-            .enable_inlined_fns(inlined)
-            .build()
-    };
-    let batch = |inputs: &[u64]| -> Option<Vec<Names>> {
-        catch_unwind(AssertUnwindSafe(|| {
-            let symbolizer = symbolizer();
-            match symbolizer.symbolize(source, input(inputs)) {
-                Ok(symbols) => symbols.into_iter().map(names_of).collect(),
-                Err(error) => vec![Err(why(&error)); inputs.len()],
-            }
-        }))
-        .ok()
-    };
-    batch(inputs).unwrap_or_else(|| {
-        let alone = |&addr: &u64| batch(&[addr]).and_then(|names| names.into_iter().next());
-        inputs.iter().map(|addr| alone(addr).unwrap_or(Err("symbolizer panicked"))).collect()
-    })
-}
-
-fn why(error: &blazesym::Error) -> &'static str {
-    match error.kind() {
-        blazesym::ErrorKind::PermissionDenied => "symbols not permitted",
-        blazesym::ErrorKind::OutOfMemory => "out of memory",
-        _ => "not a readable ELF file",
-    }
-}
-
-fn names_of(symbol: Symbolized<'_>) -> Names {
-    match symbol {
-        Symbolized::Sym(symbol) => Ok(frames(&symbol)),
-        Symbolized::Unknown(Reason::MissingSyms) => Err("stripped binary"),
-        Symbolized::Unknown(Reason::UnknownAddr) => Err("no symbol"),
-        Symbolized::Unknown(Reason::InvalidFileOffset) => Err("not code"),
-        Symbolized::Unknown(Reason::Unmapped) => Err("unmapped"),
-        Symbolized::Unknown(_) => Err("symbolizer failed"),
-    }
-}
-
-/// blazesym lists inlined functions from the outermost in; pprof wants the innermost first.
-fn frames(symbol: &Sym<'_>) -> Vec<Frame> {
-    let frame = |name: &str, code: Option<&CodeInfo<'_>>| Frame {
-        name: name.to_owned(),
-        filename: code.map(|code| code.to_path().to_string_lossy().into_owned()).unwrap_or_default(),
-        line: code.and_then(|code| code.line).unwrap_or(0).into(),
-    };
-    let inlined = symbol.inlined.iter().rev().map(|f| frame(&f.name, f.code_info.as_ref()));
-    inlined.chain([frame(&symbol.name, symbol.code_info.as_deref())]).collect()
-}
-
-fn in_file(file: &File, offsets: &[u64], inlined: bool) -> Vec<Names> {
-    // The descriptor leads to the file even if its path is gone or is another one's by now.
-    let elf = Elf::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let ask =
-        |elf, inlined| ask(&SymbolSource::Elf(elf), inlined, offsets, |offsets| Input::FileOffset(offsets));
-    let mut names = ask(elf.clone(), inlined);
-    let symbols = ask(Elf { debug_syms: false, ..elf }, false);
-    for (names, symbol) in names.iter_mut().zip(symbols) {
-        if let (Ok(frames), Ok(symbol)) = (names, symbol)
-            && let Some(outermost) = frames.last_mut()
-            && is_qualified(&symbol[0].name, &outermost.name)
-        {
-            outermost.name.clone_from(&symbol[0].name);
-        }
-    }
-    if names.iter().any(|names| names.is_err())
-        && let Some(places) = go::names(file, offsets, inlined)
-    {
-        for (names, places) in names.iter_mut().zip(places) {
-            if names.is_err() && !places.is_empty() {
-                *names = Ok(places);
-            }
-        }
-    }
-    // The last symbol before these stubs, `_init`, is not theirs.
-    let plt = elf::plt(file);
-    for (names, offset) in names.iter_mut().zip(offsets) {
-        if plt.iter().any(|stubs| stubs.contains(offset)) {
-            *names = Err("procedure linkage table");
-        }
-    }
-    names
-}
-
-/// Whether `symbol` is a C++ or Rust function's full name of which `name` is the last part. Debug
-/// information has no more than that of functions that no other file can see.
-fn is_qualified(symbol: &str, name: &str) -> bool {
-    let is_whole = |name: &str| name.contains("::") || name.contains('(');
-    !is_whole(name) && is_whole(symbol) && symbol.contains(name)
-}
-
-fn kernel_source() -> SymbolSource<'static> {
-    // A vmlinux beside the kernel may be gigabytes of debug information: kallsyms names functions.
-    SymbolSource::Kernel(Kernel { vmlinux: MaybeDefault::None, debug_syms: false, ..Kernel::default() })
-}
-
-fn in_kernel(addrs: &[u64], inlined: bool) -> Vec<Names> {
-    let mut names = ask(&kernel_source(), inlined, addrs, |addrs| Input::AbsAddr(addrs));
+fn in_kernel(addrs: &[u64]) -> Vec<Names> {
+    let mut names = resolver::in_kernel(addrs, Depth::Lines);
     // Hidden addresses read as 0 and would name everything after the last symbol.
     if names.iter().all(|name| name.is_err()) {
         names.fill(Err("kernel symbols hidden: needs CAP_SYSLOG and kernel.kptr_restrict below 2"));
@@ -278,15 +160,24 @@ fn in_kernel(addrs: &[u64], inlined: bool) -> Vec<Names> {
     names
 }
 
+fn in_perf_map(map: &File, addrs: &[u64]) -> Vec<Names> {
+    match perf_map::names(map, addrs, LONGEST_READ) {
+        Ok(names) => {
+            names.into_iter().map(|name| name.map(|name| vec![Frame::named(&name)]).ok_or("not in perf map")).collect()
+        }
+        Err(_) => vec![Err("perf map not readable"); addrs.len()],
+    }
+}
+
 /// The kernel told the program's name when it loaded; its lines are there while it still is.
 fn in_bpf(object: &Object, addrs: &[u64]) -> Vec<Names> {
-    let live = ask(&kernel_source(), false, addrs, |addrs| Input::AbsAddr(addrs));
+    let live = resolver::in_kernel(addrs, Depth::Lines);
     live.into_iter()
         .map(|names| match names {
             Ok(frames) if frames[0].name == short_bpf_name(&object.path) || frames[0].name == object.path => {
-                Ok(vec![Frame { name: object.path.clone(), ..frames[0].clone() }])
+                Ok(vec![Frame { name: object.path.clone(), system_name: object.path.clone(), ..frames[0].clone() }])
             }
-            _ => Ok(vec![Frame { name: object.path.clone(), ..Frame::default() }]),
+            _ => Ok(vec![Frame::named(&object.path)]),
         })
         .collect()
 }
@@ -294,44 +185,6 @@ fn in_bpf(object: &Object, addrs: &[u64]) -> Vec<Names> {
 /// `bpf_prog_0123456789abcdef_name` is `name`.
 fn short_bpf_name(symbol: &str) -> &str {
     symbol.strip_prefix("bpf_prog_").and_then(|rest| rest.split_once('_')).map_or(symbol, |(_, name)| name)
-}
-
-/// Names from a runtime's list of functions: `START SIZE name`, hexadecimal, one a line; a later
-/// line replaces an earlier one. The format is perf's (tools/perf/Documentation/jit-interface.txt).
-fn in_perf_map(map: &File, addrs: &[u64]) -> Vec<Names> {
-    const MOST_BYTES: u64 = 1 << 30;
-    let mut functions: BTreeMap<u64, (u64, String)> = BTreeMap::new();
-    // Our own descriptor's position may be anywhere if the map was read before.
-    let path = format!("/proc/self/fd/{}", map.as_fd().as_raw_fd());
-    let Ok(file) = File::open(path) else { return vec![Err("perf map not readable"); addrs.len()] };
-    let wanted: Vec<u64> = addrs.to_vec();
-    let mut reader = BufReader::new(file.take(MOST_BYTES));
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match reader.by_ref().take(1 << 16).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => break,
-            Ok(_) => {}
-        }
-        let text = String::from_utf8_lossy(&line);
-        let mut fields = text.trim_end().splitn(3, ' ');
-        let hex = |field: Option<&str>| u64::from_str_radix(field?.trim_start_matches("0x"), 16).ok();
-        let (Some(start), Some(size), Some(name)) = (hex(fields.next()), hex(fields.next()), fields.next())
-        else {
-            continue;
-        };
-        let end = start.saturating_add(size.max(1));
-        // Only what was sampled is kept: a runtime's list can be far larger than that.
-        let first = wanted.partition_point(|&addr| addr < start);
-        if wanted.get(first).is_some_and(|&addr| addr < end) {
-            functions.insert(start, (end, name.to_owned()));
-        }
-    }
-    let find = |addr: &u64| match functions.range(..=addr).next_back() {
-        Some((_, (end, name))) if addr < end => Ok(vec![Frame { name: name.clone(), ..Frame::default() }]),
-        _ => Err("not in perf map"),
-    };
-    addrs.iter().map(find).collect()
 }
 
 /// Gives the addresses of each kernel module a mapping of their own, `[name]`, by kallsyms.
@@ -373,23 +226,5 @@ fn split_modules(recording: &mut Finished, kernel: MappingId) {
     if low <= high {
         let mapping = &mut profile.mappings[kernel.index()];
         (mapping.memory_start, mapping.memory_limit) = (low & !0xfff, (high | 0xfff) + 1);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn perf_map_lines() {
-        let path = std::env::temp_dir().join(format!("profiler-perf-map-{}", std::process::id()));
-        std::fs::write(&path, "1000 10 old\ngarbage\n1000 20 JS:*f a.js:1:2\n0x2000 0x8 g\n").unwrap();
-        let file = File::open(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        let names: Vec<Option<String>> = in_perf_map(&file, &[0x0fff, 0x101f, 0x1020, 0x2007])
-            .into_iter()
-            .map(|names| names.ok().map(|frames| frames[0].name.clone()))
-            .collect();
-        assert_eq!(names, [None, Some("JS:*f a.js:1:2".to_owned()), None, Some("g".to_owned())]);
     }
 }

@@ -1,0 +1,130 @@
+//! Symbols of code in a file's own tables, whatever their type and size.
+//!
+//! Assembly often gives its functions neither. And a program that has lost its section headers still has
+//! the symbols that the dynamic linker needs: the table that PT_DYNAMIC leads to.
+
+use anyhow::{Context as _, Result};
+use object::LittleEndian as LE;
+use object::elf::{self, Dyn64, FileHeader64, ProgramHeader64, Sym64};
+
+use super::{Elf, MAX_PROGRAM_HEADERS, Source, array, one, read};
+
+/// Of one table. That of a browser with all symbols is 100 MB.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// A function or a label in code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// Address in the ELF image.
+    pub vaddr: u64,
+    /// First address behind it: by its size or, without one, where the next symbol or segment begins.
+    pub end: u64,
+    /// Name.
+    pub name: String,
+}
+
+/// Symbols that lie in code, ascending; of several with one address, the first that has a size.
+///
+/// # Errors
+/// If the file is no ELF program, or its tables cannot be read.
+pub fn of_code(file: &dyn Source) -> Result<Vec<Symbol>> {
+    let elf = Elf::read(file)?;
+    let mut found = Vec::new();
+    for (symbols, names) in [(".symtab", ".strtab"), (".dynsym", ".dynstr")] {
+        let tables = elf.section(file, symbols, MAX_BYTES)?.zip(elf.section(file, names, MAX_BYTES)?);
+        if let Some((symbols, names)) = tables {
+            collect(&elf, &symbols, &names, &mut found);
+        }
+    }
+    if elf.sections.is_empty()
+        && let Some((symbols, names)) = dynamic_tables(&elf, file)?
+    {
+        collect(&elf, &symbols, &names, &mut found);
+    }
+    found.sort_by(|a, b| (a.vaddr, a.end == a.vaddr).cmp(&(b.vaddr, b.end == b.vaddr)));
+    found.dedup_by_key(|symbol| symbol.vaddr);
+    for at in 0..found.len() {
+        let next = found.get(at + 1).map_or(u64::MAX, |symbol| symbol.vaddr);
+        let symbol = &mut found[at];
+        if symbol.end == symbol.vaddr {
+            let segment = elf.segments.iter().find_map(|segment| segment.locate(symbol.vaddr));
+            symbol.end = symbol.vaddr.saturating_add(segment.map_or(0, |(_, left)| left)).min(next);
+        }
+    }
+    Ok(found)
+}
+
+fn collect(elf: &Elf, symbols: &[u8], names: &[u8], found: &mut Vec<Symbol>) {
+    let (symbols, _) = symbols.as_chunks::<{ size_of::<Sym64<LE>>() }>();
+    for symbol in symbols {
+        let Ok(symbol) = one::<Sym64<LE>>(symbol) else { continue };
+        let kind = symbol.st_info & 0xf;
+        let is_code = matches!(kind, elf::STT_FUNC | elf::STT_GNU_IFUNC | elf::STT_NOTYPE);
+        let is_defined = !matches!(symbol.st_shndx.get(LE), elf::SHN_UNDEF | elf::SHN_ABS);
+        let vaddr = symbol.st_value.get(LE);
+        let in_code = || elf.segments.iter().any(|it| it.executable && it.locate(vaddr).is_some());
+        if !is_code || !is_defined || !in_code() {
+            continue;
+        }
+        let name = names.get(symbol.st_name.get(LE) as usize..).unwrap_or_default();
+        let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+        // Labels of the assembler's own are no names: `.L1`, `$x`.
+        if name.is_empty() || name.starts_with(b".L") || name.starts_with(b"$") {
+            continue;
+        }
+        let end = vaddr.saturating_add(symbol.st_size.get(LE));
+        found.push(Symbol { vaddr, end, name: String::from_utf8_lossy(name).into_owned() });
+    }
+}
+
+/// The tables that the dynamic linker uses. It needs no number of symbols; linkers put their names right
+/// behind them.
+fn dynamic_tables(elf: &Elf, file: &dyn Source) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let header: FileHeader64<LE> = one(&read(file, 0, 64, 64)?)?;
+    let count = u64::from(header.e_phnum.get(LE)).min(MAX_PROGRAM_HEADERS);
+    let headers: Vec<ProgramHeader64<LE>> = array(file, header.e_phoff.get(LE), count)?;
+    let Some(dynamic) = headers.iter().find(|header| header.p_type.get(LE) == elf::PT_DYNAMIC) else {
+        return Ok(None);
+    };
+    let entries = dynamic.p_filesz.get(LE) / size_of::<Dyn64<LE>>() as u64;
+    let entries: Vec<Dyn64<LE>> = array(file, dynamic.p_offset.get(LE), entries)?;
+    let value = |tag: u32| {
+        entries.iter().find(|entry| entry.d_tag.get(LE) == u64::from(tag)).map(|entry| entry.d_val.get(LE))
+    };
+    let (Some(symbols), Some(names), Some(names_bytes)) =
+        (value(elf::DT_SYMTAB), value(elf::DT_STRTAB), value(elf::DT_STRSZ))
+    else {
+        return Ok(None);
+    };
+    let locate = |vaddr: u64| elf.segments.iter().find_map(|segment| segment.locate(vaddr));
+    let (symbols_at, _) = locate(symbols).context("no segment holds DT_SYMTAB")?;
+    let (names_at, _) = locate(names).context("no segment holds DT_STRTAB")?;
+    let symbols_bytes = names.saturating_sub(symbols);
+    Ok(Some((
+        read(file, symbols_at, symbols_bytes, MAX_BYTES)?,
+        read(file, names_at, names_bytes, MAX_BYTES)?,
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn our_own() {
+        let file = File::open(std::env::current_exe().unwrap()).unwrap();
+        let symbols = of_code(&file).unwrap();
+        assert!(symbols.is_sorted_by(|a, b| a.vaddr < b.vaddr));
+        assert!(symbols.iter().all(|symbol| symbol.vaddr <= symbol.end));
+        let main = symbols.iter().find(|symbol| symbol.name == "main").expect("this program has a main");
+        assert!(main.end > main.vaddr);
+    }
+
+    #[test]
+    fn what_is_no_program_is_refused() {
+        assert!(of_code(&File::open("/dev/null").unwrap()).is_err());
+        assert!(of_code(&b"\x7fELF".to_vec()).is_err());
+    }
+}
