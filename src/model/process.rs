@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::event::{Event, Ksymbol, Mmap, Stack, Truncation};
-use crate::model::objects::{Held, ObjectId, Objects, Root};
+use crate::model::objects::{Held, JitSlot, ObjectId, Objects, Root};
 use crate::model::regions::{self, Region, Regions};
 use crate::model::remapped;
 use crate::model::snapshot::{self, Change, Location, Resolved, Snapshot, What};
@@ -51,7 +51,7 @@ struct Process {
     /// Where its paths start; its parent's as long as it is not known.
     root: Root,
     root_is_known: bool,
-    jit: Option<ObjectId>,
+    jit: Rc<JitSlot>,
     first_exited: bool,
     exited_ns: Option<u64>,
     /// It was announced by [`Processes::follow`], or forked by one that was.
@@ -90,7 +90,7 @@ impl Processes {
 
     /// Models this process and its children although not everything is modelled.
     pub fn follow(&mut self, tgid: u32) {
-        self.processes.entry(tgid).or_insert_with(Process::unknown).followed = true;
+        self.processes.entry(tgid).or_insert_with(|| Process::unknown(tgid)).followed = true;
     }
 
     /// Largest number of processes that were held at once.
@@ -115,7 +115,7 @@ impl Processes {
             Event::Comm { tgid, tid, comm, exec } => {
                 if exec {
                     let what = What::Executed { at_ns: time_ns };
-                    self.change(Change { tgid, since_ns: time_ns, jit: None, what }, objects, &mut changes);
+                    self.change(Change { tgid, since_ns: time_ns, what }, objects, &mut changes);
                 }
                 let Some(process) = self.process(tgid, objects) else { return changes };
                 if process.begin_ns() <= time_ns {
@@ -125,7 +125,7 @@ impl Processes {
                     }
                 }
             }
-            Event::Exit { tgid, tid } => self.exit(time_ns, tgid, tid),
+            Event::Exit { tgid, tid } => self.exit(time_ns, tgid, tid, objects),
             Event::Mmap(mmap) => {
                 let Some(process) = self.process(mmap.tgid, objects) else { return changes };
                 // Asking /proc takes longer than all the rest, and most files are known.
@@ -134,12 +134,12 @@ impl Processes {
                     process.root_is_known = true;
                 }
                 let (object, file_offset) = process.held(time_ns, &mmap, objects);
-                let (tgid, jit) = (mmap.tgid, process.jit);
+                let tgid = mmap.tgid;
                 let Range { start, end } = mmap.range;
                 let (since_ns, seen_ns) = (time_ns, time_ns);
                 let region = Region { end, file_offset, object, since_ns, seen_ns };
                 let what = What::Mapped { start, region };
-                self.change(Change { tgid, since_ns, jit, what }, objects, &mut changes);
+                self.change(Change { tgid, since_ns, what }, objects, &mut changes);
             }
             Event::Maps { tgid, mmaps } => changes.extend(self.reread(time_ns, tgid, &mmaps, objects)),
             Event::Ksymbol(symbol) => self.ksymbol(&symbol, objects),
@@ -153,7 +153,7 @@ impl Processes {
 
     fn process(&mut self, tgid: u32, objects: &mut Objects) -> Option<&mut Process> {
         if self.everything && !self.processes.contains_key(&tgid) {
-            let mut process = Process::unknown();
+            let mut process = Process::unknown(tgid);
             if let Some(root) = objects.root_of(tgid) {
                 (process.root, process.root_is_known) = (root, true);
             }
@@ -170,8 +170,8 @@ impl Processes {
         }
         self.forked_ns = self.forked_ns.max(time_ns);
         let mut child = match self.processes.get(&parent_tgid) {
-            Some(parent) => parent.child(time_ns, tid, parent_tid, parent_tgid),
-            None if self.everything => Process { forked_ns: time_ns, ..Process::unknown() },
+            Some(parent) => parent.child(time_ns, [tgid, tid], [parent_tgid, parent_tid]),
+            None if self.everything => Process { forked_ns: time_ns, ..Process::unknown(tgid) },
             None => {
                 // Not one of ours: if its id was, that process is gone.
                 self.processes.remove(&tgid);
@@ -180,13 +180,12 @@ impl Processes {
             }
         };
         let inherited = Rc::clone(&child.regions);
-        let jit = child.jit;
         if let Some(known) = self.processes.remove(&tgid) {
             child.take_newer(known);
         }
         self.processes.insert(tgid, child);
         self.changed.insert(tgid);
-        Some(Change { tgid, since_ns: time_ns, jit, what: What::Forked(inherited) })
+        Some(Change { tgid, since_ns: time_ns, what: What::Forked(inherited) })
     }
 
     /// Changes the memory of a process, and of its children if that had happened when they were forked.
@@ -215,7 +214,7 @@ impl Processes {
         changes.push(change);
     }
 
-    fn exit(&mut self, time_ns: u64, tgid: u32, tid: u32) {
+    fn exit(&mut self, time_ns: u64, tgid: u32, tid: u32, objects: &mut Objects) {
         let Some(process) = self.processes.get_mut(&tgid) else { return };
         if process.forked_ns > time_ns {
             return; // the id had another owner then
@@ -233,6 +232,8 @@ impl Processes {
             }
         } else if !others {
             process.exited_ns = Some(time_ns);
+            // Some runtimes write their list now.
+            objects.find_perf_map(&process.jit, &process.root);
             self.exited.push((tgid, time_ns));
             self.changed.insert(tgid);
         }
@@ -273,11 +274,10 @@ impl Processes {
             process.regions = Rc::new(shown);
             process.mapped_ns = process.mapped_ns.max(time_ns);
         }
-        let jit = process.jit;
         if is_changed {
             self.changed.insert(tgid);
         }
-        Some(Change { tgid, since_ns, jit, what: What::Reread(found) })
+        Some(Change { tgid, since_ns, what: What::Reread(found) })
     }
 
     fn ksymbol(&mut self, symbol: &Ksymbol, objects: &mut Objects) {
@@ -324,9 +324,10 @@ impl Processes {
         self.processes.get(&tgid).is_some_and(|process| process.exited_ns.is_none())
     }
 
-    /// Number of modelled processes that have not exited.
-    pub fn living(&self) -> usize {
-        self.processes.values().filter(|process| process.followed && process.exited_ns.is_none()).count()
+    /// Modelled processes that were asked for and have not exited.
+    pub fn living(&self) -> impl Iterator<Item = u32> {
+        let lives = |process: &Process| process.followed && process.exited_ns.is_none();
+        self.processes.iter().filter(move |(_, process)| lives(process)).map(|(&tgid, _)| tgid)
     }
 
     /// A process as it is now, at `time_ns`.
@@ -339,7 +340,7 @@ impl Processes {
             comm: process.map(|process| Rc::clone(&process.comm.comm)),
             regions: process.map(|process| Rc::clone(&process.regions)).unwrap_or_default(),
             replaced: process.map(|process| Rc::clone(&process.replaced)).unwrap_or_default(),
-            jit: process.and_then(|process| process.jit),
+            jit: process.map_or_else(|| JitSlot::new(tgid, None), |process| Rc::clone(&process.jit)),
             root: process.map_or(Root::OURS, |process| process.root.clone()),
         }
     }
@@ -384,13 +385,11 @@ impl Processes {
                 }
             }
         }
-        for frame in &frames {
+        for frame in &mut frames {
+            if frame.object == ObjectId::MEMORY {
+                frame.object = objects.jit(&then.jit, &then.root);
+            }
             objects.sampled(frame.object);
-        }
-        if let Some(jit) = then.jit
-            && frames.iter().any(|frame| frame.object == jit)
-        {
-            objects.pin_perf_map(jit, stack.key.tgid, &then.root);
         }
         let (comm, thread_comm) = snapshot::names(then, stack);
         Resolved { frames, truncation, is_stale, comm, thread_comm }
@@ -402,6 +401,13 @@ impl Processes {
             _ => ObjectId::KERNEL,
         };
         Location { object, file_offset: addr }
+    }
+
+    /// Looks for the perf maps of all processes once more, at the end.
+    pub fn find_perf_maps(&self, objects: &mut Objects) {
+        for process in self.processes.values() {
+            objects.find_perf_map(&process.jit, &process.root);
+        }
     }
 
     /// Forgets processes that exited before `time_ns`, when all counts up to then are in.
@@ -421,7 +427,7 @@ impl Processes {
 }
 
 impl Process {
-    fn unknown() -> Self {
+    fn unknown(tgid: u32) -> Self {
         Self {
             threads: HashMap::new(),
             comm: Name { comm: "[unknown]".into(), since_ns: 0 },
@@ -433,7 +439,7 @@ impl Process {
             mapped_ns: 0,
             root: Root::OURS,
             root_is_known: false,
-            jit: None,
+            jit: JitSlot::new(tgid, None),
             first_exited: false,
             exited_ns: None,
             followed: false,
@@ -446,11 +452,14 @@ impl Process {
     }
 
     /// What a mapping holds, and the offset of its first byte there.
-    fn held(&mut self, time_ns: u64, mmap: &Mmap, objects: &mut Objects) -> (ObjectId, u64) {
+    fn held(&self, time_ns: u64, mmap: &Mmap, objects: &mut Objects) -> (ObjectId, u64) {
         match objects.of_mapping(time_ns, mmap, &self.root) {
             Held::Object(object) => (object, mmap.file_offset),
-            Held::Memory => remapped::text(time_ns, mmap, &self.regions, &self.root, objects)
-                .unwrap_or_else(|| (*self.jit.get_or_insert_with(|| objects.jit()), mmap.file_offset)),
+            Held::Memory => {
+                objects.find_jitdump(time_ns, &self.jit, mmap, &self.root);
+                remapped::text(time_ns, mmap, &self.regions, &self.root, objects)
+                    .unwrap_or((ObjectId::MEMORY, mmap.file_offset))
+            }
         }
     }
 
@@ -474,25 +483,26 @@ impl Process {
     }
 
     /// What one of its threads forks. It has the name of that thread.
-    fn child(&self, time_ns: u64, tid: u32, parent_tid: u32, tgid: u32) -> Self {
+    fn child(&self, time_ns: u64, [tgid, tid]: [u32; 2], [parent_tgid, parent_tid]: [u32; 2]) -> Self {
         let name = self.threads.get(&parent_tid).unwrap_or(&self.comm);
         let name = Name { comm: Rc::clone(&name.comm), since_ns: time_ns };
         let mut regions = Rc::clone(&self.regions);
         if self.mapped_ns > time_ns {
             Rc::make_mut(&mut regions).retain(|_, region| region.since_ns <= time_ns);
         }
+        let has_compiled_code = regions.values().any(|region| region.object == ObjectId::MEMORY);
         Self {
             threads: HashMap::from([(tid, name.clone())]),
             comm: name,
             forked_ns: time_ns,
             executed_ns: 0,
-            parent: Some(tgid),
+            parent: Some(parent_tgid),
             regions,
             replaced: Rc::clone(&self.replaced),
             mapped_ns: self.mapped_ns.min(time_ns),
             root: self.root.clone(),
             root_is_known: self.root_is_known,
-            jit: self.jit,
+            jit: JitSlot::new(tgid, Some(&self.jit).filter(|_| has_compiled_code)),
             first_exited: false,
             exited_ns: None,
             followed: self.followed,
@@ -515,7 +525,6 @@ impl Process {
             newer.retain(|_, region| region.seen_ns > forked_ns);
             regions::fill(&mut newer, &self.regions);
             (self.regions, self.mapped_ns) = (Rc::new(newer), known.mapped_ns);
-            self.jit = self.jit.or(known.jit);
         }
         self.exited_ns = known.exited_ns.filter(|exited_ns| *exited_ns > forked_ns);
     }
@@ -527,7 +536,7 @@ impl Process {
             let newer = old.iter().filter(|(_, region)| region.seen_ns > time_ns);
             self.regions = Rc::new(newer.map(|(&start, region)| (start, region.clone())).collect());
         } else {
-            self.jit = None;
+            self.jit = JitSlot::new(self.jit.tgid(), None);
         }
         self.replaced = old;
         self.threads.retain(|_, name| name.since_ns > time_ns);

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::model::event::{Kind, Stack, Truncation};
-use crate::model::objects::{ObjectId, Root};
+use crate::model::objects::{JitSlot, ObjectId, Root};
 use crate::model::regions::{self, Region, Regions};
 
 /// An address, independent of the process it was seen in.
@@ -44,7 +44,7 @@ pub struct Snapshot {
     pub(super) regions: Rc<Regions>,
     /// Of the program before the last exec, whose registers a thread has until that is done.
     pub(super) replaced: Rc<Regions>,
-    pub(super) jit: Option<ObjectId>,
+    pub(super) jit: Rc<JitSlot>,
     pub(super) root: Root,
 }
 
@@ -70,17 +70,14 @@ impl Snapshot {
         let since_ns = change.since_ns;
         match &change.what {
             What::Mapped { start, region } => {
-                self.jit = self.jit.or(change.jit);
                 regions::map(Rc::make_mut(&mut self.regions), *start, region)
             }
             What::Reread(found) => {
-                self.jit = self.jit.or(change.jit);
                 regions::fill(Rc::make_mut(&mut self.regions), found);
                 !found.is_empty()
             }
             What::Forked(inherited) => {
                 self.since_ns = since_ns;
-                self.jit = self.jit.or(change.jit);
                 Rc::make_mut(&mut self.regions).retain(|_, region| region.seen_ns > since_ns);
                 regions::fill(Rc::make_mut(&mut self.regions), inherited);
                 true
@@ -103,7 +100,6 @@ pub struct Change {
     pub tgid: u32,
     /// From then on it is so.
     pub(super) since_ns: u64,
-    pub(super) jit: Option<ObjectId>,
     pub(super) what: What,
 }
 
@@ -173,7 +169,7 @@ pub(super) fn names(then: &Snapshot, stack: &Stack) -> (Rc<str>, Rc<str>) {
 impl Snapshot {
     pub(super) fn location(&self, addr: u64) -> Option<Location> {
         let (start, region) = regions::holding(&self.regions, addr)?;
-        let file_offset = if Some(region.object) == self.jit {
+        let file_offset = if region.object == ObjectId::MEMORY {
             addr
         } else {
             region.file_offset.wrapping_add(addr - start)

@@ -51,11 +51,7 @@ fn by_build_id(id: &[u8]) -> Option<Candidate> {
 fn by_link(link: Option<&(String, u32)>, path: &str) -> Vec<Candidate> {
     let (Some((name, _)), Some(dir)) = (link, Path::new(path).parent()) else { return Vec::new() };
     let installed = Path::new(DEBUG_DIR).join(dir.strip_prefix("/").unwrap_or(dir));
-    vec![
-        (dir.join(name), false),
-        (dir.join(".debug").join(name), false),
-        (installed.join(name), true),
-    ]
+    vec![(dir.join(name), false), (dir.join(".debug").join(name), false), (installed.join(name), true)]
 }
 
 /// A file's name, without a directory, up to a zero; at the next multiple of four the CRC-32 of the file.
@@ -94,7 +90,14 @@ mod tests {
     fn links() {
         assert_eq!(parse_link(b"a.debug\0\x78\x56\x34\x12"), Some(("a.debug".to_owned(), 0x1234_5678)));
         assert_eq!(parse_link(b"ab\0\0\x01\0\0\0"), Some(("ab".to_owned(), 1)));
-        for bad in [&b""[..], b"\0\0\0\0\0\0\0\0", b"a", b"a\0\0\0\0", b"../etc/x\0\0\0\0\0\0\0\0", b"..\0\0\0\0\0\0"] {
+        for bad in [
+            &b""[..],
+            b"\0\0\0\0\0\0\0\0",
+            b"a",
+            b"a\0\0\0\0",
+            b"../etc/x\0\0\0\0\0\0\0\0",
+            b"..\0\0\0\0\0\0",
+        ] {
             assert_eq!(parse_link(bad), None, "{bad:?}");
         }
     }

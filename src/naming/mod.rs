@@ -9,6 +9,7 @@ mod demangle;
 mod files;
 mod go;
 pub mod isolate;
+mod jit;
 mod jitdump;
 mod names;
 mod perf_map;

@@ -1,4 +1,4 @@
-//! Names for addresses. The only user of blazesym.
+//! Names for the locations of a recording.
 //!
 //! Runs after recording, object by object, so that only one binary's symbols and debug information
 //! are in memory at a time. A binary that cannot be read, a demangler that panics or a list of JIT
@@ -6,17 +6,10 @@
 //! frame without a name says where it is and why: `libfoo.so.1+0x1234 [stripped binary]`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::os::fd::{AsFd, AsRawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use blazesym::symbolize::source::{Elf, Kernel, Source as SymbolSource};
-use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
-use blazesym::{MaybeDefault, symbolize::Reason};
-
-use super::go;
-use crate::elf;
+use super::names::{Frame, Names};
+use super::resolver::{self, Depth};
+use super::{files, jit};
 use crate::machine::kallsyms::Kallsyms;
 use crate::model::objects::{Object, ObjectId, Objects, Source};
 use crate::model::profile::{Function, Line, LocationId, Mapping, MappingId};
@@ -54,7 +47,7 @@ pub fn symbolize(
         let names = if skip(done) {
             vec![Err("symbolizer crashed on this file"); offsets.len()]
         } else {
-            names_in(object, &offsets, inlined)
+            names_in(object, objects, &offsets, inlined)
         };
         for ((id, offset), names) in locations.into_iter().zip(offsets).zip(names) {
             name(recording, id, mapping, object, offset, names);
@@ -137,7 +130,7 @@ fn name_the_rest(recording: &mut Finished, reason: impl Fn(&str, u64) -> &'stati
     }
 }
 
-fn names_in(object: &Object, offsets: &[u64], inlined: bool) -> Vec<Names> {
+fn names_in(object: &Object, objects: &Objects, offsets: &[u64], inlined: bool) -> Vec<Names> {
     match &object.source {
         Source::Kernel => in_kernel(offsets),
         Source::Bpf { .. } => in_bpf(object, offsets),
@@ -145,8 +138,8 @@ fn names_in(object: &Object, offsets: &[u64], inlined: bool) -> Vec<Names> {
             Ok(file) => files::names(file, &object.path, offsets, inlined),
             Err(why) => vec![Err(why.why()); offsets.len()],
         },
-        Source::Jit(Some(map)) => in_perf_map(map, offsets),
-        Source::Jit(None) => vec![Err("JIT code, no perf map"); offsets.len()],
+        Source::Jit(Some(lists)) => jit::names(lists, objects, offsets),
+        Source::Jit(None) => vec![Err("JIT code of an unknown process"); offsets.len()],
         Source::Nowhere => vec![Err("unmapped"); offsets.len()],
     }
 }
@@ -160,22 +153,17 @@ fn in_kernel(addrs: &[u64]) -> Vec<Names> {
     names
 }
 
-fn in_perf_map(map: &File, addrs: &[u64]) -> Vec<Names> {
-    match perf_map::names(map, addrs, LONGEST_READ) {
-        Ok(names) => {
-            names.into_iter().map(|name| name.map(|name| vec![Frame::named(&name)]).ok_or("not in perf map")).collect()
-        }
-        Err(_) => vec![Err("perf map not readable"); addrs.len()],
-    }
-}
-
 /// The kernel told the program's name when it loaded; its lines are there while it still is.
 fn in_bpf(object: &Object, addrs: &[u64]) -> Vec<Names> {
     let live = resolver::in_kernel(addrs, Depth::Lines);
     live.into_iter()
         .map(|names| match names {
             Ok(frames) if frames[0].name == short_bpf_name(&object.path) || frames[0].name == object.path => {
-                Ok(vec![Frame { name: object.path.clone(), system_name: object.path.clone(), ..frames[0].clone() }])
+                Ok(vec![Frame {
+                    name: object.path.clone(),
+                    system_name: object.path.clone(),
+                    ..frames[0].clone()
+                }])
             }
             _ => Ok(vec![Frame::named(&object.path)]),
         })

@@ -295,7 +295,8 @@ impl Timeline {
     /// The recording, when all counts are in.
     pub fn finish(mut self) -> (Finished, Objects) {
         self.release(u64::MAX);
-        let Self { processes, objects, tally, .. } = self;
+        let Self { processes, mut objects, tally, .. } = self;
+        processes.find_perf_maps(&mut objects);
         (tally.finish(&objects, |tgid| processes.comm(tgid)), objects)
     }
 }

@@ -11,6 +11,7 @@ mod identities;
 mod identity;
 mod layouts;
 mod limits;
+mod names;
 mod off_cpu;
 mod paths;
 mod processes;

@@ -21,6 +21,7 @@
 mod as_user;
 mod content;
 mod identity;
+mod jit;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -37,9 +38,11 @@ use nix::time::{ClockId, clock_gettime};
 
 pub use self::content::Pinned;
 use self::identity::Identity;
+pub use self::jit::{Jit, JitSlot};
 pub use self::open::{Missing, Root};
 use crate::elf;
 use crate::model::event::{FileId, Mmap};
+use crate::text::basename;
 
 /// Index of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +53,8 @@ impl ObjectId {
     pub const KERNEL: Self = Self(0);
     /// Addresses that no object holds.
     pub const NONE: Self = Self(1);
+    /// Memory that was filled at run time, of whatever process: see [`Objects::jit`].
+    pub const MEMORY: Self = Self(2);
 
     /// Position in [`Objects::iter`].
     pub fn index(self) -> usize {
@@ -72,9 +77,9 @@ pub enum Source {
     /// A file, or why there is none. The kernel's pages of user code (vDSO) are one that was read
     /// from memory.
     File(Result<Pinned, Missing>),
-    /// Code that a runtime compiled; offsets are addresses in the process. The file is the
-    /// runtime's own list of functions, `/tmp/perf-PID.map`.
-    Jit(Option<File>),
+    /// Code that a process's runtime compiled; offsets are addresses in the process. `None` of memory whose
+    /// process is not known.
+    Jit(Option<Jit>),
     /// Nothing.
     Nowhere,
 }
@@ -170,6 +175,7 @@ impl Default for Objects {
         };
         objects.add("[kernel.kallsyms]", elf::kernel_build_id().unwrap_or_default(), Source::Kernel);
         objects.add("[unmapped]", Vec::new(), Source::Nowhere);
+        objects.add("[jit]", Vec::new(), Source::Jit(None));
         objects
     }
 }
@@ -220,9 +226,49 @@ impl Objects {
         self.add(name, Vec::new(), Source::Bpf { start, end })
     }
 
-    /// An object for the code that a process makes at run time.
-    pub fn jit(&mut self) -> ObjectId {
-        self.add("[jit]", Vec::new(), Source::Jit(None))
+    /// The object of the code that a process makes at run time, made when the first sample falls into it.
+    pub fn jit(&mut self, slot: &JitSlot, root: &Root) -> ObjectId {
+        // Processes that were forked from one another, the first of them last.
+        let mut slots = vec![slot];
+        while let Some(parent) = slots.last().and_then(|slot| slot.parent.as_deref())
+            && slots.len() < jit::MOST_PARENTS
+        {
+            slots.push(parent);
+        }
+        let mut above = None;
+        for slot in slots.into_iter().rev() {
+            let object = slot.object().unwrap_or_else(|| {
+                let mut jit = Jit::new(slot.tgid(), above);
+                jit.find_map(root);
+                let object = self.add("[jit]", Vec::new(), Source::Jit(Some(jit)));
+                slot.set(object);
+                object
+            });
+            above = Some(object);
+        }
+        above.unwrap_or(ObjectId::MEMORY)
+    }
+
+    /// Looks for a process's list of compiled functions again, if samples fell into such code.
+    pub fn find_perf_map(&mut self, slot: &JitSlot, root: &Root) {
+        if let Some(object) = slot.object()
+            && let Source::Jit(Some(jit)) = &mut self.objects[object.index()].source
+        {
+            jit.find_map(root);
+        }
+    }
+
+    /// Keeps a process's jitdump, if that is what it maps.
+    pub fn find_jitdump(&mut self, time_ns: u64, slot: &JitSlot, mmap: &Mmap, root: &Root) {
+        let name = basename(&mmap.path);
+        if !(name.starts_with("jit-") && name.ends_with(".dump")) {
+            return;
+        }
+        let Ok((file, _)) = find_file(time_ns, mmap, root) else { return };
+        let object = self.jit(slot, root);
+        if let Source::Jit(Some(jit)) = &mut self.objects[object.index()].source {
+            jit.dump = Some(file);
+        }
     }
 
     /// What a mapping held at `time_ns`, opened if this is the first mapping of it.
@@ -373,12 +419,6 @@ impl Objects {
         missing
     }
 
-    /// Opens a runtime's list of compiled functions while the process lives.
-    pub fn pin_perf_map(&mut self, jit: ObjectId, tgid: u32, root: &Root) {
-        let Source::Jit(map @ None) = &mut self.objects[jit.index()].source else { return };
-        *map = perf_map_paths(tgid).iter().find_map(|path| root.open(path).ok());
-    }
-
     /// The root directory of a living process; `None` when it is gone.
     pub fn root_of(&mut self, tgid: u32) -> Option<Root> {
         let link = format!("/proc/{tgid}/root");
@@ -424,16 +464,4 @@ fn find_file(time_ns: u64, mmap: &Mmap, root: &Root) -> Result<(File, Identity),
 fn now_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
-}
-
-/// A runtime names its map by the id that it has in its own PID namespace, the innermost.
-fn perf_map_paths(tgid: u32) -> Vec<String> {
-    let status = std::fs::read_to_string(format!("/proc/{tgid}/status")).unwrap_or_default();
-    let inner = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))
-        .and_then(|ids| ids.split_whitespace().last()?.parse::<u32>().ok());
-    let mut ids = vec![inner.unwrap_or(tgid), tgid];
-    ids.dedup();
-    ids.iter().map(|id| format!("/tmp/perf-{id}.map")).collect()
 }

@@ -1,9 +1,55 @@
-//! What is known of kernels by their version, where asking them would be too late.
+//! What this kernel can do, asked of its own type information (BTF): distributions bring features to kernels
+//! of older versions, and leave some out of newer ones. A version is looked at for one thing only, a bug
+//! whose fix changes no type.
 
 use std::fs;
+use std::sync::LazyLock;
+
+use libbpf_rs::btf::types::{Enum, Enum64, FuncProto, Ptr, Typedef};
+use libbpf_rs::btf::{Btf, BtfType};
 
 /// The fix without which [`user_reads_may_freeze`].
 const READS_FIX: &str = "a fix for reads of user memory in interrupts (6.1.36, 6.3.10 or 6.4)";
+
+/// What of it matters to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Features {
+    bpf_loop: bool,
+    task_pt_regs: bool,
+    /// The tracepoint `sched_switch` tells the state with which a thread leaves.
+    state_at_switch: bool,
+    sched_exit: bool,
+}
+
+static FEATURES: LazyLock<Features> = LazyLock::new(|| {
+    // Without BTF nothing can be loaded, and that is said in its own words.
+    let all = Features { bpf_loop: true, task_pt_regs: true, state_at_switch: true, sched_exit: true };
+    Btf::from_vmlinux().map_or(all, |btf| Features {
+        bpf_loop: has_helper(&btf, "BPF_FUNC_loop"),
+        task_pt_regs: has_helper(&btf, "BPF_FUNC_task_pt_regs"),
+        // The program's context, preempt, prev, next, prev_state.
+        state_at_switch: tracepoint_parameters(&btf, "sched_switch").is_some_and(|n| n >= 5),
+        sched_exit: tracepoint_parameters(&btf, "sched_exit_tp").is_some(),
+    })
+});
+
+fn has_helper(btf: &Btf<'_>, name: &str) -> bool {
+    let is_it = |value: Option<&std::ffi::OsStr>| value.is_some_and(|value| value == name);
+    match btf.type_by_name::<Enum<'_>>("bpf_func_id") {
+        Some(helpers) => helpers.iter().any(|helper| is_it(helper.name)),
+        None => btf
+            .type_by_name::<Enum64<'_>>("bpf_func_id")
+            .is_some_and(|helpers| helpers.iter().any(|helper| is_it(helper.name))),
+    }
+}
+
+/// How many parameters a tracepoint's functions take, the first of them the kernel's own; `None` if there
+/// is no such tracepoint.
+fn tracepoint_parameters(btf: &Btf<'_>, name: &str) -> Option<usize> {
+    let pointer: BtfType<'_> = btf.type_by_name::<Typedef<'_>>(&format!("btf_trace_{name}"))?.next_type()?;
+    let function = Ptr::try_from(pointer).ok()?.next_type()?;
+    Some(FuncProto::try_from(function).ok()?.len())
+}
 
 /// Whether reading user memory from an interrupt can freeze this kernel.
 ///
@@ -15,23 +61,27 @@ pub fn user_reads_may_freeze() -> bool {
 }
 
 /// Whether the kernel itself walks user stacks, by frame pointers, because we must not or, without
-/// the registers of a task in the kernel (`bpf_task_pt_regs`, Linux 5.15), cannot.
+/// the registers of a task in the kernel (`bpf_task_pt_regs`), cannot.
 pub fn walks_user_stacks() -> bool {
-    running().is_some_and(|version| may_freeze(version) || version < [5, 15, 0])
+    user_reads_may_freeze() || !FEATURES.task_pt_regs
 }
 
 /// What this kernel lacks for walks by unwind tables, in words.
 pub fn lacks_for_tables() -> Option<&'static str> {
-    let version = running()?;
-    if may_freeze(version) {
+    if user_reads_may_freeze() {
         return Some(READS_FIX);
     }
-    (version < [5, 17, 0]).then_some("bpf_loop (Linux 5.17)")
+    (!FEATURES.bpf_loop).then_some("bpf_loop (Linux 5.17)")
 }
 
 /// What this kernel lacks for recording time off the CPU, in words.
 pub fn lacks_for_off_cpu() -> Option<&'static str> {
-    (running()? < [5, 18, 0]).then_some("the thread's state in sched_switch (Linux 5.18)")
+    (!FEATURES.state_at_switch).then_some("the thread's state in sched_switch (Linux 5.18)")
+}
+
+/// Whether there is a tracepoint behind a switch, in the thread that returns (Linux 6.18).
+pub fn has_sched_exit() -> bool {
+    FEATURES.sched_exit
 }
 
 /// The upstream version of this kernel, if it tells.

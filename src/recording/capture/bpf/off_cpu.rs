@@ -45,9 +45,7 @@ fn kernel_ranges(wanted: impl Fn(&str) -> bool) -> Vec<(String, Range<u64>)> {
 impl ReturnHook {
     /// The best hook of this kernel.
     fn find() -> Result<Self> {
-        let btf = std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
-        let name = b"btf_trace_sched_exit_tp\0";
-        if btf.windows(name.len()).any(|window| window == name) {
+        if kernel::has_sched_exit() {
             return Ok(Self::SchedExit);
         }
         let switches =

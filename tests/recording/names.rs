@@ -1,0 +1,145 @@
+//! Names that are there, but not in a program's own symbol table. What is right says the source.
+
+use std::fs;
+use std::process::Command;
+
+use crate::chance;
+use crate::common::{ROOT, Recording, Test, output};
+
+/// Requires that almost all samples of a program have these functions, the leaf last, side by side.
+fn require(recording: &Recording, comm: &str, functions: &[&str], what: &str) {
+    let wanted: Vec<&str> = functions.iter().rev().copied().collect();
+    let has_all = |names: Vec<&str>| names.windows(wanted.len()).any(|window| window == wanted);
+    let all = recording.total(|sample| sample.comm == comm);
+    let right = recording.total(|sample| sample.comm == comm && has_all(recording.names(sample)));
+    chance::at_least(right, all, 0.95, 100, &format!("{what}: {:?}", recording.leaves()));
+}
+
+#[test]
+fn go_without_symbols() {
+    let Some(test) = Test::new("go-stripped") else { return };
+    if !test.needs("go") {
+        return;
+    }
+    let source = format!("{ROOT}/tests/programs/names.go");
+    let text = fs::read_to_string(&source).unwrap();
+    let line = |mark: &str| 1 + text.lines().position(|line| line.ends_with(mark)).unwrap() as u64;
+    for flags in ["-ldflags=-s -w", "-ldflags=-w"] {
+        let program = test.path("gonames");
+        output("go", &["build", flags, "-o", &program, &source]);
+        let recording = test.record(&["-F", "499", "--", &program, "1"]);
+        require(&recording, "gonames", &["main.main", "main.middleOfGo", "main.leafOfGo"], flags);
+        // The function that is inlined is there, with the lines of both.
+        let inlined = |id: &u64| {
+            let lines = &recording.locations[id].lines;
+            lines.len() == 2
+                && lines[0].0 == "main.inlinedOfGo"
+                && lines[0].1 == line("// inlined here")
+                && lines[0].2.ends_with("names.go")
+                && (&lines[1].0[..], lines[1].1) == ("main.leafOfGo", line("// called here"))
+        };
+        let found = recording.total(|sample| sample.stack.iter().any(inlined));
+        assert!(found >= 10, "{flags}: {found} samples in the inlined function: {:?}", recording.leaves());
+    }
+}
+
+/// A program that is split into a stripped file and `names.debug`.
+fn split(test: &Test, flags: &[&str]) -> String {
+    let program = test.compile("tests/programs/elsewhere.c", "elsewhere", &[&["-g"], flags].concat());
+    output("objcopy", &["--only-keep-debug", &program, &test.path("names.debug")]);
+    output("strip", &[&program]);
+    program
+}
+
+fn link(test: &Test, program: &str) {
+    let debug = test.path("names.debug");
+    output("objcopy", &[&format!("--add-gnu-debuglink={debug}"), program]);
+}
+
+const CHAIN: [&str; 3] = ["main", "middle_elsewhere", "leaf_elsewhere"];
+
+#[test]
+fn debug_files_beside_the_program() {
+    let Some(test) = Test::new("debug-files") else { return };
+    if !test.needs("objcopy") {
+        return;
+    }
+    let program = split(&test, &[]);
+    link(&test, &program);
+    let recording = test.record(&["-F", "499", "--", &program, "0.5"]);
+    require(&recording, "elsewhere", &CHAIN, "beside it");
+    let with_lines = |id: &u64| {
+        recording.locations[id]
+            .lines
+            .iter()
+            .any(|(name, line, file)| name == "leaf_elsewhere" && *line > 0 && file.ends_with("elsewhere.c"))
+    };
+    assert!(recording.total(|sample| with_lines(&sample.stack[0])) > 0, "{:?}", recording.leaves());
+    fs::create_dir(test.dir.join(".debug")).unwrap();
+    fs::rename(test.path("names.debug"), test.dir.join(".debug/names.debug")).unwrap();
+    require(&test.record(&["-F", "499", "--", &program, "0.5"]), "elsewhere", &CHAIN, "in .debug");
+
+    // The file of another build has other names, and is not believed.
+    for flags in [&["-Wl,--build-id"][..], &["-Wl,--build-id=none"]] {
+        split(&test, &[&["-DLEAF=of_another_build"][..], flags].concat());
+        let other = fs::read(test.path("names.debug")).unwrap();
+        let program = split(&test, flags);
+        link(&test, &program);
+        fs::write(test.path("names.debug"), other).unwrap();
+        fs::remove_dir_all(test.dir.join(".debug")).ok();
+        let recording = test.record(&["-F", "499", "--", &program, "0.5"]);
+        assert_eq!(recording.with("of_another_build"), 0, "{flags:?}: {:?}", recording.leaves());
+        let stripped =
+            |sample: &crate::common::Sample| recording.leaf(sample).name().starts_with("elsewhere+0x");
+        assert!(recording.total(stripped) > 50, "{flags:?}: {:?}", recording.leaves());
+    }
+}
+
+#[test]
+fn debug_files_by_build_id() {
+    let Some(test) = Test::new("debug-by-id") else { return };
+    if !test.needs("objcopy") || !test.needs("unshare") {
+        return;
+    }
+    let program = split(&test, &["-Wl,--build-id=0x0123456789abcdef"]);
+    // In a mount namespace of its own, where /usr/lib/debug is another directory.
+    let script = "mkdir -p /usr/lib/debug && mount -t tmpfs none /usr/lib/debug || exit 77
+        mkdir -p /usr/lib/debug/.build-id/01
+        cp names.debug /usr/lib/debug/.build-id/01/23456789abcdef.debug
+        exec \"$@\"";
+    let recorder = env!("CARGO_BIN_EXE_profiler");
+    let mut command = Command::new("unshare");
+    command.current_dir(&test.dir).args(["-m", "sh", "-c", script, "sh", recorder, "record", "-F", "499"]);
+    let output = command.args(["--", &program, "0.5"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.code() == Some(77) {
+        return test.skip(&format!("no file system can be mounted here: {told}"));
+    }
+    assert!(output.status.success(), "{told}");
+    require(&Recording::read(&test.path("output.pb.gz"), told), "elsewhere", &CHAIN, "by build id");
+}
+
+#[test]
+fn symbols_without_type_and_size() {
+    let Some(test) = Test::new("odd-symbols") else { return };
+    if !cfg!(target_arch = "x86_64") {
+        return test.skip("the program is assembly for x86-64");
+    }
+    let program =
+        test.compile("tests/programs/elsewhere.c", "elsewhere", &["-DASSEMBLY", "-rdynamic", "-no-pie"]);
+    let leaf = |recording: &Recording, what: &str| {
+        let all = recording.total(|sample| sample.comm == "elsewhere");
+        let named = recording.total(|sample| recording.leaf(sample).name() == "leaf_elsewhere");
+        chance::at_least(named, all, 0.95, 100, &format!("{what}: {:?}", recording.leaves()));
+    };
+    leaf(&test.record(&["-F", "499", "--", &program, "0.5"]), "all symbols");
+    // What the dynamic linker needs is left.
+    output("strip", &[&program]);
+    leaf(&test.record(&["-F", "499", "--", &program, "0.5"]), "stripped");
+    // And now without section headers: their offset, size and number in the ELF header are 0.
+    let mut bytes = fs::read(&program).unwrap();
+    bytes[0x28..0x30].fill(0);
+    bytes[0x3c..0x40].fill(0);
+    fs::write(&program, bytes).unwrap();
+    leaf(&test.record(&["-F", "499", "--", &program, "0.5"]), "no section headers");
+}
