@@ -32,7 +32,7 @@ fn why(jit: &Jit) -> &'static str {
     match &jit.maps {
         _ if jit.dump.is_some() => "JIT code, not in its jitdump",
         Ok(_) => "not in perf map",
-        Err(why) => why.reason(),
+        Err(why) => why.why(),
     }
 }
 

@@ -105,3 +105,19 @@ pub fn explain_nothing(args: &RecordArgs, plan: &Plan, summary: &Summary, target
     };
     format!("0 samples: {why}")
 }
+
+/// Says which processes of a command go on when it has ended, as those of daemons do: the recording ends
+/// with the command.
+pub fn say_who_goes_on(mut tgids: Vec<u32>) {
+    const SHOWN: usize = 8;
+    if tgids.is_empty() {
+        return;
+    }
+    tgids.sort_unstable();
+    let shown: Vec<String> = tgids.iter().take(SHOWN).map(u32::to_string).collect();
+    eprintln!(
+        "profiler: the command has ended, but processes that it started still run ({}): to record those, profiler record -p {}",
+        tgids.len(),
+        shown.join(",")
+    );
+}

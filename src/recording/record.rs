@@ -76,6 +76,10 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         child.release()?;
     }
     let reason = follow(args, &plan, &mut signals, &mut child, &mut recorder)?;
+    if let End::Child(_) = reason {
+        recorder.read()?;
+        about::say_who_goes_on(recorder.timeline.processes.living().collect());
+    }
     let mut programs = recorder.programs.take().and_then(|window| window.close().ok());
     let blocked = recorder.flush_threads()?;
     recorder.sampler.detach();
@@ -214,7 +218,7 @@ fn follow(
 fn targets_are_gone(plan: &Plan, timeline: &Timeline) -> bool {
     match &plan.config.filter {
         Filter::Everything => false,
-        Filter::Processes(_) => timeline.processes.living() == 0,
+        Filter::Processes(_) => timeline.processes.living().next().is_none(),
         Filter::Threads(tids) => !tids.iter().any(|&tid| proc::exists(tid)),
     }
 }

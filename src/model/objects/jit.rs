@@ -83,7 +83,7 @@ pub enum NoMap {
 
 impl NoMap {
     /// A few words for people.
-    pub fn reason(self) -> &'static str {
+    pub fn why(self) -> &'static str {
         match self {
             Self::Absent => "JIT code, no perf map",
             Self::NotItsOwners => "JIT code, perf map not its owner's",
