@@ -107,7 +107,7 @@ fn code_far_behind_its_files_table() {
     let chain = ["far_away", "calls_far_away", "main"];
     let found =
         share(&recording, &chain, |sample, names| sample.comm == "far" && names.contains(&"far_away"));
-    nearly_all(&test, "far away", &recording, found, 100);
+    nearly_all(&test, "far away", &recording, found, 30);
 }
 
 #[test]
