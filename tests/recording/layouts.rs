@@ -124,7 +124,6 @@ fn files_of_every_layout() {
     for (linker, flags) in [
         ("bfd", "-static-pie"),
         ("bfd", "-static"),
-        ("bfd", "-static -Wl,-N"),
         ("bfd", "-Wl,-z,noseparate-code"),
         ("bfd", "-no-pie -Wl,-Ttext-segment=0x10000000"),
         ("bfd", "-pie -Wl,-Ttext-segment=0x7000000000"),
