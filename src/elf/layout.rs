@@ -90,7 +90,8 @@ impl Layout {
         build_id.hash(&mut digest);
         // Where functions begin differs even where somebody gave two programs the same build id.
         for functions in of_type(elf::PT_GNU_EH_FRAME) {
-            let bytes = u64::from(functions.p_filesz(LE).into()).min(MAX_DIGESTED_BYTES);
+            let bytes: u64 = functions.p_filesz(LE).into();
+            let bytes = bytes.min(MAX_DIGESTED_BYTES);
             read(file, functions.p_offset(LE).into(), bytes, bytes).unwrap_or_default().hash(&mut digest);
         }
         Ok(Self {
