@@ -51,8 +51,8 @@ fn literals() -> Vec<Literal> {
             } else if code[..next].ends_with("r#") && rest.starts_with('"') {
                 // Raw: pieces of SVG, for no reader.
                 at = next + 3 + rest[1..].find("\"#").unwrap_or(0);
-            } else if rest.starts_with('"') {
-                let (literal, length) = literal(&rest[1..]);
+            } else if let Some(rest) = rest.strip_prefix('"') {
+                let (literal, length) = literal(rest);
                 let before = code[..next].trim_end();
                 let function = before.rsplit_once("fn ").and_then(|(_, rest)| rest.split_once(['(', '<']));
                 found.push(Literal {

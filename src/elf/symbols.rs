@@ -41,7 +41,7 @@ pub fn of_code(file: &dyn Source) -> Result<Vec<Symbol>> {
     {
         collect(&elf, &symbols, &names, &mut found);
     }
-    found.sort_by(|a, b| (a.vaddr, a.end == a.vaddr).cmp(&(b.vaddr, b.end == b.vaddr)));
+    found.sort_by_key(|symbol: &Symbol| (symbol.vaddr, symbol.end == symbol.vaddr));
     found.dedup_by_key(|symbol| symbol.vaddr);
     for at in 0..found.len() {
         let next = found.get(at + 1).map_or(u64::MAX, |symbol| symbol.vaddr);

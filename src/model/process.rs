@@ -697,6 +697,6 @@ mod tests {
         let mut processes = Processes::new(false);
         processes.follow(CHILD);
         processes.apply(3, fork(ID), &mut Objects::default());
-        assert_eq!((processes.living(), processes.lives(CHILD)), (0, false));
+        assert_eq!((processes.living().count(), processes.lives(CHILD)), (0, false));
     }
 }

@@ -69,9 +69,7 @@ impl Snapshot {
         }
         let since_ns = change.since_ns;
         match &change.what {
-            What::Mapped { start, region } => {
-                regions::map(Rc::make_mut(&mut self.regions), *start, region)
-            }
+            What::Mapped { start, region } => regions::map(Rc::make_mut(&mut self.regions), *start, region),
             What::Reread(found) => {
                 regions::fill(Rc::make_mut(&mut self.regions), found);
                 !found.is_empty()

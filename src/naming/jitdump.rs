@@ -42,6 +42,9 @@ impl Function {
     }
 }
 
+/// For each address that was asked for its function, and the address as it was when that was loaded.
+pub type Found = Vec<Option<(Rc<Function>, u64)>>;
+
 /// Whether a file begins like a jitdump.
 pub fn is_jitdump(head: &[u8]) -> bool {
     head.first_chunk().is_some_and(|&magic| u32::from_ne_bytes(magic) == MAGIC)
@@ -52,7 +55,7 @@ pub fn is_jitdump(head: &[u8]) -> bool {
 ///
 /// # Errors
 /// If the file is no jitdump or cannot be read at all.
-pub fn functions(dump: &File, addrs: &[u64], time: Duration) -> io::Result<Vec<Option<(Rc<Function>, u64)>>> {
+pub fn functions(dump: &File, addrs: &[u64], time: Duration) -> io::Result<Found> {
     debug_assert!(addrs.is_sorted());
     let started = Instant::now();
     let mut dump = dump;
@@ -66,7 +69,7 @@ pub fn functions(dump: &File, addrs: &[u64], time: Duration) -> io::Result<Vec<O
     // A header may be longer than those of today.
     let header = u64::from(Fields(&head[8..]).u32().unwrap_or(0));
     io::copy(&mut reader.by_ref().take(header.saturating_sub(40)), &mut io::sink())?;
-    let mut found: Vec<Option<(Rc<Function>, u64)>> = vec![None; addrs.len()];
+    let mut found: Found = vec![None; addrs.len()];
     let mut lines = Lines::default();
     let mut record = Vec::new();
     for number in 0_u64.. {
@@ -92,8 +95,6 @@ pub fn functions(dump: &File, addrs: &[u64], time: Duration) -> io::Result<Vec<O
     }
     Ok(found)
 }
-
-type Found = Vec<Option<(Rc<Function>, u64)>>;
 
 fn covered(addrs: &[u64], start: u64, size: u64) -> std::ops::Range<usize> {
     let end = start.saturating_add(size);

@@ -284,10 +284,10 @@ impl Naive {
     fn find_in_next_reading(&self, sample: &Sample, before: usize) -> Option<Code> {
         for told in &self.0[before..] {
             match &told.event {
-                Event::Mmap(mmap) if mmap.tgid == sample.tgid => {
-                    if Self::covers(mmap, sample.page).is_some() {
-                        return None;
-                    }
+                Event::Mmap(mmap)
+                    if mmap.tgid == sample.tgid && Self::covers(mmap, sample.page).is_some() =>
+                {
+                    return None;
                 }
                 Event::Comm { tgid, exec: true, .. } if *tgid == sample.tgid => return None,
                 Event::Fork { tgid, parent_tgid, .. } if *tgid == sample.tgid && tgid != parent_tgid => {

@@ -39,7 +39,7 @@ impl Machine {
     }
 
     fn update(&mut self) {
-        self.unwinding.update(&mut self.processes, &self.objects);
+        self.unwinding.update(0, &mut self.processes, &self.objects);
     }
 
     /// The pieces by which the kernel walks a process.
