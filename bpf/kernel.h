@@ -8,8 +8,29 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+/* Where the kernel keeps return addresses that it has replaced: see uretprobes.h. */
+struct return_instance {
+	unsigned long stack; /* address of the return address */
+	unsigned long orig_ret_vaddr;
+	struct return_instance *next;
+};
+
+struct uprobe_task {
+	struct return_instance *return_instances;
+};
+
+struct xol_area {
+	unsigned long vaddr; /* of the trampoline */
+};
+
+struct uprobes_state {
+	struct xol_area *xol_area;
+};
+
 struct mm_struct {
-	unsigned long exec_vm; /* executable pages */
+	unsigned long exec_vm;	   /* executable pages */
+	unsigned long start_stack; /* stack pointer of the first function */
+	struct uprobes_state uprobes_state;
 };
 
 /* Changes of the address space are counted under one of these names, depending on the version. */
@@ -64,6 +85,7 @@ struct task_struct {
 	__u64 start_boottime;
 	__u64 self_exec_id; /* counts execs, inherited over fork */
 	unsigned int in_execve : 1;
+	struct uprobe_task *utask; /* kernels with CONFIG_UPROBES */
 	struct css_set *cgroups;
 	struct sched_info sched_info;
 	struct sched_entity se;

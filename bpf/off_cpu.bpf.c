@@ -425,6 +425,8 @@ static __always_inline void dump_blocked(struct stack_dump *dump, struct task_st
 		return;
 	saved_user_registers(saved, &dump->regs);
 	saved_leaf(saved, dump->leaf);
+	dump->is_return_address = in_system_call(saved);
+	dump->initial_stack = task->mm->start_stack;
 	page = dump->regs.sp & ~(STACK_DUMP_PAGE - 1ULL);
 	for (i = 0; i < STACK_DUMP_PAGES; i++) {
 		if (bpf_copy_from_user_task(&dump->stack[i * STACK_DUMP_PAGE], STACK_DUMP_PAGE,
@@ -432,6 +434,7 @@ static __always_inline void dump_blocked(struct stack_dump *dump, struct task_st
 			break;
 	}
 	dump->pages = i;
+	restore_return_addresses(dump, task, page);
 }
 
 static __always_inline bool is_on_cpu(const struct thread_time *time, struct task_struct *task)

@@ -16,6 +16,15 @@
 #include "kernel.h"
 #include "profile.h"
 #include "registers.h"
+#include "window.h"
+#include "tables.h"
+#include "uretprobes.h"
+
+static __always_inline __u64 initial_stack(void)
+{
+	return READ(current_task(), mm, start_stack);
+}
+
 #include "walk.h"
 
 const volatile __u32 filter = FILTER_NONE; /* enum filter */
@@ -25,6 +34,7 @@ const volatile bool user_stacks = true;
 const volatile bool kernel_stacks = true;
 const volatile bool include_idle = false;
 const volatile bool kernel_walks_user = false; /* where reading user memory is not safe */
+const volatile __u32 max_kernel_frames = 127;  /* of perf_event_max_stack; at most MAX_… */
 const volatile __u64 period_ns = 0;	       /* time that one sample stands for */
 
 struct counts {
@@ -168,21 +178,21 @@ static __always_inline __u32 process_state(struct task_struct *task)
 
 static __always_inline enum outcome collect_kernel_stack(void *ctx, struct stack_body *body)
 {
-	long bytes = bpf_get_stack(ctx, body->frames, MAX_KERNEL_FRAMES * sizeof(__u64), 0);
+	long bytes = bpf_get_stack(ctx, body->frames, max_kernel_frames * sizeof(__u64), 0);
 	__u64 hash = 1;
 	__u32 n;
 
 	if (bytes <= 0)
 		return OUTCOME_KERNEL_FAILED;
 	n = (__u32)bytes / sizeof(__u64);
-	for (int i = 0; i < MAX_KERNEL_FRAMES; i++) {
+	for (__u32 i = 0; i < max_kernel_frames; i++) {
 		if (i >= n)
 			break;
-		hash = hash_step(hash, body->frames[i]);
+		hash = hash_step(hash, body->frames[i & (FRAMES_CAPACITY - 1)]);
 	}
 	body->kernel_frames = n & (FRAMES_CAPACITY / 2 - 1);
 	body->key.kernel_stack_id = hash;
-	return n < MAX_KERNEL_FRAMES ? OUTCOME_COMPLETE : OUTCOME_KERNEL_DEPTH;
+	return n < max_kernel_frames ? OUTCOME_COMPLETE : OUTCOME_KERNEL_DEPTH;
 }
 
 /* Before Linux 5.15 the registers of a task in the kernel are out of reach: the kernel's walk. */
@@ -190,14 +200,14 @@ static __always_inline enum outcome collect_user_stack_by_helper(void *ctx, stru
 {
 	__u32 at = body->kernel_frames & (FRAMES_CAPACITY / 2 - 1);
 	__u64 *frames = &body->frames[at];
-	long bytes = bpf_get_stack(ctx, frames, MAX_USER_FRAMES * sizeof(__u64), BPF_F_USER_STACK);
+	long bytes = bpf_get_stack(ctx, frames, MAX_FP_FRAMES * sizeof(__u64), BPF_F_USER_STACK);
 	__u64 hash = 1;
 	__u32 n;
 
 	if (bytes <= 0)
 		return OUTCOME_USER_FAULT;
 	n = (__u32)bytes / sizeof(__u64);
-	for (int i = 0; i < MAX_USER_FRAMES; i++) {
+	for (int i = 0; i < MAX_FP_FRAMES; i++) {
 		if (i >= n)
 			break;
 		hash = hash_step(hash, body->frames[(at + i) & (FRAMES_CAPACITY - 1)]);
@@ -216,6 +226,49 @@ static __always_inline void identify_waker(struct counts_key *key)
 	hash = hash_step(hash_step(hash, key->comm[0]), key->comm[1]);
 	key->waker_id = hash_step(hash, key->user_stack_id);
 }
+
+/*
+ * Puts true return addresses in the place of the uretprobes' trampoline, in the order of the
+ * thread's list, where several entries may be for one place. Each round is one step along the
+ * frames or along the list; how far it is, is in memory: see find_row.
+ */
+__noinline int restore_frames(__u32 state)
+{
+	struct cpu_state *cpu = bpf_map_lookup_elem(&cpu_states, &state);
+	__u64 trampoline = uretprobe_trampoline(current_task()), hash = 1, done = 0, *frame;
+	struct stack_body *body;
+	volatile __u32 *at;
+	struct walk *walk;
+
+	if (!cpu)
+		return 0;
+	body = &cpu->body;
+	walk = &cpu->walk;
+	at = &walk->at;
+	*at = 0;
+	for (int round = 0; round < MAX_FP_FRAMES + MOST_RESTORED; round++) {
+		if (*at >= body->user_frames)
+			break;
+		frame = &body->frames[(body->kernel_frames + *at) & (FRAMES_CAPACITY - 1)];
+		if (*frame == trampoline && walk->uretprobe_sp == done) {
+			next_uretprobe(walk, next_of(walk->uretprobe));
+			continue;
+		}
+		if (*frame == trampoline && walk->uretprobe) {
+			*frame = true_address(walk->uretprobe);
+			done = walk->uretprobe_sp;
+		}
+		hash = hash_step(hash, *frame);
+		*at += 1;
+	}
+	walk->hash = hash;
+	return 0;
+}
+
+_Static_assert((int)KIND_ON_CPU == (int)CPU_STATE_SAMPLER &&
+		   (int)KIND_OFF_CPU == (int)CPU_STATE_SCHEDULER &&
+		   (int)KIND_WAKER == (int)CPU_STATE_WAKER,
+	       "a stack's kind is not the number of its space");
 
 /* By frame pointers alone, for kernels without bpf_loop and for --unwind fp. */
 static __always_inline enum outcome walk_by_frame_pointers(struct cpu_state *cpu)
@@ -241,6 +294,8 @@ static __always_inline enum outcome walk_by_frame_pointers(struct cpu_state *cpu
 	}
 	body->user_frames = n;
 	cpu->walk.hash = hash;
+	if (cpu->walk.uretprobe_sp != -1ULL)
+		restore_frames(body->key.kind);
 	return outcome;
 }
 
@@ -273,13 +328,17 @@ static __always_inline enum outcome dump_stack(struct cpu_state *cpu,
 	__builtin_memcpy(dump->leaf, walk->leaf, sizeof(dump->leaf));
 	dump->outcome = body->outcome;
 	dump->kernel_frames = body->kernel_frames;
-	bpf_probe_read_kernel(dump->kernel, sizeof(dump->kernel), body->frames);
+	bpf_probe_read_kernel(dump->kernel, (body->kernel_frames & MAX_KERNEL_FRAMES) * 8,
+			      body->frames);
 	for (i = 0; i < STACK_DUMP_PAGES; i++) {
 		if (bpf_probe_read_user(&dump->stack[i * STACK_DUMP_PAGE], STACK_DUMP_PAGE,
 					(void *)(page + i * STACK_DUMP_PAGE)))
 			break;
 	}
 	dump->pages = i;
+	dump->is_return_address = walk->is_return_address;
+	dump->initial_stack = initial_stack();
+	restore_return_addresses(dump, current_task(), page);
 	/* The sooner user space looks, the fewer stacks have to be sent. */
 	bpf_ringbuf_submit(dump,
 			   process && process->dumps ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
@@ -316,6 +375,7 @@ static __always_inline enum outcome walk_by_tables(struct task_struct *task, str
 	struct walk *walk = &cpu->walk;
 	struct unwind_mapping *header = NULL;
 	__u32 index;
+	__u32 is_return_address = walk->is_return_address;
 
 	if (process)
 		disown_others_mappings(process, task);
@@ -327,16 +387,12 @@ static __always_inline enum outcome walk_by_tables(struct task_struct *task, str
 	/* Not known yet, or an entry that has outlived its mappings. */
 	if (!header || header->start != walk->process.run)
 		return dump_stack(cpu, process);
-	walk->mapping = process->first_mapping;
-	walk->has_rule = 0;
-	walk->regs.bx = walk->leaf[LEAF_BX];
-	walk->switches = 0;
-	walk->hash = 1;
-	walk->outcome = OUTCOME_USER_DEPTH;
-	bpf_loop(MAX_USER_FRAMES, walk_frame, &context, 0);
+	begin_walk(walk);
+	bpf_loop(FRAMES_CAPACITY - 1 - cpu->body.kernel_frames, walk_frame, &context, 0);
 	/* A library that has just been loaded, most likely; or one that is large. */
 	if (walk->outcome == OUTCOME_USER_NO_MAPPING || walk->outcome == OUTCOME_USER_NO_TABLE) {
 		walk->regs = *regs;
+		walk->is_return_address = is_return_address;
 		if (dump_stack(cpu, process) == OUTCOME_USER_DUMPED)
 			return OUTCOME_USER_DUMPED;
 	}
@@ -348,13 +404,15 @@ static __always_inline enum outcome walk_user_stack(struct task_struct *task, st
 						    bool by_tables)
 {
 	struct stack_body *body = &cpu->body;
-	struct unwind_registers regs = cpu->walk.regs;
+	struct unwind_registers regs;
 	enum outcome outcome;
 
 	/* A worker of io_uring has an address space, but was never in user mode. */
-	if (!regs.ip)
+	if (!cpu->walk.regs.ip)
 		return OUTCOME_COMPLETE;
 	cpu->walk.window_start = 0;
+	begin_uretprobes(&cpu->walk, task);
+	regs = cpu->walk.regs;
 	if (by_tables)
 		outcome = walk_by_tables(task, cpu, &regs);
 	else

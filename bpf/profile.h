@@ -8,10 +8,9 @@
 
 /* An enumeration, and not macros, since BTF has the one and not the other. */
 enum limits {
-	MAX_KERNEL_FRAMES = 127,
-	MAX_USER_FRAMES = 512,
-	MAX_FP_FRAMES = 127,	/* by frame pointers alone */
-	FRAMES_CAPACITY = 1024, /* a power of two > both together */
+	MAX_KERNEL_FRAMES = 511, /* and no more than perf_event_max_stack */
+	MAX_FP_FRAMES = 127,	 /* of the user's, by frame pointers alone; by tables, what fits */
+	FRAMES_CAPACITY = 1024,	 /* more than there ever are: a power of two */
 	/* Unwind tables. */
 	ROWS_PER_CHUNK = 16384, /* a page's rows never straddle two chunks */
 	MAX_ROWS_PER_PAGE = 8191,
@@ -40,9 +39,9 @@ enum outcome {
 	/* Counted, with whole stacks. */
 	OUTCOME_COMPLETE,
 	/* Counted, with stacks that are known not to be whole. */
-	OUTCOME_KERNEL_DEPTH,  /* kernel stack deeper than MAX_KERNEL_FRAMES */
+	OUTCOME_KERNEL_DEPTH,  /* kernel stack deeper than perf_event_max_stack */
 	OUTCOME_KERNEL_FAILED, /* the kernel gave no stack of its own */
-	OUTCOME_USER_DEPTH,    /* user stack deeper than MAX_USER_FRAMES */
+	OUTCOME_USER_DEPTH,    /* user stack with more frames than fit */
 	OUTCOME_USER_CHAIN,    /* frame-pointer chain broken: not ascending, unaligned */
 	OUTCOME_USER_FAULT,    /* frame pointer into memory that cannot be read now */
 	OUTCOME_USER_UNKNOWN,  /* walked by the kernel, which does not say where it stopped */
@@ -195,6 +194,7 @@ enum saved_fp {
 	SAVED_FP_AT_FP,	    /* *(fp + fp_offset) */
 	SAVED_FP_AT_SP,	    /* *(sp + fp_offset) */
 	SAVED_FP_UNDEFINED, /* lost */
+	SAVED_FP_REGISTER,  /* in the leaf's register of number fp_offset */
 };
 
 /*
@@ -220,12 +220,15 @@ enum saved_fp {
  */
 #define SAVED_BX_LOST 0
 #define SAVED_BX_SAME 1 /* in its register, for the return address is at CFA - 8 */
-#define SAVED_FP(saved) ((saved)&15)
+#define SAVED_FP(saved) ((saved)&7)
+/* The caller may not have called: it goes on at this very instruction. */
+#define SAVED_PC_EXACT 8
+#define IS_PC_EXACT(saved) ((saved)&SAVED_PC_EXACT)
 #define SAVED_BX(saved) ((saved) >> 4)
 
 struct unwind_rule {
 	__u8 cfa;   /* enum cfa */
-	__u8 saved; /* enum saved_fp in bits 0-3, saved_bx above */
+	__u8 saved; /* enum saved_fp in bits 0-2, SAVED_PC_EXACT, saved_bx above */
 	__s16 fp_offset;
 	__s32 offset;
 };
@@ -246,16 +249,15 @@ struct stack_dump {
 	__u64 leaf[LEAF_REGISTERS];
 	__u32 outcome; /* of the kernel's stack */
 	__u16 kernel_frames;
-	__u16 pages; /* that were readable, from the one that sp points into */
+	__u16 pages;		 /* that were readable, from the one that sp points into */
+	__u32 is_return_address; /* as in struct walk */
+	__u32 padding;
+	__u64 initial_stack; /* stack pointer of the process's first function */
 	__u64 kernel[MAX_KERNEL_FRAMES + 1];
 	__u8 stack[STACK_DUMP_PAGES * STACK_DUMP_PAGE];
 };
 
-/*
- * Frames lie close together, and reading many bytes of user memory costs hardly more than reading
- * few: the stack is read in windows, which begin where a frame was not in the one before.
- */
-#define STACK_WINDOW 512
+#define STACK_WINDOW 512 /* bytes: see window.h */
 
 /* A walk of a user stack, between two frames. */
 struct walk {
@@ -269,6 +271,10 @@ struct walk {
 	__u32 at;	/* of a search */
 	__u32 has_rule; /* 1 if the last frame's code is covered */
 	__u32 switches; /* between stacks */
+	__u32 chained;	/* index of a frame whose fp is from a chain of them */
+	__u32 padding;
+	__u64 uretprobe; /* the next replaced return address: see uretprobes.h */
+	__u64 uretprobe_sp;
 	__u64 window_start;
 	__u8 window[STACK_WINDOW + 16];
 };

@@ -41,6 +41,9 @@
 #define SIGRETURN_LAST 0x05
 #define SIGRETURN_BYTES 9
 
+/* In place of a caller's frame pointer that is not known. No frame pointer is odd. */
+#define FP_LOST 1
+
 enum step {
 	STEP_CALLER,	  /* regs are the caller's; ip is a return address */
 	STEP_INTERRUPTED, /* regs are those of the code that a signal interrupted */
@@ -65,6 +68,7 @@ static __always_inline enum step step_by_frame_pointer(struct unwind_registers *
 
 	if (!regs->fp)
 		return STEP_END;
+	/* FP_LOST among them. */
 	if (regs->fp < regs->sp || (regs->fp & 7))
 		return STEP_NO_ROW;
 	if (READ_STACK(memory, &frame, sizeof(frame), regs->fp))
@@ -150,11 +154,15 @@ static __always_inline enum step caller_of(struct unwind_registers *regs,
 			frame->ip = leaf[return_register & (LEAF_REGISTERS - 1)];
 		else if (READ_STACK(memory, &frame->ip, 8, cfa - 8))
 			return STEP_FAULT;
-		if (saved_fp != SAVED_FP_SAME && saved_fp != SAVED_FP_UNDEFINED) {
+		if (saved_fp == SAVED_FP_REGISTER) {
+			frame->fp = leaf ? leaf[rule->fp_offset & (LEAF_REGISTERS - 1)] : FP_LOST;
+		} else if (saved_fp == SAVED_FP_UNDEFINED) {
+			frame->fp = FP_LOST;
+		} else if (saved_fp != SAVED_FP_SAME) {
 			__u64 at = cfa;
 
 			if (saved_fp == SAVED_FP_AT_FP)
-				at = regs->fp;
+				at = regs->fp; /* where nothing can be read if it is lost */
 			else if (saved_fp == SAVED_FP_AT_SP)
 				at = regs->sp;
 			if (READ_STACK(memory, &frame->fp, 8, at + rule->fp_offset))
@@ -176,6 +184,8 @@ static __always_inline enum step unwind_step(struct unwind_registers *regs,
 	__u32 return_register = LEAF_REGISTERS;
 	__u64 cfa;
 
+	if ((rule->cfa == CFA_FP || rule->cfa == CFA_DEREF_FP) && regs->fp == FP_LOST)
+		return STEP_REGISTER;
 	switch (rule->cfa) {
 	case CFA_UNCOVERED:
 		return step_by_frame_pointer(regs, memory);

@@ -1,36 +1,104 @@
 // SPDX-License-Identifier: (GPL-2.0 OR MIT)
-/* The step function of unwind.h on a stack that was copied: for young processes, and for tests. */
+/*
+ * The walk of walk.h on a stack that was copied: for young processes, and for tests. What the BPF
+ * program has of the kernel comes from the walk's environment, one in each thread.
+ */
 #include <linux/types.h>
 #include <stdbool.h>
 #include <string.h>
 
 #undef __always_inline
 #define __always_inline inline __attribute__((always_inline))
+#define __noinline __attribute__((noinline))
+#define barrier_var(variable) asm volatile("" : "+r"(variable))
 
-struct copied_stack {
-	const __u8 *bytes;
-	__u64 start; /* address of the first byte */
+#include "profile.h"
+
+struct array {
+	const void *entries;
 	__u64 length;
+	__u64 entry_bytes;
 };
 
-static __always_inline int read_stack(const struct copied_stack *stack, void *into, __u64 bytes,
-				      __u64 address)
+struct environment {
+	struct array chunks;
+	struct array pages;
+	struct array mappings;
+	struct array rules;
+	const __u8 *stack;
+	__u64 stack_start; /* address of the first byte */
+	__u64 stack_bytes;
+	__u64 initial_stack;
+	/* Reads code; not 0 if it cannot. */
+	long (*read_code)(void *context, __u8 *into, __u64 bytes, __u64 address);
+	void *context;
+};
+
+static __thread const struct environment *environment;
+static __thread struct array unwind_chunks, unwind_pages, unwind_mappings, unwind_rules;
+
+static void *bpf_map_lookup_elem(const struct array *array, const __u32 *index)
 {
-	if (address < stack->start || stack->length < bytes ||
-	    address - stack->start > stack->length - bytes)
+	if (*index >= array->length)
+		return NULL;
+	return (__u8 *)array->entries + *index * array->entry_bytes;
+}
+
+static long read_stack(void *into, __u64 bytes, __u64 address)
+{
+	__u64 at = address - environment->stack_start;
+
+	if (environment->stack_bytes < bytes || at > environment->stack_bytes - bytes)
 		return -1;
-	memcpy(into, stack->bytes + (address - stack->start), bytes);
+	memcpy(into, environment->stack + at, bytes);
 	return 0;
 }
 
-#define READ_STACK(memory, into, bytes, address) read_stack(memory, into, bytes, address)
-#include "profile.h"
-#include "unwind.h"
-
-int profiler_unwind_step(struct unwind_registers *regs, const struct unwind_rule *rule,
-			 const __u64 *leaf, const struct copied_stack *stack)
+static long bpf_probe_read_user(void *into, __u32 bytes, const void *address)
 {
-	return unwind_step(regs, rule, leaf, (void *)stack);
+	if (!read_stack(into, bytes, (__u64)address))
+		return 0;
+	return environment->read_code(environment->context, into, bytes, (__u64)address);
+}
+
+#define READ_STACK(memory, into, bytes, address) ((void)(memory), read_stack(into, bytes, address))
+
+static __u64 initial_stack(void)
+{
+	return environment->initial_stack;
+}
+
+/* The copy has the true ones. */
+static void restore_return_address(struct walk *walk)
+{
+	(void)walk;
+}
+
+#include "walk.h"
+
+/* From the registers in `cpu->walk`, for a process with all of the environment's mappings. */
+void profiler_walk(const struct environment *around, struct cpu_state *cpu)
+{
+	struct walk_context context = {.cpu = cpu};
+	struct walk *walk = &cpu->walk;
+
+	environment = around;
+	unwind_chunks = around->chunks;
+	unwind_pages = around->pages;
+	unwind_mappings = around->mappings;
+	unwind_rules = around->rules;
+	walk->process.mappings = around->mappings.length;
+	begin_walk(walk);
+	for (__u32 i = 0; i < FRAMES_CAPACITY - 1; i++) {
+		if (walk_frame(i, &context))
+			break;
+	}
+	environment = NULL;
+}
+
+int profiler_find_page(const struct unwind_mapping *mapping, __u64 offset, __u32 *index)
+{
+	return find_page(mapping, offset, index);
 }
 
 unsigned int profiler_find_row(const struct unwind_chunk *chunk, const struct unwind_page *page,
@@ -39,9 +107,4 @@ unsigned int profiler_find_row(const struct unwind_chunk *chunk, const struct un
 	__u32 at;
 
 	return find_row(chunk->rows, page->first, page->rows, low, &at);
-}
-
-int profiler_find_page(const struct unwind_mapping *mapping, __u64 offset, __u32 *index)
-{
-	return find_page(mapping, offset, index);
 }

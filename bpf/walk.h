@@ -1,82 +1,36 @@
 /* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
 /*
  * User stacks, frame by frame: the mapping that holds the frame's code, the rule for the address,
- * one step. The tables are arrays that user space fills by mapping them; a process whose mappings
- * are not there yet is walked by frame pointers if that was asked for, and otherwise sends its
- * stack.
+ * one step. A process whose mappings are not known yet is walked by frame pointers if that was
+ * asked for, and otherwise sends its stack.
+ *
+ * Compiled for BPF and natively, for stacks that were sent and for tests. The includer has
+ *
+ *	bpf_map_lookup_elem, bpf_probe_read_user    as in BPF
+ *	unwind_mappings and the other tables        as in tables.h
+ *	READ_STACK                                  see unwind.h
+ *	initial_stack()                             where the process's first function began
+ *	restore_return_address(walk)                see uretprobes.h
+ *
+ * Functions that are neither static nor inlined the kernel verifies once, and not with each caller.
+ *
+ * What is found by a table is right if the table is. Without one there are guesses, and each asks
+ * for proof: a return address lies in code and behind a call, an end is one that the code around it
+ * shows.
  *
  * Consecutive frames mostly lie in one mapping, so the last one is tried first.
  */
 #ifndef WALK_H
 #define WALK_H
 
-/* Makes the window begin at `address`. Where one would leave the stack's mapping it is not moved.
- */
-static __noinline long move_window(struct walk *walk, __u64 address)
-{
-	if (!walk)
-		return -1;
-	walk->window_start = address;
-	if (!bpf_probe_read_user(walk->window, STACK_WINDOW, (const void *)address))
-		return 0;
-	walk->window_start = 0; /* where no stack is */
-	return -1;
-}
-
-static __always_inline long read_stack(struct walk *walk, void *into, __u32 bytes, __u64 address)
-{
-	__u64 at = address - walk->window_start;
-
-	if (at > STACK_WINDOW - bytes) {
-		if (move_window(walk, address))
-			return bpf_probe_read_user(into, bytes, (const void *)address);
-		at = 0;
-	}
-	__builtin_memcpy(into, &walk->window[at & (STACK_WINDOW - 1)], bytes);
-	return 0;
-}
-
-#define READ_STACK(memory, into, bytes, address) read_stack(memory, into, bytes, address)
 #include "unwind.h"
+#include "code.h"
+#include "go.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1); /* this and the next three: set by user space */
-	__type(key, __u32);
-	__type(value, struct unwind_chunk);
-} unwind_chunks SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct unwind_page);
-} unwind_pages SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct unwind_mapping);
-} unwind_mappings SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, MAX_RULES);
-	__type(key, __u32);
-	__type(value, struct unwind_rule);
-} unwind_rules SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct unwind_process);
-} unwind_processes SEC(".maps");
+#define MAX_SWITCHES 8 /* between stacks, in one walk */
+#define LONGEST_LEAF (1 << 16)
+/* What the functions before main() have of the stack, where no table describes them. */
+#define INITIAL_FRAME 128
 
 /* One round of a multiplicative hash; the constant is 2^64 divided by the golden ratio. */
 static __always_inline __u64 hash_step(__u64 hash, __u64 word)
@@ -126,22 +80,6 @@ static __always_inline struct unwind_mapping *find_mapping(struct walk *walk, __
 	return mapping;
 }
 
-/* Whether the instruction before `ip` is a call, as far as its bytes tell and can be read. */
-static __always_inline bool is_behind_call(__u64 ip)
-{
-	__u8 code[8];
-
-	if (bpf_probe_read_user(code, sizeof(code), (const void *)(ip - sizeof(code))))
-		return true;
-	if (code[3] == 0xe8)
-		return true;
-	for (int i = 1; i < 7; i++) {
-		if (i != 3 && code[i] == 0xff && (code[i + 1] & 0x38) == 0x10)
-			return true;
-	}
-	return false;
-}
-
 /* The rule for the last frame's code; NULL where no table covers it. */
 static __always_inline struct unwind_rule *find_rule(const struct unwind_mapping *mapping,
 						     struct walk *walk)
@@ -161,8 +99,9 @@ static __always_inline struct unwind_rule *find_rule(const struct unwind_mapping
 	if (!chunk)
 		return NULL;
 	index = find_row(chunk->rows, page->first, page->rows, offset, &walk->at);
-	/* Where an exception is about to land is no return address, though it lies where one was:
-	 * another rule begins there, and no call goes before it. */
+	/* The runtime sets the instruction pointer of a frame to a landing pad when it handles an
+	 * exception. That is the pad's first instruction, and not the one behind a call: another rule
+	 * begins there, and no call goes before it. */
 	if (walk->is_return_address && index + 1 < page->first + page->rows &&
 	    chunk->rows[(index + 1) & (ROWS_PER_CHUNK - 1)].low == (__u16)(offset + 1) &&
 	    !is_behind_call(walk->regs.ip)) {
@@ -171,15 +110,6 @@ static __always_inline struct unwind_rule *find_rule(const struct unwind_mapping
 	}
 	index = chunk->rows[index & (ROWS_PER_CHUNK - 1)].rule;
 	return bpf_map_lookup_elem(&unwind_rules, &index);
-}
-
-/* Whether the code is that of a signal trampoline. */
-static __always_inline bool is_sigreturn(__u64 ip)
-{
-	__u8 code[16] = {};
-
-	return !bpf_probe_read_user(code, SIGRETURN_BYTES, (const void *)ip) &&
-	       *(__u64 *)code == SIGRETURN_CODE && code[8] == SIGRETURN_LAST;
 }
 
 static __always_inline enum outcome outcome_of(enum step step)
@@ -198,151 +128,129 @@ static __always_inline enum outcome outcome_of(enum step step)
 	}
 }
 
-/* The beginning of a goroutine's descriptor: `g` in Go's src/runtime/runtime2.go. */
-struct goroutine {
-	__u64 stack_lo;
-	__u64 stack_hi;
-	__u64 unused[4];
-	__u64 m;  /* its thread */
-	__u64 sp; /* where it was left */
-	__u64 pc;
-	__u64 more[3];
-	__u64 fp[2]; /* in the first or the second, by version */
-};
-#define THREAD_SYSTEM_GOROUTINE 0 /* offsets in `m`: g0, curg */
-#define THREAD_GOROUTINE 0xc0
-#define CGO_CALL_GOROUTINE 48 /* of asmcgocall's, offsets from sp: before Go 1.22, and since */
-#define CGO_CALL_GOROUTINE_1_22 8
-#define MAX_SWITCHES 8
-
-static __always_inline bool read_word(__u64 *into, __u64 address)
+/* Whether the word that lies where a return address would is one. A signal handler's is not behind
+ * a call. Code that cannot be read now has to be known. */
+static __always_inline bool is_return_address(struct walk *walk, __u64 ip)
 {
-	return !bpf_probe_read_user(into, sizeof(*into), (const void *)address);
+	__u64 target;
+
+	switch (what_is_before(ip, &target)) {
+	case BEFORE_CALL:
+		return true;
+	case BEFORE_OTHER:
+		return is_sigreturn(ip);
+	default:
+		return find_mapping(walk, ip - 1);
+	}
 }
 
-/* The thread of the goroutine at `address`, if that is the one that it runs. */
-static __always_inline __u64 go_thread(__u64 address)
-{
-	__u64 m, running;
+#if defined(__TARGET_ARCH_arm64) || defined(__aarch64__)
 
-	if (!read_word(&m, address + __builtin_offsetof(struct goroutine, m)) ||
-	    !read_word(&running, m + THREAD_GOROUTINE) || running != address)
-		return 0;
-	return m;
+/* By frame pointer its caller is not missing: that is in a register, which no rule gives here. */
+static __always_inline bool leave_frameless(struct walk *walk, __u32 has_table)
+{
+	return false;
 }
 
-/* Whether two frame pointers are those of one frame, or of it and its copy. */
-static __always_inline bool same_caller(__u64 fp, __u64 other)
-{
-	__u64 ip, other_ip;
-
-	return fp == other ||
-	       (read_word(&ip, fp + 8) && read_word(&other_ip, other + 8) && ip == other_ip);
-}
+#else
 
 /*
- * From the system's stack, where Go's runtime and C run, to the goroutine that called them. The
- * register that Go keeps the current goroutine's descriptor in is the leaf's; C may have changed
- * it, so asmcgocall has saved another. What is found is believed if the descriptors point at each
- * other, the system's stack begins where we are, and the goroutine's holds the place where it was
- * left.
+ * A leaf without a frame of its own: its return address is at the stack pointer. By frame pointer
+ * its caller would be missing.
+ *
+ * Code in a file that has no row, though others there may have, is written by hand: such loops
+ * mostly have no frame. Elsewhere code keeps frame pointers, if anything, and the word at the stack
+ * pointer may be an old return address in a variable that is not set yet. So there the instruction
+ * has to show that there is no frame, or the call that it is this function's.
  */
-static __noinline int switch_stack(struct cpu_state *cpu, __u32 cfa)
+static __always_inline bool leave_frameless(struct walk *walk, __u32 has_table)
 {
-	struct walk *walk = &cpu->walk;
-	struct goroutine goroutine;
-	__u64 m = 0, address;
-
-	if (cfa == CFA_CGO_CALL) {
-		if (read_word(&address, walk->regs.sp + CGO_CALL_GOROUTINE))
-			m = go_thread(address);
-		if (!m && read_word(&address, walk->regs.sp + CGO_CALL_GOROUTINE_1_22))
-			m = go_thread(address);
-	} else {
-		read_word(&m, walk->leaf[14] + __builtin_offsetof(struct goroutine, m));
-	}
-	if (!m || !read_word(&address, m + THREAD_SYSTEM_GOROUTINE) ||
-	    bpf_probe_read_user(&goroutine, sizeof(goroutine), (const void *)address) ||
-	    goroutine.m != m || goroutine.sp - walk->regs.sp > 128 ||
-	    !read_word(&address, m + THREAD_GOROUTINE))
-		return STEP_NOT_UNDERSTOOD;
-	/* It was preempted and given back; the thread looks for another. */
-	if (cfa == CFA_MORE_STACK && !address)
-		return STEP_END;
-	if (bpf_probe_read_user(&goroutine, sizeof(goroutine), (const void *)address) ||
-	    goroutine.m != m || goroutine.sp < goroutine.stack_lo ||
-	    goroutine.sp >= goroutine.stack_hi)
-		return STEP_NOT_UNDERSTOOD;
-	walk->regs.ip = goroutine.pc;
-	walk->regs.sp = goroutine.sp;
-	if (cfa == CFA_MORE_STACK) {
-		/* The thread may have found another. The same one's stack may have moved. */
-		if (!same_caller(walk->regs.fp, goroutine.fp[0]) &&
-		    !same_caller(walk->regs.fp, goroutine.fp[1]))
-			return STEP_NOT_UNDERSTOOD;
-	} else {
-		/* Go 1.24 makes a frame before, whose frame pointer was kept; 1.19 does not. */
-		if (goroutine.fp[0] == goroutine.sp || goroutine.fp[1] == goroutine.sp) {
-			if (!read_word(&walk->regs.fp, walk->regs.sp))
-				return STEP_FAULT;
-			walk->regs.sp += 8;
-		}
-		if (!read_word(&walk->regs.ip, walk->regs.sp))
-			return STEP_FAULT;
-		walk->regs.sp += 8;
-	}
-	return STEP_CALLER;
-}
-
-/* A frame whose caller may be on another stack; 1 ends the walk. */
-static __always_inline long walk_switch(struct cpu_state *cpu, __u32 cfa, __u32 i)
-{
-	struct walk *walk = &cpu->walk;
-	enum step step;
-
-	if (walk->switches++ >= MAX_SWITCHES) {
-		walk->outcome = OUTCOME_USER_CHAIN;
-		return 1;
-	}
-	if (cfa == CFA_OTHER_STACK) {
-		walk->regs.sp = 0; /* which the frame pointer may be below */
-		step = step_by_frame_pointer(&walk->regs, walk);
-	} else {
-		step = switch_stack(cpu, cfa);
-		/* Before the switch, or on the system's stack already: it has no frame. */
-		if (step == STEP_NOT_UNDERSTOOD && !i && read_word(&walk->regs.ip, walk->regs.sp)) {
-			walk->regs.sp += 8;
-			step = STEP_CALLER;
-		}
-	}
-	walk->is_return_address = 1;
-	walk->outcome = step == STEP_CALLER ? walk->outcome : outcome_of(step);
-	return step != STEP_CALLER;
-}
-
-/*
- * A leaf that keeps frame pointers, but has not made its frame yet or has it no more: before or
- * behind its push %rbp, or at its ret. By frame pointer its caller would be missing.
- */
-static __always_inline bool leave_frameless(struct unwind_registers *regs)
-{
+	const struct unwind_registers leaf = walk->regs;
+	bool is_shown = has_table != TABLE_NONE;
+	__u64 sp = leaf.sp, fp = leaf.fp, target;
+	enum before before;
 	__u32 code = 0;
-	__u64 sp = regs->sp, fp = regs->fp;
 
-	if (bpf_probe_read_user(&code, sizeof(code), (const void *)regs->ip))
-		return false;
-	if ((code & 0xffffff) == 0xe58948) { /* mov %rsp,%rbp */
-		if (!read_word(&fp, sp))
+	bpf_probe_read_user(&code, sizeof(code), (const void *)leaf.ip);
+	if ((code & 0xffffff) == 0xe58948) { /* mov %rsp,%rbp behind push %rbp */
+		if (READ_STACK(walk, &fp, 8, sp))
 			return false;
 		sp += 8;
-	} else if ((code & 0xff) != 0x55 && (code & 0xff) != 0xc3 && (code & 0xff) != 0xc2) {
-		return false;
+		is_shown = true;
+	} else if ((code & 0xff) == 0x55 || (code & 0xff) == 0xc3 || (code & 0xff) == 0xc2 ||
+		   code == 0xfa1e0ff3) { /* push %rbp; ret; ret $…; endbr64 */
+		is_shown = true;
 	}
-	if (!read_word(&regs->ip, sp))
+	if (READ_STACK(walk, &walk->regs.ip, 8, sp))
 		return false;
-	regs->sp = sp + 8;
-	regs->fp = fp;
-	return true;
+	walk->regs.sp = sp + 8;
+	restore_return_address(walk);
+	before = what_is_before(walk->regs.ip, &target);
+	if (target && target <= leaf.ip && leaf.ip - target < LONGEST_LEAF)
+		is_shown = true;
+	if (is_shown && (before == BEFORE_CALL || is_sigreturn(walk->regs.ip)) &&
+	    find_mapping(walk, walk->regs.ip - 1)) {
+		walk->regs.fp = fp;
+		return true;
+	}
+	walk->regs = leaf;
+	return false;
+}
+
+#endif
+
+/*
+ * From the i-th frame, whose code no row covers. A frame pointer that leads to a return address is
+ * believed. One that is 0 ends a chain of such; else it is any number.
+ */
+__noinline int leave_uncovered(struct walk *walk, __u32 i, __u32 has_table)
+{
+	struct unwind_registers frame;
+	enum step step;
+
+	if (!walk)
+		return STEP_NO_ROW;
+	if (!i && leave_frameless(walk, has_table))
+		return STEP_CALLER;
+	frame = walk->regs;
+	step = step_by_frame_pointer(&walk->regs, walk);
+	if (step == STEP_CALLER) {
+		restore_return_address(walk);
+		if (is_return_address(walk, walk->regs.ip)) {
+			walk->chained = i + 1;
+			return STEP_CALLER;
+		}
+		step = STEP_NO_ROW;
+	} else if (step == STEP_END && walk->chained != i) {
+		step = STEP_NO_ROW;
+	}
+	if (step != STEP_END && ((i && initial_stack() - frame.sp < INITIAL_FRAME) ||
+				 (walk->is_return_address && is_root(frame.ip, frame.fp))))
+		return STEP_END;
+	return step;
+}
+
+/* Whether a caller's frame may lie below: on another stack, as some rules say. A stack that leads
+ * nowhere is not followed for ever. */
+__noinline int has_switched(struct walk *walk, __u32 cfa)
+{
+	__u64 target;
+
+	return walk && cfa >= CFA_FP && cfa != CFA_PLT && walk->switches++ < MAX_SWITCHES &&
+	       what_is_before(walk->regs.ip, &target) == BEFORE_CALL &&
+	       find_mapping(walk, walk->regs.ip - 1);
+}
+
+/* From `walk->regs`, by the mappings of `walk->process`. */
+static __always_inline void begin_walk(struct walk *walk)
+{
+	walk->mapping = walk->process.first_mapping;
+	walk->has_rule = 0;
+	walk->regs.bx = walk->leaf[LEAF_BX];
+	walk->switches = 0;
+	walk->chained = -1;
+	walk->hash = 1;
+	walk->outcome = OUTCOME_USER_DEPTH;
 }
 
 struct walk_context {
@@ -356,7 +264,7 @@ static long walk_frame(__u32 i, void *data)
 	struct walk *walk = &cpu->walk;
 	struct stack_body *body = &cpu->body;
 	const struct unwind_rule *rule = NULL;
-	struct unwind_registers regs = walk->regs;
+	__u64 ip = walk->regs.ip, sp = walk->regs.sp;
 	struct unwind_mapping *mapping;
 	bool has_rule, is_trampoline;
 	const __u64 *leaf;
@@ -364,7 +272,7 @@ static long walk_frame(__u32 i, void *data)
 	__u64 frame;
 
 	/* A return address may lie behind its function's last instruction. */
-	mapping = find_mapping(walk, regs.ip - walk->is_return_address);
+	mapping = find_mapping(walk, ip - walk->is_return_address);
 	if (!mapping && i) {
 		walk->outcome = OUTCOME_USER_NO_MAPPING;
 		return 1;
@@ -372,49 +280,58 @@ static long walk_frame(__u32 i, void *data)
 	/* A caller is none where no code is known, but a leaf runs there. */
 	if (!mapping || mapping->has_table == TABLE_SOON) {
 		walk->outcome = mapping ? OUTCOME_USER_NO_TABLE : OUTCOME_USER_NO_MAPPING;
-		body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = regs.ip;
+		body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = ip;
 		body->user_frames = i + 1;
-		walk->hash = hash_step(walk->hash, regs.ip);
+		walk->hash = hash_step(walk->hash, ip);
 		return 1;
 	}
-	rule = find_rule(mapping, walk);
+	if (mapping->has_table == TABLE_READY)
+		rule = find_rule(mapping, walk);
 	has_rule = rule && rule->cfa != CFA_UNCOVERED;
 	/* musl does not describe its signal trampoline. */
-	is_trampoline = !has_rule && walk->has_rule && is_sigreturn(regs.ip);
+	is_trampoline = !has_rule && walk->has_rule && is_sigreturn(ip);
 	if (is_trampoline)
 		walk->is_return_address = 0;
 	walk->has_rule = has_rule;
 	leaf = i <= walk->is_return_address ? walk->leaf : NULL;
 	barrier_var(leaf); /* so that what is checked is what is used */
 	/* User space takes one byte off all but the leaf's. */
-	frame = regs.ip + (i && !walk->is_return_address);
+	frame = ip + (i && !walk->is_return_address);
 	body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = frame;
 	body->user_frames = i + 1;
 	walk->hash = hash_step(walk->hash, frame);
-	if (has_rule && rule->cfa >= CFA_SYSTEM_STACK)
-		return walk_switch(cpu, rule->cfa, i);
 	if (has_rule && rule->cfa == CFA_SIGNAL) /* nor is a trampoline called */
-		body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = regs.ip + 1;
-	if (is_trampoline)
-		step = step_out_of_signal(&regs, walk);
-	else if (has_rule)
-		step = unwind_step(&regs, rule, leaf, walk);
-	else if (!i && leave_frameless(&regs))
-		step = STEP_CALLER;
-	else
-		step = step_by_frame_pointer(&regs, walk);
+		body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = ip + 1;
+	if (is_trampoline) {
+		step = step_out_of_signal(&walk->regs, walk);
+	} else if (!has_rule) {
+		step = leave_uncovered(walk, i, mapping->has_table);
+	} else if (rule->cfa >= CFA_SYSTEM_STACK) {
+		if (walk->switches++ >= MAX_SWITCHES) {
+			walk->outcome = OUTCOME_USER_CHAIN;
+			return 1;
+		}
+		step = leave_go_stack(walk, rule->cfa, i);
+		sp = 0; /* on another stack */
+	} else {
+		step = unwind_step(&walk->regs, rule, leaf, walk);
+	}
 	if (step > STEP_INTERRUPTED) {
 		walk->outcome = outcome_of(step);
 		return 1;
 	}
-	/* A caller's frame lies above; only a signal may have been taken on another stack, and only
-	 * a leaf may have nothing on its own. */
-	if (step == STEP_CALLER && regs.sp < walk->regs.sp + (i != 0)) {
+	walk->is_return_address = step == STEP_CALLER;
+	if (step == STEP_INTERRUPTED)
+		return 0;
+	restore_return_address(walk);
+	/* A caller's frame lies above; only a leaf may have nothing on its own. */
+	if (walk->regs.sp < sp + (i != 0) && !(has_rule && has_switched(walk, rule->cfa))) {
 		walk->outcome = OUTCOME_USER_CHAIN;
 		return 1;
 	}
-	walk->regs = regs;
-	walk->is_return_address = step == STEP_CALLER;
+	/* Code that was interrupted, or so it says: those who only switch stacks do too. */
+	if (has_rule && IS_PC_EXACT(rule->saved))
+		walk->is_return_address = is_behind_call(walk->regs.ip);
 	return 0;
 }
 

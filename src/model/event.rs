@@ -270,6 +270,10 @@ pub struct Dump {
     pub registers: [u64; 3],
     /// All general registers in user mode, by DWARF number.
     pub leaf: [u64; 16],
+    /// Whether the instruction pointer is behind a call into the kernel.
+    pub is_return_address: bool,
+    /// The stack pointer of the process's first function.
+    pub initial_stack: u64,
     /// Address of the first byte of `memory`.
     pub start: u64,
     /// The stack from there on.

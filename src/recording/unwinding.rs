@@ -7,7 +7,6 @@
 //! fork) share what is published. One whose mappings find no room has none that the kernel walks by,
 //! rather than those it had before.
 
-use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -23,6 +22,7 @@ use crate::model::snapshot::Snapshot;
 use crate::recording::capture::bpf::tables::{
     Capacity, Code, FileTable, Mapping, MappingRun, Refusal, Tables, joined,
 };
+use crate::recording::capture::bpf::walk::walk;
 use crate::recording::summary::TableFigures;
 use crate::unwind;
 use crate::unwind::table::Table;
@@ -397,29 +397,16 @@ impl Unwinding {
             stack.truncation = Some(Truncation::NoTable);
             return (stack, false);
         }
-        let waits = Cell::new(false);
-        let find = |addr: u64| {
-            let (start, region) = regions::holding(regions, addr)?;
-            let offset = region.file_offset.wrapping_add(addr - start);
-            let table = match self.table(objects.get(region.object).table) {
-                State::Done(table) => table,
-                State::Building => {
-                    waits.set(true);
-                    None
-                }
-            };
-            Some((table, offset))
-        };
+        let mappings = self.mappings(regions, objects);
         let read = |addr: u64, code: &mut [u8]| {
             let Some((start, region)) = regions::holding(regions, addr) else { return false };
             let offset = region.file_offset.wrapping_add(addr - start);
             objects.get(region.object).file().is_ok_and(|file| file.read_exact_at(code, offset).is_ok())
         };
-        let truncation = Tables::walk(self.tables.as_ref(), dump, find, read, &mut stack.user);
-        // What was walked without that table may be wrong.
-        stack.truncation =
-            if waits.get() { Some(Truncation::NoTable) } else { stack.truncation.or(truncation) };
-        (stack, waits.get())
+        let truncation = walk(self.tables.as_ref(), &mappings, dump, read, &mut stack.user);
+        let waits = truncation == Some(Truncation::NoTable);
+        stack.truncation = if waits { truncation } else { stack.truncation.or(truncation) };
+        (stack, waits)
     }
 }
 

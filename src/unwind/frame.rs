@@ -230,7 +230,8 @@ impl Registers {
     /// Whether a rule leads from the base to the CFA.
     pub(super) fn is_from_base(&self, rule: &Rule) -> bool {
         match rule {
-            Rule::Frame(Frame { cfa: Cfa::Register { register, .. }, .. }) => {
+            Rule::Frame(Frame { cfa: Cfa::Register { register, .. }, .. })
+            | Rule::ExactFrame(Frame { cfa: Cfa::Register { register, .. }, .. }) => {
                 u16::from(register.0) == self.base
             }
             _ => false,

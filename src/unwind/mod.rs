@@ -55,6 +55,10 @@ use table::Table;
 pub enum Rule {
     /// An ordinary frame.
     Frame(frame::Frame),
+    /// An ordinary frame by its places, but marked as a signal's ('S'): its caller may have been
+    /// interrupted, so that what is the return address elsewhere is the very instruction. Assembly
+    /// that switches stacks is often marked like this, for debuggers to bear with it.
+    ExactFrame(frame::Frame),
     /// The kernel has interrupted the caller, to deliver a signal.
     SignalFrame,
     /// The caller is on another stack.

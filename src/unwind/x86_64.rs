@@ -39,8 +39,8 @@ pub const REGISTERS: Registers = Registers {
 
 /// The rule that a row comes to.
 pub fn rule(row: &RowRules) -> Rule {
-    if row.is_signal_frame {
-        return if is_restore_rt(row) { Rule::SignalFrame } else { Rule::NotUnderstood(Reason::SignalFrame) };
+    if row.is_signal_frame && is_restore_rt(row) {
+        return Rule::SignalFrame;
     }
     let ra = match row.ra {
         SavedRule::Unspecified | SavedRule::Undefined => return Rule::EndOfStack,
@@ -54,7 +54,9 @@ pub fn rule(row: &RowRules) -> Rule {
         return Rule::NotUnderstood(Reason::StackPointer);
     }
     let Some(cfa) = cfa(row.cfa) else { return Rule::NotUnderstood(Reason::Cfa) };
-    Rule::Frame(Frame { cfa, fp: REGISTERS.saved_fp(row.fp), base: Registers::saved_base(row.base), ra })
+    let (fp, base) = (REGISTERS.saved_fp(row.fp), Registers::saved_base(row.base));
+    let frame = Frame { cfa, fp, base, ra };
+    if row.is_signal_frame { Rule::ExactFrame(frame) } else { Rule::Frame(frame) }
 }
 
 fn cfa(rule: CfaRule) -> Option<Cfa> {
@@ -170,7 +172,16 @@ mod tests {
         assert_eq!(reason(RowRules { ra: SavedRule::Same, ..PLAIN }), ra);
         assert_eq!(reason(RowRules { sp: SavedRule::Offset(48), ..PLAIN }), Some(Reason::StackPointer));
         assert_eq!(reason(RowRules { sp: SavedRule::ValueOffset(0), ..PLAIN }), None);
-        assert_eq!(reason(RowRules { is_signal_frame: true, ..PLAIN }), Some(Reason::SignalFrame));
+    }
+
+    #[test]
+    fn signal_frames_that_are_none_are_ordinary_but_exact() {
+        let row = RowRules { is_signal_frame: true, ..PLAIN };
+        let (Rule::Frame(plain), Rule::ExactFrame(exact)) = (rule(&PLAIN), rule(&row)) else {
+            panic!("{:?}", rule(&row));
+        };
+        assert_eq!(plain, exact);
+        assert_eq!(rule(&RowRules { ra: SavedRule::Undefined, ..row }), Rule::EndOfStack);
     }
 
     #[test]

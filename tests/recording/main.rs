@@ -21,4 +21,5 @@ mod rights;
 mod runtimes;
 mod shares;
 mod viewers;
+mod walks;
 mod whole;

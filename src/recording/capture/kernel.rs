@@ -84,6 +84,13 @@ pub fn has_sched_exit() -> bool {
     FEATURES.sched_exit
 }
 
+/// The frames that the kernel gives of its own stack, at most; its default if it does not tell.
+pub fn max_stack() -> u32 {
+    const DEFAULT: u32 = 127;
+    let told = fs::read_to_string("/proc/sys/kernel/perf_event_max_stack");
+    told.ok().and_then(|told| told.trim().parse().ok()).unwrap_or(DEFAULT)
+}
+
 /// The upstream version of this kernel, if it tells.
 fn running() -> Option<[u32; 3]> {
     let signature = fs::read_to_string("/proc/version_signature").unwrap_or_default();

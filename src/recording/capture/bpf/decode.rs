@@ -106,6 +106,8 @@ pub(super) fn dump_event(body: &abi::stack_dump) -> Option<Dump> {
         kernel: body.kernel.get(..usize::from(body.kernel_frames))?.to_vec(),
         registers: [body.regs.ip, body.regs.sp, body.regs.fp],
         leaf: body.leaf,
+        is_return_address: body.is_return_address != 0,
+        initial_stack: body.initial_stack,
         start,
         memory: body.stack.get(..usize::from(body.pages) * page)?.to_vec(),
     })

@@ -9,11 +9,14 @@ use crate::unwind::{Reason, Rule, Switch, aarch64};
 /// Stands for a register in a rule that needs none.
 const NO_REGISTER: i32 = abi::limits::LEAF_REGISTERS.0 as i32;
 
+/// The macro of profile.h.
+const SAVED_PC_EXACT: u8 = 8;
+
 /// A rule that has no such form is not understood.
 pub(super) fn encode(rule: Rule) -> abi::unwind_rule {
     let plain = |cfa: abi::cfa| abi::unwind_rule { cfa: cfa.0 as u8, ..Default::default() };
     let frame = match rule {
-        Rule::Frame(frame) => frame,
+        Rule::Frame(frame) | Rule::ExactFrame(frame) => frame,
         Rule::SignalFrame => return plain(abi::cfa::CFA_SIGNAL),
         Rule::Switch(switch) => {
             return plain(match switch {
@@ -31,7 +34,11 @@ pub(super) fn encode(rule: Rule) -> abi::unwind_rule {
         Machine::X86_64 => x86_64(&frame),
         Machine::Aarch64 => aarch64(&frame),
     };
-    encoded.unwrap_or(plain(abi::cfa::CFA_NOT_UNDERSTOOD))
+    let mut encoded = encoded.unwrap_or(plain(abi::cfa::CFA_NOT_UNDERSTOOD));
+    if matches!(rule, Rule::ExactFrame(_)) {
+        encoded.saved |= SAVED_PC_EXACT;
+    }
+    encoded
 }
 
 /// `cfa` and `offset` of a rule.
@@ -67,7 +74,8 @@ fn saved_fp(frame: &Frame) -> (abi::saved_fp, i16) {
                 _ => None,
             })
             .unwrap_or(lost),
-        (SavedFp::Register(_) | SavedFp::Lost, _) => lost,
+        (SavedFp::Register(register), _) => (abi::saved_fp::SAVED_FP_REGISTER, register.number().into()),
+        (SavedFp::Lost, _) => lost,
     }
 }
 

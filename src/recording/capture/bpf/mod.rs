@@ -45,6 +45,7 @@ pub mod found;
 mod off_cpu;
 mod statistics;
 pub mod tables;
+pub mod walk;
 
 pub use figures::{Blocks, Outcomes};
 pub use off_cpu::{OffCpu, ReturnHook};
@@ -219,6 +220,7 @@ impl Sampler {
         knobs.kernel_stacks = config.kernel_stacks;
         knobs.include_idle = config.include_idle;
         knobs.kernel_walks_user = kernel::user_reads_may_freeze();
+        knobs.max_kernel_frames = kernel::max_stack().clamp(1, abi::limits::MAX_KERNEL_FRAMES.0);
         knobs.period_ns = period_ns(config.frequency_hz);
         let tables = config.tables;
         if let Some(lacks) = kernel::lacks_for_tables() {

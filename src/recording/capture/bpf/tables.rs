@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 use std::mem::size_of;
-use std::ptr;
 
 use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -19,7 +18,6 @@ use super::arrays::{Array, FreeRuns};
 use super::decode::{Plain, plain};
 use super::encode::encode;
 use super::skeleton::types as abi;
-use crate::model::event::{Dump, Truncation};
 use crate::unwind::table::{Page, Table};
 use crate::unwind::{Reason, Rule};
 
@@ -405,84 +403,21 @@ impl Tables {
     }
 }
 
-/// What a signal trampoline does: `mov $15 (rt_sigreturn), %rax; syscall`.
-const SIGRETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
-
-#[repr(C)]
-struct CopiedStack {
-    bytes: *const u8,
-    start: u64,
-    length: u64,
+/// An array for the native walk, which only reads.
+fn for_walk<T: Copy>(array: &Array<T>) -> super::walk::Array {
+    super::walk::Array::new(array.as_ptr(), array.len() as usize)
 }
 
-// bpf/unwind_native.c: the BPF program's own search and step, compiled for this machine.
+// bpf/unwind_native.c: the BPF program's own search, compiled for this machine.
 unsafe extern "C" {
-    fn profiler_unwind_step(
-        registers: *mut abi::unwind_registers,
-        rule: *const abi::unwind_rule,
-        leaf: *const u64,
-        stack: *const CopiedStack,
-    ) -> u32;
     fn profiler_find_page(mapping: *const abi::unwind_mapping, offset: u64, index: *mut u32) -> bool;
     fn profiler_find_row(chunk: *const abi::unwind_chunk, page: *const abi::unwind_page, low: u16) -> u32;
 }
 
 impl Tables {
-    /// Walks a stack that came as memory, without tables by frame pointers. `find` gives the table and
-    /// the file offset of an address that is code, `read` the code there.
-    pub fn walk(
-        tables: Option<&Self>,
-        dump: &Dump,
-        find: impl Fn(u64) -> Option<(Option<FileTable>, u64)>,
-        read: impl Fn(u64, &mut [u8]) -> bool,
-        frames: &mut Vec<u64>,
-    ) -> Option<Truncation> {
-        let [ip, sp, fp] = dump.registers;
-        let mut registers =
-            abi::unwind_registers { ip, sp, fp, bx: dump.leaf[abi::limits::LEAF_BX.0 as usize] };
-        let memory =
-            CopiedStack { bytes: dump.memory.as_ptr(), start: dump.start, length: dump.memory.len() as u64 };
-        let mut is_return_address = 0;
-        let mut had_rule = false;
-        for depth in 0..abi::limits::MAX_USER_FRAMES.0 {
-            let found = find(registers.ip.wrapping_sub(is_return_address));
-            if found.is_none() && depth > 0 {
-                return Some(Truncation::ReturnAddress);
-            }
-            let mut rule =
-                found.and_then(|(table, offset)| tables?.lookup(table?, offset)).unwrap_or_default();
-            let has_rule = u32::from(rule.cfa) != abi::cfa::CFA_UNCOVERED.0;
-            // As in the kernel: a signal trampoline that is not described.
-            let mut code = [0; SIGRETURN.len()];
-            if !has_rule && had_rule && read(registers.ip, &mut code) && code == SIGRETURN {
-                rule = encode(Rule::SignalFrame);
-                is_return_address = 0;
-            }
-            had_rule = has_rule;
-            // All but the leaf's are taken for return addresses.
-            frames.push(registers.ip.wrapping_add(u64::from(depth > 0) & !is_return_address));
-            let below = registers.sp;
-            let leaf = if depth as u64 == is_return_address { dump.leaf.as_ptr() } else { ptr::null() };
-            // SAFETY: the pointers are to values of the types that the C side declares, from which
-            // the Rust ones are generated; `memory` says how long it is, and is not kept.
-            let step =
-                unsafe { profiler_unwind_step(&raw mut registers, &raw const rule, leaf, &raw const memory) };
-            match abi::step(step) {
-                // As in the kernel: only a leaf may have nothing on the stack.
-                abi::step::STEP_CALLER if registers.sp < below.saturating_add(u64::from(depth > 0)) => {
-                    return Some(Truncation::FramePointer);
-                }
-                abi::step::STEP_CALLER => is_return_address = 1,
-                abi::step::STEP_INTERRUPTED => is_return_address = 0,
-                abi::step::STEP_END => return None,
-                abi::step::STEP_FAULT => return Some(Truncation::UnreadableStack),
-                abi::step::STEP_REGISTER => return Some(Truncation::CallerRegister),
-                abi::step::STEP_NO_ROW if tables.is_none() => return Some(Truncation::FramePointer),
-                abi::step::STEP_NO_ROW => return Some(Truncation::NoRow),
-                _ => return Some(Truncation::NotUnderstood),
-            }
-        }
-        Some(Truncation::UserDepth)
+    /// Chunks, pages and rules, for a walk in this process.
+    pub(super) fn for_walk(&self) -> [super::walk::Array; 3] {
+        [for_walk(&self.chunks), for_walk(&self.pages), for_walk(&self.rules)]
     }
 
     /// The rule for a file offset, from the kernel's own arrays.

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
+/*
+ * What can be told of an address from the machine code around it: whether a call has left it on the
+ * stack, whether a stack begins there, whether it is a signal trampoline. Any word of a stack may
+ * look like an address of code; few of those lie behind a call.
+ */
+#ifndef CODE_H
+#define CODE_H
+
+static __always_inline bool read_word(__u64 *into, __u64 address)
+{
+	return !bpf_probe_read_user(into, sizeof(*into), (const void *)address);
+}
+
+/* What goes before an address. */
+enum before {
+	BEFORE_UNREADABLE,
+	BEFORE_OTHER,
+	BEFORE_CALL,
+};
+
+#if defined(__TARGET_ARCH_arm64) || defined(__aarch64__)
+
+static __always_inline enum before what_is_before(__u64 ip, __u64 *target)
+{
+	__u32 code;
+
+	*target = 0;
+	if (bpf_probe_read_user(&code, sizeof(code), (const void *)(ip - sizeof(code))))
+		return BEFORE_UNREADABLE;
+	/* bl; blr; blr with authentication */
+	if ((code & 0xfc000000) == 0x94000000 || (code & 0xfffffc1f) == 0xd63f0000 ||
+	    (code & 0xfefff800) == 0xd63f0800)
+		return BEFORE_CALL;
+	return BEFORE_OTHER;
+}
+
+#else
+
+/* `target` is what a call with a constant distance calls, and otherwise 0. */
+static __always_inline enum before what_is_before(__u64 ip, __u64 *target)
+{
+	__u8 code[8];
+
+	*target = 0;
+	if (bpf_probe_read_user(code, sizeof(code), (const void *)(ip - sizeof(code))))
+		return BEFORE_UNREADABLE;
+	if (code[3] == 0xe8) {
+		*target = ip + *(__s32 *)&code[4];
+		return BEFORE_CALL;
+	}
+	/* call *…: 2 to 7 bytes */
+	for (int i = 1; i < 7; i++) {
+		if (i != 3 && code[i] == 0xff && (code[i + 1] & 0x38) == 0x10)
+			return BEFORE_CALL;
+	}
+	return BEFORE_OTHER;
+}
+
+#endif
+
+/* Whether the instruction before `ip` is a call, as far as its bytes tell and can be read. */
+static __always_inline bool is_behind_call(__u64 ip)
+{
+	__u64 target;
+
+	return what_is_before(ip, &target) != BEFORE_OTHER;
+}
+
+/* Whether the code is that of a signal trampoline. */
+static __always_inline bool is_sigreturn(__u64 ip)
+{
+	__u8 code[16] = {};
+
+	return !bpf_probe_read_user(code, SIGRETURN_BYTES, (const void *)ip) &&
+	       *(__u64 *)code == SIGRETURN_CODE && code[8] == SIGRETURN_LAST;
+}
+
+#define ROOT_BEFORE 32
+#define ROOT_BEHIND 16
+
+/*
+ * Whether the return address `ip`, in code that no table describes, is in the first function of a
+ * stack. The ABI has that one clear its frame pointer before it calls: xor %ebp,%ebp. Or it ends
+ * with what no program lives to execute: syscall or call, then hlt. So do musl's `_start` and
+ * `__clone`, and what Boost.Context's coroutines return to.
+ */
+static __noinline int is_root(__u64 ip, __u64 fp)
+{
+#if !defined(__TARGET_ARCH_arm64) && !defined(__aarch64__)
+	__u8 code[ROOT_BEFORE + ROOT_BEHIND];
+
+	if (bpf_probe_read_user(code, sizeof(code), (const void *)(ip - ROOT_BEFORE)))
+		return false;
+	for (int i = 0; !fp && i < ROOT_BEFORE - 2; i++) {
+		if (code[i] == 0x31 && code[i + 1] == 0xed)
+			return true;
+	}
+	for (int i = ROOT_BEFORE + 2; i < ROOT_BEFORE + ROOT_BEHIND; i++) {
+		if (code[i] != 0xf4)
+			continue;
+		if (code[i - 2] == 0x0f && code[i - 1] == 0x05)
+			return true;
+		if (i >= ROOT_BEFORE + 5 && code[i - 5] == 0xe8)
+			return true;
+	}
+#endif
+	return false;
+}
+
+#endif
