@@ -63,8 +63,8 @@ static __always_inline void search_mappings(struct walk *walk, __u64 address, __
 /* The mapping of the walk's process that holds `address`; the index of it in `walk->mapping`. */
 static __always_inline struct unwind_mapping *find_mapping(struct walk *walk, __u64 address)
 {
-	struct unwind_mapping *mapping = bpf_map_lookup_elem(&unwind_mappings, &walk->mapping);
-	__u32 index;
+	__u32 index = walk->mapping; /* on the stack: not every kernel takes a key from anywhere */
+	struct unwind_mapping *mapping = bpf_map_lookup_elem(&unwind_mappings, &index);
 
 	if (mapping && address >= mapping->start && address < mapping->end)
 		return mapping;
