@@ -31,6 +31,7 @@
 #define LONGEST_LEAF (1 << 16)
 /* What the functions before main() have of the stack, where no table describes them. */
 #define INITIAL_FRAME 128
+#define INITIAL_LEAF 16 /* the first of them itself, before it calls */
 
 /* One round of a multiplicative hash; the constant is 2^64 divided by the golden ratio. */
 static __always_inline __u64 hash_step(__u64 hash, __u64 word)
@@ -224,7 +225,7 @@ __noinline int leave_uncovered(struct walk *walk, __u32 i, __u32 has_table)
 	} else if (step == STEP_END && walk->chained != i) {
 		step = STEP_NO_ROW;
 	}
-	if (step != STEP_END && ((i && initial_stack() - frame.sp < INITIAL_FRAME) ||
+	if (step != STEP_END && (initial_stack() - frame.sp < (i ? INITIAL_FRAME : INITIAL_LEAF) ||
 				 (walk->is_return_address && is_root(frame.ip, frame.fp))))
 		return STEP_END;
 	return step;
