@@ -70,7 +70,7 @@ fn write(table: &Table, elf: &Elf, mut out: impl Write) -> io::Result<()> {
 /// A rule in columns: CFA, frame pointer and return address, if it is an ordinary frame's.
 pub fn words(rule: &Rule, registers: &Registers) -> String {
     match rule {
-        Rule::Frame(frame) => {
+        Rule::Frame(frame) | Rule::ExactFrame(frame) => {
             let [cfa, fp, ra] = registers.words(frame);
             format!("{cfa:<14} {fp:<10} {ra}")
         }

@@ -145,7 +145,9 @@ pub(super) fn decode(rule: &abi::unwind_rule) -> Rule {
         abi::cfa::CFA_OTHER_STACK => Some(Switch::FramePointer),
         _ => None,
     };
-    switch.map(Rule::Switch).or_else(|| decoded_frame(rule).map(Rule::Frame)).unwrap_or(NOT_UNDERSTOOD)
+    let is_exact = rule.saved & SAVED_PC_EXACT != 0;
+    let frame = || decoded_frame(rule).map(if is_exact { Rule::ExactFrame } else { Rule::Frame });
+    switch.map(Rule::Switch).or_else(frame).unwrap_or(NOT_UNDERSTOOD)
 }
 
 const NOT_UNDERSTOOD: Rule = Rule::NotUnderstood(Reason::Cfa);
@@ -177,7 +179,7 @@ fn decoded_frame(rule: &abi::unwind_rule) -> Option<Frame> {
         }
         _ => return None,
     };
-    let fp = match abi::saved_fp(u32::from(rule.saved) & 15) {
+    let fp = match abi::saved_fp(u32::from(rule.saved & (SAVED_PC_EXACT - 1))) {
         abi::saved_fp::SAVED_FP_SAME => SavedFp::Same,
         abi::saved_fp::SAVED_FP_AT_CFA => SavedFp::AtCfa(rule.fp_offset.into()),
         abi::saved_fp::SAVED_FP_AT_FP => SavedFp::AtFp(rule.fp_offset),

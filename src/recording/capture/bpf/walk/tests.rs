@@ -2,7 +2,7 @@
 
 use super::super::encode::encode;
 use super::*;
-use crate::model::event::{CountKey, Kind};
+use crate::model::event::{Comm, CountKey, Kind};
 use crate::unwind::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
 use crate::unwind::x86_64::REGISTERS;
 use crate::unwind::{Reason, Rule, Switch};
@@ -84,8 +84,8 @@ impl World {
         let mapping = |start: u64, has_table: abi::has_table| abi::unwind_mapping {
             start,
             end: start + 0x1_0000,
-            to_file: start.wrapping_neg(),
-            has_table: has_table.0,
+            to_table: start.wrapping_neg(),
+            has_table: has_table.0 as u16,
             ..Default::default()
         };
         let mappings = [
@@ -102,7 +102,8 @@ impl World {
                 tgid: 1,
                 tid: 1,
                 kind: Kind::OnCpu,
-                generation: 0,
+                process_state: 0,
+                comm: Comm::default(),
                 kernel_stack_id: 0,
                 user_stack_id: 0,
                 waker_id: 0,
