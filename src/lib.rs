@@ -27,6 +27,12 @@
 //! is the hash of a stack's frames, a *body* its frames. Suffixes name units: `_ns`, `_hz`, `_s`,
 //! `_bytes`.
 #![warn(missing_docs)]
+// Messages go through `say!`, which does not panic where nobody reads them.
+#![warn(clippy::print_stderr)]
+
+// First, as its macros are used by all that follow.
+#[macro_use]
+pub mod text;
 
 pub mod cli;
 pub mod elf;
@@ -36,6 +42,5 @@ pub mod model;
 pub mod naming;
 pub mod programs;
 pub mod recording;
-pub mod text;
 pub mod unwind;
 pub mod viewing;

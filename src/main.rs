@@ -1,5 +1,7 @@
 //! Dispatches the command line and prints errors.
 
+#![warn(clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -7,6 +9,7 @@ use profiler::cli::{Cli, Command};
 use profiler::programs;
 use profiler::recording::capture::bpf::found;
 use profiler::recording::record;
+use profiler::say;
 use profiler::unwind::show;
 use profiler::viewing::{flamegraph, folded, threads};
 
@@ -23,7 +26,7 @@ fn main() -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(error) => {
-            eprintln!("profiler: error: {error:#}");
+            say!("profiler: error: {error:#}");
             ExitCode::FAILURE
         }
     }

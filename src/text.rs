@@ -2,6 +2,25 @@
 
 use std::time::Duration;
 
+/// Prints a line to standard error. Nobody may read there any more, or the disk behind it be full: what is
+/// said is lost then, and nothing else. (`eprintln!` would panic, and the recording be lost.)
+#[macro_export]
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($argument)*);
+    }};
+}
+
+/// The same without an end of line.
+#[macro_export]
+macro_rules! say_part {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stderr(), $($argument)*);
+    }};
+}
+
 /// 1234567 as 1,234,567.
 pub fn thousands(number: impl Into<i128>) -> String {
     let number = number.into();

@@ -59,7 +59,7 @@ fn literals() -> Vec<Literal> {
                     file: file.clone(),
                     function: function.map_or_else(String::new, |(name, _)| name.to_owned()),
                     before: before.chars().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect(),
-                    after: rest[1 + length..].chars().next(),
+                    after: rest[length..].chars().next(),
                     text: literal,
                 });
                 at = next + 1 + length;
@@ -179,7 +179,7 @@ fn every_frame_in_brackets_has_a_line() {
 #[test]
 fn every_line_for_people_has_a_line() {
     let (literals, page) = (literals(), plain(&page()));
-    let prints = |before: &str| ["eprintln!(", "eprint!("].iter().any(|end| before.ends_with(end));
+    let prints = |before: &str| ["say!(", "say_part!("].iter().any(|end| before.ends_with(end));
     let is_line = |it: &&Literal| {
         let summary = it.file.ends_with("/summary.rs") && it.text.contains(' ');
         // A hidden command's own.

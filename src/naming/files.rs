@@ -96,6 +96,9 @@ fn from_debug_file(file: &File, debug: &File, offsets: &[u64], depth: Depth, nam
 
 fn from_symbols(file: &File, offsets: &[u64], names: &mut [Names]) {
     let (Ok(elf), Ok(symbols)) = (Elf::read(file), symbols::of_code(file)) else { return };
+    // Without section headers the file is as readable as it was to the kernel.
+    let why = if symbols.is_empty() { "stripped binary" } else { "no symbol" };
+    names.iter_mut().filter(|names| is_unnamed(names)).for_each(|names| *names = Err(why));
     let find = |offset: &u64| {
         let code = elf.segments.iter().filter(|segment| segment.executable);
         let vaddr = code.filter_map(|segment| segment.vaddr(*offset)).next()?;

@@ -54,8 +54,8 @@ pub fn name_and_write(
     output.write_all(&data)?;
     let name = output.name();
     output.commit()?;
-    eprint!("profiler: {text}");
-    eprintln!("  wrote   {name} ({:.1} KiB); next: {}", data.len() as f64 / 1024.0, next_command(&name));
+    say_part!("profiler: {text}");
+    say!("  wrote   {name} ({:.1} KiB); next: {}", data.len() as f64 / 1024.0, next_command(&name));
     Ok(())
 }
 
@@ -98,20 +98,20 @@ fn name(
                 return Some((results.pop()?, text));
             }
             Ok(Ending::Stopped) => {
-                eprintln!("profiler: interrupted again: writing without names");
+                say!("profiler: interrupted again: writing without names");
                 return None;
             }
             Ok(Ending::Crashed) => {
-                eprintln!("profiler: the symbolizer crashed; trying again without the file it was at");
+                say!("profiler: the symbolizer crashed; trying again without the file it was at");
                 skip.insert(step?);
             }
             Err(error) => {
-                eprintln!("profiler: writing without names: {error:#}");
+                say!("profiler: writing without names: {error:#}");
                 return None;
             }
         }
     }
-    eprintln!("profiler: the symbolizer crashed {TRIES} times: writing without names");
+    say!("profiler: the symbolizer crashed {TRIES} times: writing without names");
     None
 }
 

@@ -55,8 +55,8 @@ fn measure(args: &StatsArgs, name: Option<&Regex>, signals: &mut Signals) -> Res
                 }
                 _ => error.to_string(),
             };
-            eprintln!("profiler: BPF run-time statistics cannot be switched on: {why}");
-            eprintln!("profiler: what follows was counted before, if anybody had them on");
+            say!("profiler: BPF run-time statistics cannot be switched on: {why}");
+            say!("profiler: what follows was counted before, if anybody had them on");
             return print(args, name, &totals, true);
         }
     };

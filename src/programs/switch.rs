@@ -69,7 +69,7 @@ impl Drop for Sysctl {
         if let Some(before) = &self.before
             && let Err(error) = fs::write(&self.path, before)
         {
-            eprintln!("profiler: failed to restore {}: {error}", self.path.display());
+            say!("profiler: failed to restore {}: {error}", self.path.display());
         }
     }
 }

@@ -50,7 +50,8 @@ pub fn short_blocks(args: &RecordArgs) -> String {
 
 /// The comments of the file: what people who open it elsewhere should know.
 pub fn comments(summary: &Summary) -> Vec<String> {
-    let command: Vec<String> = std::env::args().collect();
+    // File names from older systems are no UTF-8.
+    let command: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let mut comments = vec![
         format!("command: {}", command.join(" ")),
         format!("profiler {} on Linux {}", env!("CARGO_PKG_VERSION"), usage::kernel()),
@@ -115,7 +116,7 @@ pub fn say_who_goes_on(mut tgids: Vec<u32>) {
     }
     tgids.sort_unstable();
     let shown: Vec<String> = tgids.iter().take(SHOWN).map(u32::to_string).collect();
-    eprintln!(
+    say!(
         "profiler: the command has ended, but processes that it started still run ({}): to record those, profiler record -p {}",
         tgids.len(),
         shown.join(",")

@@ -400,7 +400,7 @@ fn every_sample_is_resolved_as_by_a_model_that_keeps_everything() {
         samples += these;
         healed += of_which;
     }
-    eprintln!("{samples} samples in {histories} histories, {healed} of them healed");
+    say!("{samples} samples in {histories} histories, {healed} of them healed");
     assert!(samples > histories * 5, "only {samples} samples in {histories} histories");
     assert!(healed > histories / 10, "only {healed} samples were healed");
 }

@@ -62,10 +62,10 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     let clocks = clocked.iter().map(|&cpu| perf::open_clock(cpu, args.frequency, args.include_idle));
     recorder.sampler.attach(clocks.collect::<Result<_>>()?)?;
     for missing in recorder.sideband.missing.iter().chain(&recorder.sampler.missing) {
-        eprintln!("profiler: this kernel lacks {missing}");
+        say!("profiler: this kernel lacks {missing}");
     }
     if let Some(lost) = rights::without_names() {
-        eprintln!("profiler: {lost}");
+        say!("profiler: {lost}");
     }
 
     let machine_before = CpuTime::of(&plan.cpus);
@@ -133,7 +133,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
 
     naming::name_and_write(args, finished, &objects, &summary, &mut signals, output)?;
     if summary.taken() == 0 {
-        eprintln!("profiler: {}", about::explain_nothing(args, &plan, &summary, target_ns));
+        say!("profiler: {}", about::explain_nothing(args, &plan, &summary, target_ns));
     }
     signals.release();
     Ok(match child {
@@ -244,7 +244,7 @@ fn wait(signals: &Signals, recorder: &Recorder, rest: Duration, timeout: Duratio
 /// Begins to watch BPF programs. Without it there is still all the rest.
 fn open_window(args: &RecordArgs, measures_itself: bool) -> Option<Window> {
     let denied = |what: &str| {
-        eprintln!("profiler: {what} is not recorded: {}", rights::refusal(&[Capability::SysAdmin]));
+        say!("profiler: {what} is not recorded: {}", rights::refusal(&[Capability::SysAdmin]));
     };
     if args.no_bpf_stats {
         if !measures_itself && !rights::has(Capability::SysAdmin) {
@@ -259,7 +259,7 @@ fn open_window(args: &RecordArgs, measures_itself: bool) -> Option<Window> {
             None
         }
         Err(error) => {
-            eprintln!("profiler: what BPF programs cost is not recorded: {error}");
+            say!("profiler: what BPF programs cost is not recorded: {error}");
             None
         }
     }

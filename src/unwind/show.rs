@@ -30,7 +30,7 @@ pub fn run(args: &UnwindTableArgs) -> Result<()> {
         written => written.context("failed to write rows to standard output")?,
     }
     let stats = &table.stats;
-    eprintln!(
+    say!(
         "{} functions, {} rows, {} rules; {} pages, {} bytes; {:.1} ms",
         stats.fdes,
         table.rows().count(),
@@ -45,11 +45,11 @@ pub fn run(args: &UnwindTableArgs) -> Result<()> {
         (stats.broken_entries, "entries that cannot be read"),
     ] {
         if count > 0 {
-            eprintln!("{count} {what}");
+            say!("{count} {what}");
         }
     }
     for (reason, rows) in &stats.not_understood {
-        eprintln!("{rows} rows not understood: {}", reason.words());
+        say!("{rows} rows not understood: {}", reason.words());
     }
     Ok(())
 }

@@ -48,7 +48,7 @@ pub fn run(args: &FlamegraphArgs) -> Result<()> {
     let name = file.name();
     file.commit()?;
     let ty = &profile.sample_types[index];
-    eprintln!("wrote {name} ({} frames, {})", thousands(drawn as i64), amount(total, ty));
+    say!("wrote {name} ({} frames, {})", thousands(drawn as i64), amount(total, ty));
     Ok(())
 }
 
@@ -111,7 +111,7 @@ fn lines(folded: &Folded, input: &str) -> Result<(Vec<String>, i64)> {
         bail!("failed to draw {input}: all its values are negative; see `profiler folded`");
     }
     if left_out > 0 {
-        eprintln!("profiler: warning: {left_out} stacks with negative values are not drawn");
+        say!("profiler: warning: {left_out} stacks with negative values are not drawn");
     }
     Ok((lines, total))
 }

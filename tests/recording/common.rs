@@ -216,6 +216,14 @@ pub fn polls(pid: u32) -> bool {
     syscall.starts_with(&format!("{} ", nix::libc::SYS_poll))
 }
 
+/// Whether a recorder waits for what comes: in poll(2), or in the rest between two looks, which is all
+/// that is left of the time where there is much to look at.
+fn rests(pid: u32) -> bool {
+    let syscall = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let rest = nix::libc::SYS_clock_nanosleep;
+    polls(pid) || syscall.starts_with(&format!("{rest} "))
+}
+
 /// CPU time of a process's threads that live, in seconds, as the scheduler counts it.
 pub fn cpu_s(pid: u32) -> f64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -308,7 +316,7 @@ impl Running {
             let mut links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
             links.any(|link| link.to_string_lossy().contains("bpf_link"))
         };
-        wait_until("the recorder samples", || polls(self.pid()) && has_link());
+        wait_until("the recorder samples", || rests(self.pid()) && has_link());
     }
 
     pub fn interrupt(self) -> Recording {

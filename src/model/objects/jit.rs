@@ -247,7 +247,7 @@ mod tests {
         let mut scene = Scene::new("strangers");
         fs::write(scene.map(), "1000 10 f\n").unwrap();
         if chown(scene.map(), Some(65_534), None).is_err() {
-            eprintln!("SKIP: giving a file away needs root");
+            say!("SKIP: giving a file away needs root");
             return;
         }
         assert_eq!(scene.found(), Err(NoMap::NotItsOwners));

@@ -96,7 +96,7 @@ impl Child {
         std::thread::sleep(std::time::Duration::from_millis(10));
         if self.poll().is_none() {
             let (name, pid) = (self.name.to_string_lossy(), self.pid);
-            eprintln!("profiler: waiting for {name} (process {pid}) to end; Ctrl-C leaves it alone");
+            say!("profiler: waiting for {name} (process {pid}) to end; Ctrl-C leaves it alone");
         }
         loop {
             if let Some(status) = self.reap(None) {

@@ -8,6 +8,7 @@ struct Machine {
     processes: Processes,
     objects: Objects,
     unwinding: Unwinding,
+    time_ns: u64,
 }
 
 /// Above what Linux gives out, so that nothing is asked of /proc.
@@ -20,7 +21,7 @@ impl Machine {
         let (objects, mut unwinding) = (Objects::default(), Unwinding::default());
         let tables = Tables::private(&Capacity { mappings, ..Capacity::new(0, 0, 0) }).unwrap();
         unwinding.publish(tables, &mut processes, &objects);
-        Self { processes, objects, unwinding }
+        Self { processes, objects, unwinding, time_ns: 0 }
     }
 
     /// Maps code that a process has made itself, each piece apart.
@@ -34,12 +35,17 @@ impl Machine {
                 file: FileId::Anonymous,
                 path: "//anon".to_owned(),
             };
-            self.processes.apply(1, Event::Mmap(mmap), &mut self.objects);
+            self.apply(Event::Mmap(mmap));
         }
     }
 
+    fn apply(&mut self, event: Event) {
+        self.time_ns += 1;
+        self.processes.apply(self.time_ns, event, &mut self.objects);
+    }
+
     fn update(&mut self) {
-        self.unwinding.update(0, &mut self.processes, &self.objects);
+        self.unwinding.update(u64::MAX, &mut self.processes, &self.objects);
     }
 
     /// The pieces by which the kernel walks a process.
@@ -90,11 +96,11 @@ fn a_child_is_walked_by_what_its_parent_had_when_it_forked() {
     machine.map(FIRST, 1..4);
     machine.update();
     let fork = Event::Fork { tgid: SECOND, tid: SECOND, parent_tgid: FIRST, parent_tid: FIRST };
-    machine.processes.apply(2, fork, &mut machine.objects);
+    machine.apply(fork);
     machine.map(FIRST, 4..5);
     machine.update();
     assert_eq!((machine.walked_by(FIRST), machine.walked_by(SECOND)), (vec![1, 2, 3, 4], vec![1, 2, 3]));
-    machine.processes.apply(3, Event::Exit { tgid: SECOND, tid: SECOND }, &mut machine.objects);
+    machine.apply(Event::Exit { tgid: SECOND, tid: SECOND });
     machine.update();
     // In the kernel the entry goes with the process; here it leads nowhere.
     assert_eq!((machine.walked_by(FIRST), machine.walked_by(SECOND)), (vec![1, 2, 3, 4], vec![]));
