@@ -72,6 +72,24 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+struct ns_common {
+	unsigned int inum;
+};
+
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1]; /* one for each namespace, the first before its children */
+};
+
 struct task_struct {
 	unsigned int __state; /* Linux 5.14 on */
 	void *stack;
@@ -82,6 +100,7 @@ struct task_struct {
 	int tgid;
 	struct mm_struct *mm;
 	struct task_struct *group_leader;
+	struct pid *thread_pid;
 	__u64 start_boottime;
 	__u64 self_exec_id; /* counts execs, inherited over fork */
 	unsigned int in_execve : 1;

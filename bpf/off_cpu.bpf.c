@@ -91,7 +91,7 @@ static __always_inline void fill_record(struct thread_record *record,
 					const struct thread_time *time, struct task_struct *task,
 					__u64 now)
 {
-	record->tgid = task->tgid;
+	record->tgid = tgid_of(task);
 	record->tid = time->tid;
 	bpf_probe_read_kernel(record->comm, sizeof(record->comm), task->comm);
 	record->start_ns = time->start_ns;
@@ -220,7 +220,7 @@ static __always_inline void add_user_stack(void *ctx, struct task_struct *task,
 	struct stack_body *body = &cpu->body;
 	enum outcome user;
 
-	if (!user_stacks || (task->flags & PF_KTHREAD) || !task->mm)
+	if (!has_user_stack(task, body))
 		return;
 	user = collect_saved_user_stack(ctx, task, cpu, off_cpu_by_tables);
 	if (body->outcome == OUTCOME_COMPLETE || user == OUTCOME_USER_DUMPED)
@@ -240,8 +240,7 @@ static __always_inline bool reserve_stack(struct thread_time *time, struct task_
 	if (!time->ended) {
 		waited = waited_since(time, task);
 		*ns = *ns > waited ? *ns - waited : 0;
-		reserved = *ns && *ns >= min_block_ns && *ns <= max_block_ns &&
-			   wanted(task, task->tgid, task->pid);
+		reserved = *ns && *ns >= min_block_ns && *ns <= max_block_ns && wanted(task);
 	}
 	if (reserved) {
 		time->stacked_ns += *ns;
@@ -260,7 +259,7 @@ static __always_inline enum outcome count_block(void *ctx, struct cpu_state *cpu
 
 	if (!time || !reserve_stack(time, task, &ns))
 		return OUTCOME_FILTERED;
-	begin_body(&cpu->body, task, task->tgid, task->pid, KIND_OFF_CPU);
+	begin_body(&cpu->body, task, KIND_OFF_CPU);
 	cpu->body.key.waker_id = time->waker_id;
 	cpu->body.outcome = OUTCOME_COMPLETE;
 	if (kernel_stacks)
@@ -335,7 +334,7 @@ static __always_inline void follow_thread(struct task_struct *task, __u32 state)
 	}
 	if (time->start_ns)
 		return;
-	time->tid = task->pid;
+	time->tid = tid_of(task);
 	time->run_delay_ns = task->sched_info.run_delay;
 	time->exec_ns = task->se.sum_exec_runtime;
 	time->state = state;
@@ -348,8 +347,7 @@ static __always_inline void follow_thread(struct task_struct *task, __u32 state)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(follow_newborn, struct task_struct *parent, struct task_struct *child)
 {
-	if (filter == FILTER_NONE ||
-	    (filter == FILTER_TGID && is_target(child, child->tgid, child->pid)))
+	if (filter == FILTER_NONE || (filter == FILTER_TGID && is_target(child)))
 		follow_thread(child, THREAD_RUNNABLE);
 	return 0;
 }
@@ -363,13 +361,13 @@ int BPF_PROG(change_id, struct task_struct *task)
 	struct thread_time *time = bpf_task_storage_get(&thread_times, task, NULL, 0);
 	__u64 now = bpf_ktime_get_ns();
 
-	if (!cpu || !time || time->ended || time->tid == task->pid)
+	if (!cpu || !time || time->ended || time->tid == tid_of(task))
 		return 0;
 	change(time);
 	time->on_cpu_ns += now - time->since_ns;
 	waited_since(time, task);
 	tell(cpu, time, task, now);
-	time->tid = task->pid;
+	time->tid = tid_of(task);
 	time->start_ns = time->since_ns = now;
 	time->on_cpu_ns = time->off_cpu_ns = time->runnable_ns = time->stacked_ns = 0;
 	time->blocks = time->preemptions = time->stacked = 0;
@@ -386,7 +384,7 @@ int follow_threads(struct bpf_iter__task *ctx)
 
 	if (!task || !task->pid || task->exit_state)
 		return 0;
-	if (filter != FILTER_NONE && !is_target(task, task->tgid, task->pid))
+	if (filter != FILTER_NONE && !is_target(task))
 		return 0;
 	follow_thread(task, THREAD_UNKNOWN);
 	return 0;
@@ -401,8 +399,8 @@ static __always_inline void dump_blocked(struct stack_dump *dump, struct task_st
 	__u64 page;
 	int i;
 
-	dump->key.tgid = task->tgid;
-	dump->key.tid = task->pid;
+	dump->key.tgid = tgid_of(task);
+	dump->key.tid = tid_of(task);
 	dump->key.kind = KIND_OFF_CPU;
 	dump->key.process_state = 0;
 	read_comm(task, dump->key.comm);
@@ -421,7 +419,7 @@ static __always_inline void dump_blocked(struct stack_dump *dump, struct task_st
 		else
 			dump->outcome = OUTCOME_KERNEL_FAILED;
 	}
-	if (!user_stacks || (task->flags & PF_KTHREAD) || !task->mm)
+	if (!user_stacks || (task->flags & PF_KTHREAD) || !task->mm || dump->key.tgid == OUTSIDE_ID)
 		return;
 	saved_user_registers(saved, &dump->regs);
 	saved_leaf(saved, dump->leaf);
@@ -507,4 +505,3 @@ int flush_threads(struct bpf_iter__task *ctx)
 {
 	return end_thread(ctx, true);
 }
-

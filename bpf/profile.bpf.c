@@ -16,6 +16,7 @@
 #include "kernel.h"
 #include "profile.h"
 #include "registers.h"
+#include "ids.h"
 #include "window.h"
 #include "tables.h"
 #include "uretprobes.h"
@@ -113,9 +114,9 @@ static __always_inline bool belongs_to(__u64 *owner, __u64 start)
 }
 
 /* Whether a task is among the targets. */
-static __always_inline bool is_target(struct task_struct *task, __u32 tgid, __u32 tid)
+static __always_inline bool is_target(struct task_struct *task)
 {
-	__u32 id = filter == FILTER_TID ? tid : tgid;
+	__u32 id = filter == FILTER_TID ? tid_of(task) : tgid_of(task);
 	__u64 *owner = bpf_map_lookup_elem(&targets, &id);
 
 	if (!owner)
@@ -126,9 +127,9 @@ static __always_inline bool is_target(struct task_struct *task, __u32 tgid, __u3
 }
 
 /* Whether the current task is recorded. */
-static __always_inline bool wanted(struct task_struct *task, __u32 tgid, __u32 tid)
+static __always_inline bool wanted(struct task_struct *task)
 {
-	if (filter != FILTER_NONE && !is_target(task, tgid, tid))
+	if (filter != FILTER_NONE && !is_target(task))
 		return false;
 	return !cgroup_id || bpf_get_current_ancestor_cgroup_id(cgroup_level) == cgroup_id;
 }
@@ -510,10 +511,10 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 }
 
 static __always_inline void begin_body(struct stack_body *body, struct task_struct *task,
-				       __u32 tgid, __u32 tid, enum kind kind)
+				       enum kind kind)
 {
-	body->key.tgid = tgid;
-	body->key.tid = tid;
+	body->key.tgid = tgid_of(task);
+	body->key.tid = tid_of(task);
 	body->key.kind = kind;
 	body->key.process_state = process_state(task);
 	read_comm(task, body->key.comm);
@@ -524,24 +525,31 @@ static __always_inline void begin_body(struct stack_body *body, struct task_stru
 	body->user_frames = 0;
 }
 
+/* Whether there is a user stack that is recorded. Of processes outside of our PID namespace nothing
+ * is known that it could be named by. */
+static __always_inline bool has_user_stack(struct task_struct *task, struct stack_body *body)
+{
+	return user_stacks && !(READ(task, flags) & (PF_KTHREAD | PF_IDLE)) && READ(task, mm) &&
+	       body->key.tgid != OUTSIDE_ID;
+}
+
 static __always_inline enum outcome sample(struct perf_event_context *ctx, struct cpu_state *cpu,
 					   bool by_tables)
 {
 	struct task_struct *task = current_task();
-	__u64 id = bpf_get_current_pid_tgid();
 	struct stack_body *body = &cpu->body;
 	enum outcome outcome = OUTCOME_COMPLETE, user = OUTCOME_COMPLETE;
 
-	if (!(__u32)id && !include_idle)
+	if (!(__u32)bpf_get_current_pid_tgid() && !include_idle)
 		return OUTCOME_IDLE;
-	if (!wanted(task, id >> 32, id))
+	if (!wanted(task))
 		return OUTCOME_FILTERED;
 
-	begin_body(body, task, id >> 32, id, KIND_ON_CPU);
+	begin_body(body, task, KIND_ON_CPU);
 	if (kernel_stacks && !in_user_mode(ctx))
 		outcome = collect_kernel_stack(ctx, body);
 	/* An exiting process has given its memory back, and with it its user stack. */
-	if (user_stacks && !(READ(task, flags) & (PF_KTHREAD | PF_IDLE)) && READ(task, mm)) {
+	if (has_user_stack(task, body)) {
 		body->outcome = outcome; /* goes with the stack, if that is sent whole */
 		user = collect_user_stack(ctx, task, cpu, by_tables);
 		if (outcome == OUTCOME_COMPLETE || user == OUTCOME_USER_DUMPED)
@@ -566,9 +574,10 @@ static __always_inline int run(struct perf_event_context *ctx, bool by_tables)
 }
 
 /*
- * The programs of the scheduler's hooks are in files of their own, but in this object: they share the
- * walk, whose functions are static so that the verifier follows them into their callers, the maps and
- * the knobs. As objects of their own they would each bring a copy, to be kept equal by hand.
+ * The programs of the scheduler's hooks are in files of their own, but in this object: they share
+ * the walk, whose functions are static so that the verifier follows them into their callers, the
+ * maps and the knobs. As objects of their own they would each bring a copy, to be kept equal by
+ * hand.
  */
 #include "off_cpu.bpf.c"
 #include "wakers.bpf.c"
@@ -590,12 +599,13 @@ int on_cpu_by_tables(struct perf_event_context *ctx)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(follow_child, struct task_struct *parent, struct task_struct *child)
 {
-	__u32 parent_tgid = parent->tgid, tgid = child->tgid;
 	__u64 start = child->start_boottime;
 	struct cpu_state *cpu;
+	__u32 tgid;
 
-	if (tgid == parent_tgid || !is_target(parent, parent_tgid, parent->pid))
+	if (child->tgid == parent->tgid || !is_target(parent))
 		return 0;
+	tgid = tgid_of(child);
 	if (bpf_map_update_elem(&targets, &tgid, &start, BPF_ANY)) {
 		cpu = bpf_map_lookup_elem(&cpu_states, &zero);
 		if (cpu)
@@ -614,10 +624,10 @@ int BPF_PROG(forget_process, struct task_struct *task)
 {
 	__u64 start = task->start_boottime;
 	struct unwind_process *process;
-	__u32 tgid = task->tgid;
+	__u32 tgid = tgid_of(task);
 	__u64 *owner;
 
-	if (task->pid != tgid)
+	if (task->pid != task->tgid)
 		return 0;
 	owner = bpf_map_lookup_elem(&targets, &tgid);
 	if (owner && (!*owner || *owner == start))
@@ -632,11 +642,13 @@ int BPF_PROG(forget_process, struct task_struct *task)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(inherit_tables, struct task_struct *parent, struct task_struct *child)
 {
-	__u32 parent_tgid = parent->tgid, tgid = child->tgid;
 	struct unwind_process inherited = {}, *known;
+	__u32 parent_tgid, tgid;
 
-	if (tgid == parent_tgid)
+	if (child->tgid == parent->tgid)
 		return 0;
+	parent_tgid = tgid_of(parent);
+	tgid = tgid_of(child);
 	known = bpf_map_lookup_elem(&unwind_processes, &parent_tgid);
 	if (known) {
 		disown_others_mappings(known, parent);
@@ -659,7 +671,7 @@ int BPF_PROG(forget_tables, struct task_struct *task)
 	    .owner = task->group_leader->start_boottime,
 	    .since_ns = bpf_ktime_get_ns(),
 	};
-	__u32 tgid = task->tgid;
+	__u32 tgid = tgid_of(task);
 
 	bpf_map_update_elem(&unwind_processes, &tgid, &none, BPF_ANY);
 	return 0;

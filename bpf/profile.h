@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
 /*
- * The ABI between the BPF program and src/recording/capture/bpf. It is declared here and nowhere else:
- * libbpf-cargo makes the Rust types and constants of it at build time, from BTF.
+ * The ABI between the BPF program and src/recording/capture/bpf. It is declared here and nowhere
+ * else: libbpf-cargo makes the Rust types and constants of it at build time, from BTF.
  */
 #ifndef PROFILE_H
 #define PROFILE_H
@@ -71,6 +71,9 @@ enum filter {
 	FILTER_TGID, /* processes in `targets` and the children they fork */
 	FILTER_TID,  /* threads in `targets` */
 };
+
+/* The process and the thread id of all tasks outside of our PID namespace. */
+#define OUTSIDE_ID 0xffffffffU
 
 /* Samples are counted by thread, by stacks, and by all else that their names depend on. */
 struct counts_key {

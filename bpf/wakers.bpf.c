@@ -41,7 +41,7 @@ static __always_inline enum outcome count_waker(void *ctx, struct cpu_state *cpu
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct stack_body *body = &cpu->body;
 
-	begin_body(body, task, task->tgid, task->pid, KIND_WAKER);
+	begin_body(body, task, KIND_WAKER);
 	body->outcome = collect_kernel_stack(ctx, body);
 	if (in_interrupt(ctx, task, body))
 		name_interrupt(&body->key);
@@ -68,4 +68,3 @@ int BPF_PROG(waking, struct task_struct *task)
 		cpu->outcomes[outcome]++;
 	return 0;
 }
-

@@ -101,8 +101,8 @@ static __always_inline struct unwind_rule *find_rule(const struct unwind_mapping
 		return NULL;
 	index = find_row(chunk->rows, page->first, page->rows, offset, &walk->at);
 	/* The runtime sets the instruction pointer of a frame to a landing pad when it handles an
-	 * exception. That is the pad's first instruction, and not the one behind a call: another rule
-	 * begins there, and no call goes before it. */
+	 * exception. That is the pad's first instruction, and not the one behind a call: another
+	 * rule begins there, and no call goes before it. */
 	if (walk->is_return_address && index + 1 < page->first + page->rows &&
 	    chunk->rows[(index + 1) & (ROWS_PER_CHUNK - 1)].low == (__u16)(offset + 1) &&
 	    !is_behind_call(walk->regs.ip)) {

@@ -26,7 +26,7 @@ fn sources(dir: &Path, ends: &[&str], files: &mut Vec<(String, String)>) {
         if path.is_dir() {
             sources(&path, ends, files);
         } else if path.extension().is_some_and(|extension| ends.iter().any(|end| extension == *end))
-            && !path.ends_with("tests.rs")
+            && !["tests.rs", "histories.rs"].iter().any(|tests| path.ends_with(tests))
         {
             files.push((path.to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap()));
         }
@@ -126,6 +126,7 @@ fn unnamed(literals: &[Literal]) -> BTreeSet<&str> {
     let is_reason = |it: &&Literal| {
         (it.before.ends_with("Err(") && it.after == Some(')'))
             || (it.function == "why" && it.before.ends_with("=>"))
+            || it.before.ends_with("const STUB: &str =")
             || it.before.ends_with("leave_unnamed(&mut recording,")
             || it.before.ends_with("|_, _|")
     };

@@ -222,6 +222,9 @@ pub enum Kind {
     Waker,
 }
 
+/// The process and the thread id of all tasks outside of our PID namespace: `OUTSIDE_ID` in bpf/profile.h.
+pub const OUTSIDE: u32 = u32::MAX;
+
 /// Under what samples are counted in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CountKey {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::model::event::{Kind, Stack, Truncation};
+use crate::model::event::{Kind, OUTSIDE, Stack, Truncation};
 use crate::model::objects::{JitSlot, ObjectId, Root};
 use crate::model::regions::{self, Region, Regions};
 
@@ -32,6 +32,9 @@ pub struct Resolved {
     /// Name of the thread.
     pub thread_comm: Rc<str>,
 }
+
+/// The name of all processes that our PID namespace has no id of.
+pub const OTHER_NAMESPACE: &str = "[other PID namespace]";
 
 /// What a process was at some time, as far as its stacks' names depend on it.
 #[derive(Clone, Debug)]
@@ -154,6 +157,9 @@ pub(super) fn names(then: &Snapshot, stack: &Stack) -> (Rc<str>, Rc<str>) {
     if key.tgid == 0 {
         let name: Rc<str> = if key.kind == Kind::Waker { "[interrupt]" } else { "swapper" }.into();
         return (Rc::clone(&name), name);
+    }
+    if key.tgid == OUTSIDE {
+        return (OTHER_NAMESPACE.into(), key.comm.to_string().into());
     }
     let process: Rc<str> = then.comm.clone().unwrap_or_else(|| "[unknown]".into());
     let thread: Rc<str> = key.comm.to_string().into();

@@ -59,9 +59,6 @@ impl Plan {
         } else {
             Filter::Everything
         };
-        if filter != Filter::Everything {
-            check_pid_namespace()?;
-        }
         if let Some(longest) = args.max_block {
             ensure!(
                 longest >= args.min_block && !longest.is_zero(),
@@ -77,6 +74,7 @@ impl Plan {
             user_stacks: !args.kernel_stacks_only,
             kernel_stacks: !args.user_stacks_only,
             include_idle: args.include_idle,
+            pid_namespace: pid_namespace(),
             counts_entries: args.counts_entries,
             off_cpu: (args.off_cpu || args.off_cpu_only).then(|| OffCpu {
                 min_ns: nanoseconds(args.min_block),
@@ -106,18 +104,13 @@ impl Plan {
     }
 }
 
-/// The kernel's programs see the ids of the first PID namespace; inside another, ours differ.
-fn check_pid_namespace() -> Result<()> {
+/// The inode of our PID namespace, unless that is the first, whose ids the kernel's programs see.
+fn pid_namespace() -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
     /// `PROC_PID_INIT_INO` in the kernel's proc_ns.h.
     const FIRST: u64 = 0xefff_fffc;
-    let ours = Path::new("/proc/self/ns/pid").metadata().map_or(FIRST, |namespace| namespace.ino());
-    ensure!(
-        ours == FIRST,
-        "processes cannot be chosen by id from inside a PID namespace: record on the host, or with --pid=host, or \
-         the whole system with -a"
-    );
-    Ok(())
+    let ours = Path::new("/proc/self/ns/pid").metadata().ok()?.ino();
+    (ours != FIRST).then_some(ours as u32)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

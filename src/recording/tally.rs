@@ -8,13 +8,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use crate::model::event::{Count, CountKey, Kind, ThreadTime, Truncation};
+use crate::model::event::{Count, CountKey, Kind, OUTSIDE, ThreadTime, Truncation};
 use crate::model::objects::{ObjectId, Objects, Source};
 use crate::model::profile::{
     Label, LabelValue, LabelsId, Location as ProfileLocation, LocationId, Mapping, MappingId, Profile,
     StackId, WAKER_SEPARATOR,
 };
-use crate::model::snapshot::{Location, Resolved};
+use crate::model::snapshot::{Location, OTHER_NAMESPACE, Resolved};
 
 /// Values of blocks.
 const BLOCKED: [&str; 2] = ["off_cpu_events", "off_cpu"];
@@ -95,7 +95,11 @@ impl Tally {
         }
         if frames.is_empty() {
             // What was not asked for (-K, -U) has no frames, but it has time.
-            frames.push(self.marker(if key.tgid == 0 { "[idle]" } else { "[not recorded]" }));
+            frames.push(self.marker(match key.tgid {
+                0 => "[idle]",
+                OUTSIDE => OTHER_NAMESPACE,
+                _ => "[not recorded]",
+            }));
         }
         if key.kind == Kind::Waker {
             frames.push(self.marker(&resolved.thread_comm));

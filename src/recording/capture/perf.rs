@@ -303,7 +303,14 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<Timed> {
         }
         _ => return None,
     };
-    Some(Timed { time_ns, event })
+    // Those of tasks outside of our PID namespace have no ids here: 0, or -1 when they are gone.
+    let is_ours = |tgid: u32| tgid != 0 && tgid != u32::MAX;
+    let is_known = match &event {
+        Event::Fork { tgid, .. } | Event::Exit { tgid, .. } | Event::Comm { tgid, .. } => is_ours(*tgid),
+        Event::Mmap(mmap) => is_ours(mmap.tgid),
+        _ => true,
+    };
+    is_known.then_some(Timed { time_ns, event })
 }
 
 /// `identity` is `{ u32 major, minor; u64 inode, generation }`. Records can also hold a build id in

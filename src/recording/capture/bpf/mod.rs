@@ -60,6 +60,8 @@ pub struct Config {
     pub cpus: usize,
     /// Whose samples are taken.
     pub filter: Filter,
+    /// Inode of the PID namespace that ids are of, unless it is the first.
+    pub pid_namespace: Option<u32>,
     /// Only tasks in this cgroup or below: its id and its depth below the root.
     pub cgroup: Option<(u64, u32)>,
     /// Walk user stacks.
@@ -216,6 +218,7 @@ impl Sampler {
         };
         knobs.filter = filter.0;
         (knobs.cgroup_id, knobs.cgroup_level) = config.cgroup.unwrap_or((0, 0));
+        knobs.pid_namespace = config.pid_namespace.unwrap_or(0);
         knobs.user_stacks = config.user_stacks;
         knobs.kernel_stacks = config.kernel_stacks;
         knobs.include_idle = config.include_idle;
