@@ -27,10 +27,15 @@ pub fn names(file: &File, path: &str, offsets: &[u64], inlined: bool) -> Vec<Nam
     {
         from_debug_file(file, &debug, offsets, depth, &mut names);
     }
-    if names.iter().any(is_unnamed)
+    if names.iter().any(lacks_lines)
         && let Some(found) = go::names(file, offsets, inlined)
     {
-        fill(&mut names, found);
+        // It has lines and inlined calls, too, which a symbol alone has not.
+        for (names, found) in names.iter_mut().zip(found) {
+            if lacks_lines(names) && !found.is_empty() {
+                *names = Ok(found);
+            }
+        }
     }
     if names.iter().any(is_unnamed) {
         from_symbols(file, offsets, &mut names);

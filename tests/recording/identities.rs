@@ -119,7 +119,9 @@ fn code_that_was_moved_is_found() {
         let all = recording.total(|sample| sample.comm == "moved" && !recording.leaf(sample).in_kernel());
         assert!(all > 500 && percent(moved, all) > 95.0, "{moved} of {all}: {:?}", recording.leaves());
         assert!(recording.told.contains("healed"), "{}", recording.told);
-        assert!(percent(recording.incomplete, all) < 2.0, "{}", recording.told);
+        // By frame pointers alone a stack ends where a C library without them called main.
+        let whole = walk == "fp" || percent(recording.incomplete, all) < 2.0;
+        assert!(whole, "{}", recording.told);
     }
 }
 

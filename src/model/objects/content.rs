@@ -125,9 +125,7 @@ impl Pinned {
         if !likely || size > most_bytes || self.copy.is_some() || self.looked_ns.get() == OURS {
             return 0;
         }
-        let mut content = vec![0; size as usize];
-        let read = self.file.read_exact_at(&mut content, 0).map_err(Missing::from);
-        let Ok(copy) = read.and_then(|()| in_memory("copy", &content)) else { return 0 };
+        let Ok(copy) = copied(&self.file, size) else { return 0 };
         // It may have changed while it was read.
         if !self.is_same() {
             return 0;
@@ -135,6 +133,20 @@ impl Pinned {
         self.copy = Some(copy);
         size
     }
+}
+
+/// The bytes of a file in memory of its own. What we hold of them meanwhile is small.
+fn copied(file: &File, bytes: u64) -> Result<File, Missing> {
+    let mut copy = in_memory("copy", &[])?;
+    let mut chunk = vec![0; 1 << 16];
+    let mut at = 0;
+    while at < bytes {
+        let part = &mut chunk[..(bytes - at).min(1 << 16) as usize];
+        file.read_exact_at(part, at)?;
+        copy.write_all(part)?;
+        at += part.len() as u64;
+    }
+    Ok(copy)
 }
 
 fn in_memory(name: &str, content: &[u8]) -> Result<File, Missing> {
