@@ -143,3 +143,42 @@ fn symbols_without_type_and_size() {
     fs::write(&program, bytes).unwrap();
     leaf(&test.record(&["-F", "499", "--", &program, "0.5"]), "no section headers");
 }
+
+/// Samples in code with a name, by the process.
+fn by_process(recording: &Recording, name: &str) -> Vec<u32> {
+    let found = recording.samples.iter().filter(|sample| recording.leaf(sample).name() == name);
+    let mut pids: Vec<u32> = found.map(|sample| sample.pid).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+#[test]
+fn each_process_has_its_own_perf_map() {
+    let Some(test) = Test::new("perf-maps") else { return };
+    if !cfg!(target_arch = "x86_64") {
+        return test.skip("the program makes code for x86-64");
+    }
+    let program = test.compile("tests/programs/compiles.c", "compiles", &[]);
+    let recording = test.record(&["-F", "499", "--", &program, "0.7", "workers"]);
+    let (one, other) = (recording.with("compiled_by_one"), recording.with("compiled_by_other"));
+    let leaves = recording.leaves();
+    assert!(one > 100 && other > 100, "{leaves:?}");
+    chance::at_least(one + other, recording.total(|_| true), 0.9, 300, &format!("{leaves:?}"));
+    let pids = [by_process(&recording, "compiled_by_one"), by_process(&recording, "compiled_by_other")];
+    assert!(pids[0].len() == 1 && pids[1].len() == 1 && pids[0] != pids[1], "{pids:?}: {leaves:?}");
+}
+
+#[test]
+fn a_jitdump_has_names_and_lines() {
+    let Some(test) = Test::new("jitdump") else { return };
+    if !cfg!(target_arch = "x86_64") {
+        return test.skip("the program makes code for x86-64");
+    }
+    let program = test.compile("tests/programs/compiles.c", "compiles", &[]);
+    let dir = test.dir.to_str().unwrap();
+    let recording = test.record(&["-F", "499", "--", &program, "0.5", "dump", dir]);
+    let line = ("dumped_function".to_owned(), 42, "source.of.jit".to_owned());
+    let named = recording.total(|sample| recording.leaf(sample).lines.first() == Some(&line));
+    chance::at_least(named, recording.total(|_| true), 0.9, 100, &format!("{:?}", recording.leaves()));
+}
