@@ -49,6 +49,8 @@ static __always_inline void search_mappings(struct walk *walk, __u64 address, __
 	struct unwind_mapping *mapping;
 	__u32 index;
 
+	/* The verifier of Linux 6.1 takes no loop whose way back is not a jump. */
+#pragma clang loop unroll(full)
 	for (__u32 step = largest; step >= smallest; step /= 2) {
 		__u32 probe = *at + step;
 

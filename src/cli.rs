@@ -281,6 +281,7 @@ pub struct FoldedArgs {
     #[allow(missing_docs)]
     pub view: ViewArgs,
 
+    #[allow(rustdoc::broken_intra_doc_links)] // as help prints it
     /// Mark kernel frames _[k], inlined ones _[i], JIT-compiled ones _[j]
     #[arg(long)]
     pub annotate: bool,

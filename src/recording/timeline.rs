@@ -6,7 +6,7 @@
 //!
 //! That is nearly the order of time. A CPU that is kept from running between taking the time of a
 //! record and committing it, as a hypervisor may do, commits late. So a stack is resolved when it
-//! comes, but kept for [`PATIENCE_NS`], together with what its process was then: an event from before
+//! comes, but kept for `PATIENCE_NS`, together with what its process was then: an event from before
 //! it that comes in that time is told to the stack too.
 //!
 //! And not all that happens is told. A stack with an address that no mapping holds waits for

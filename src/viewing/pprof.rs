@@ -1,6 +1,6 @@
 //! pprof files: `profile.proto`, gzipped, as `go tool pprof` and every profiling backend read it.
 //!
-//! [`encode`] turns our model into the bytes of such a file. [`read`] takes any program's file,
+//! [`encode`] turns our model into the bytes of such a file. [`read()`] takes any program's file,
 //! which may be damaged or hostile, and either returns a profile in which every reference is good
 //! or says in one message what is wrong with it. What is legal is what google/pprof's
 //! `profile.Parse` with `CheckValid` accepts; the text formats that were there before

@@ -6,7 +6,7 @@
 //!
 //! **An object is its content.** The kernel tells a mapping's file by device, inode and generation;
 //! every candidate is checked against that, and whether it is still what it was then (see
-//! [`identity`]). A file that was written anew is another object from then on. Two files are two
+//! `identity.rs`). A file that was written anew is another object from then on. Two files are two
 //! objects even if they have one build id: people strip copies, and give ids away by hand.
 //!
 //! **What a mapping holds is decided by its content, not by its name.** A runtime may keep its code

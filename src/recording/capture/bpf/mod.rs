@@ -1,5 +1,5 @@
 //! The BPF program: load, attach, drain. The only user of libbpf and of the ABI in
-//! `bpf/profile.h`, from which everything in [`abi`] is generated.
+//! `bpf/profile.h`, from which everything in `abi` is generated.
 //!
 //! # What is where, and how large
 //!
