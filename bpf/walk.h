@@ -50,7 +50,9 @@ static __always_inline void search_mappings(struct walk *walk, __u64 address, __
 	__u32 index;
 
 	/* The verifier of Linux 6.1 takes no loop whose way back is not a jump. */
+#ifdef __clang__
 #pragma clang loop unroll(full)
+#endif
 	for (__u32 step = largest; step >= smallest; step /= 2) {
 		__u32 probe = *at + step;
 
