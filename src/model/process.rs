@@ -93,6 +93,14 @@ impl Processes {
         self.processes.entry(tgid).or_insert_with(|| Process::unknown(tgid)).followed = true;
     }
 
+    /// Models a process that the kernel has taken for one of ours: the record of its birth was lost.
+    pub fn adopt(&mut self, tgid: u32) {
+        if !self.everything && !self.processes.contains_key(&tgid) {
+            self.follow(tgid);
+            self.changed.insert(tgid);
+        }
+    }
+
     /// Largest number of processes that were held at once.
     pub fn peak(&self) -> usize {
         self.peak

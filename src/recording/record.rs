@@ -21,7 +21,7 @@ use crate::recording::capture::perf;
 use crate::recording::capture::proc;
 use crate::recording::plan::Plan;
 use crate::recording::progress::Progress;
-use crate::recording::recorder::{Recorder, snapshot};
+use crate::recording::recorder::Recorder;
 use crate::recording::summary::Summary;
 use crate::recording::timeline::Timeline;
 use crate::viewing::file::Pending;
@@ -193,7 +193,7 @@ fn follow(
         if recorder.sideband.lost > lost {
             // What was not told can be seen, as far as it still lives.
             lost = recorder.sideband.lost;
-            recorder.timeline.inbox().extend(snapshot(plan));
+            recorder.look_again(plan);
         }
         if drained.elapsed() >= recorder.sampler.sizes.interval || recorder.sampler.is_half_full() {
             recorder.drain()?;

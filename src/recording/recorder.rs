@@ -74,6 +74,7 @@ impl Recorder {
             unwinding.unwind(time_ns, dump, then, objects)
         });
         for (tgid, tid) in timeline.stale(now_ns) {
+            timeline.processes.adopt(tgid);
             timeline.inbox().push(proc::maps(tgid, tid));
         }
         let published = unwinding.update(now_ns, &mut timeline.processes, &timeline.objects);
@@ -88,6 +89,15 @@ impl Recorder {
         });
         unwinding.wait_for_tables(&timeline.objects);
         self.take_late();
+    }
+
+    /// Looks at what lives again, since records of what happened were lost.
+    pub fn look_again(&mut self, plan: &Plan) {
+        self.timeline.inbox().extend(snapshot(plan));
+        if !plan.models_everything() {
+            let living: Vec<u32> = self.timeline.processes.living().collect();
+            snapshot_of(living, self.timeline.inbox());
+        }
     }
 
     /// Takes the stacks whose tables have come.
@@ -143,7 +153,7 @@ fn processes(plan: &Plan) -> Processes {
 }
 
 /// What runs already, as the events that led to it.
-pub fn snapshot(plan: &Plan) -> Vec<Timed> {
+fn snapshot(plan: &Plan) -> Vec<Timed> {
     let processes = match &plan.config.filter {
         _ if plan.models_everything() => proc::processes(),
         Filter::Everything => proc::processes(),
@@ -152,10 +162,14 @@ pub fn snapshot(plan: &Plan) -> Vec<Timed> {
     };
     let mut events = Vec::new();
     proc::snapshot_bpf(&mut events);
-    for tgid in processes {
-        proc::snapshot(tgid, &mut events);
-    }
+    snapshot_of(processes, &mut events);
     events
+}
+
+fn snapshot_of(processes: Vec<u32>, events: &mut Vec<Timed>) {
+    for tgid in processes {
+        proc::snapshot(tgid, events);
+    }
 }
 
 /// Rings take 512 KiB per CPU: 5,000 records, of which a short process leaves ten. Large machines
