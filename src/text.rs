@@ -77,6 +77,11 @@ pub fn basename(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+/// Lines for a terminal, without what would steer it: names are chosen by whoever wrote a program.
+pub fn printable(lines: &str) -> String {
+    lines.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
 /// A part of a whole in percent; 0 of nothing.
 pub fn percent(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { 100.0 * part / whole } else { 0.0 }
@@ -97,6 +102,11 @@ mod tests {
     fn durations_lose_nothing() {
         let texts = [1_500_000, 2_000_000_000, 1, 60_000_000_000].map(Duration::from_nanos);
         assert_eq!(texts.map(exact_duration), ["1500 µs", "2 s", "1 ns", "60 s"]);
+    }
+
+    #[test]
+    fn names_do_not_steer_the_terminal() {
+        assert_eq!(printable("a\u{1b}]0;b\u{7}\n\u{9b}1mé"), "a\u{fffd}]0;b\u{fffd}\n\u{fffd}1mé");
     }
 
     #[test]

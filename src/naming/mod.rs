@@ -28,6 +28,7 @@ use crate::model::objects::Objects;
 use crate::recording::progress::Progress;
 use crate::recording::summary::{Summary, hottest};
 use crate::recording::tally::Finished;
+use crate::text::printable;
 use crate::viewing::file::Pending;
 use crate::viewing::pprof;
 
@@ -54,7 +55,7 @@ pub fn name_and_write(
     output.write_all(&data)?;
     let name = output.name();
     output.commit()?;
-    say_part!("profiler: {text}");
+    say_part!("profiler: {}", printable(&text));
     say!("  wrote   {name} ({:.1} KiB); next: {}", data.len() as f64 / 1024.0, next_command(&name));
     Ok(())
 }
