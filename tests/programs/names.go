@@ -10,7 +10,7 @@ import (
 
 var sink uint64
 
-func inlinedOfGo(n uint64) uint64 { return n*n + sink } // inlined here
+func inlinedOfGo(n uint64) uint64 { n ^= n << 13; n ^= n >> 7; n ^= n << 17; return n*n + sink } // inlined here
 
 //go:noinline
 func leafOfGo(n uint64) {
