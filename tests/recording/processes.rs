@@ -35,18 +35,18 @@ fn percent(part: u64, whole: u64) -> f64 {
 fn short_processes_of_a_shell_and_a_compiler_are_named() {
     let Some(test) = Test::new("builds") else { return };
     let program = "#include <stdio.h>\n#include <math.h>\nint N(int x) { return printf(\"%d\", x); }\n";
-    for i in 0..20 {
+    for i in 0..40 {
         test.file(&format!("file{i}.c"), &program.replace('N', &format!("function_{i}")));
     }
     for (what, script, comms, enough) in [
         (
-            "500 × true",
-            "i=0; while [ $i -lt 500 ]; do /bin/true; i=$((i+1)); done",
+            "2,000 × true",
+            "i=0; while [ $i -lt 2000 ]; do /bin/true; i=$((i+1)); done",
             &["true", "sh", "dash"][..],
             100,
         ),
         (
-            "gcc of 20 files",
+            "gcc of 40 files",
             "for f in file*.c; do gcc -O1 -c $f; done; gcc -shared -o all.so file*.o",
             &["sh", "dash", "gcc", "cc1", "as", "collect2", "ld", "x86_64-linux-gn"],
             200,
