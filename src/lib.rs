@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! capture::perf  ─┐                                              ┌─ naming ─ viewing::pprof ─▶ file
-//! capture::proc  ─┼─▶ model::event ─▶ timeline ─▶ model::process ─▶ tally ─▶ model::profile
+//! capture::proc  ─┼─▶ model::event ─▶ timeline ─▶ model::processes ─▶ tally ─▶ model::profile
 //! capture::bpf   ─┘                               model::objects               └─ viewing::{folded, …}
 //! ```
 //!

@@ -25,9 +25,9 @@ use crate::cli::RecordArgs;
 use crate::machine::signals::Signals;
 use crate::machine::usage;
 use crate::model::objects::Objects;
+use crate::model::unsymbolized::Unsymbolized;
 use crate::recording::progress::Progress;
 use crate::recording::summary::{Summary, hottest};
-use crate::recording::tally::Finished;
 use crate::text::printable;
 use crate::viewing::file::Pending;
 use crate::viewing::pprof;
@@ -41,7 +41,7 @@ const TRIES: usize = 8;
 /// If the file cannot be written.
 pub fn name_and_write(
     args: &RecordArgs,
-    mut recording: Finished,
+    mut recording: Unsymbolized,
     objects: &Objects,
     summary: &Summary,
     signals: &mut Signals,
@@ -71,7 +71,7 @@ fn next_command(name: &str) -> String {
 /// The encoded profile and the summary's text; `None` if it has to do without names.
 fn name(
     args: &RecordArgs,
-    recording: &mut Finished,
+    recording: &mut Unsymbolized,
     objects: &Objects,
     summary: &Summary,
     signals: &mut Signals,
@@ -119,7 +119,7 @@ fn name(
 /// What the child does: everything that touches other people's files.
 fn work(
     args: &RecordArgs,
-    recording: &mut Finished,
+    recording: &mut Unsymbolized,
     objects: &Objects,
     summary: &Summary,
     skip: &BTreeSet<usize>,

@@ -13,13 +13,13 @@ use super::{files, jit};
 use crate::machine::kallsyms::Kallsyms;
 use crate::model::objects::{Object, ObjectId, Objects, Source};
 use crate::model::profile::{Function, Line, LocationId, Mapping, MappingId};
-use crate::recording::tally::Finished;
+use crate::model::unsymbolized::Unsymbolized;
 use crate::text::basename;
 
 /// Names every location of a recording. `progress` is told before each object: how many are done,
 /// of how many. Objects for which `skip` says so stay unnamed.
 pub fn symbolize(
-    recording: &mut Finished,
+    recording: &mut Unsymbolized,
     objects: &Objects,
     inlined: bool,
     skip: impl Fn(usize) -> bool,
@@ -60,7 +60,7 @@ pub fn symbolize(
 }
 
 /// Names every location by where it is, when symbols are not wanted or were interrupted.
-pub fn leave_unnamed(recording: &mut Finished, reason: &'static str) {
+pub fn leave_unnamed(recording: &mut Unsymbolized, reason: &'static str) {
     name_the_rest(recording, |_, _| reason);
 }
 
@@ -75,7 +75,7 @@ fn is_by_address(mapping: &Mapping) -> bool {
 
 /// Gives a location the lines for `names`, or one that says why there are none.
 fn name(
-    recording: &mut Finished,
+    recording: &mut Unsymbolized,
     id: LocationId,
     mapping: MappingId,
     object: &Object,
@@ -110,7 +110,7 @@ fn name(
     profile.locations[id.index()].lines = lines;
 }
 
-fn name_the_rest(recording: &mut Finished, reason: impl Fn(&str, u64) -> &'static str) {
+fn name_the_rest(recording: &mut Unsymbolized, reason: impl Fn(&str, u64) -> &'static str) {
     let profile = &mut recording.profile;
     for location in &mut profile.locations {
         if !location.lines.is_empty() {
@@ -176,7 +176,7 @@ fn short_bpf_name(symbol: &str) -> &str {
 }
 
 /// Gives the addresses of each kernel module a mapping of their own, `[name]`, by kallsyms.
-fn split_modules(recording: &mut Finished, kernel: MappingId) {
+fn split_modules(recording: &mut Unsymbolized, kernel: MappingId) {
     // Without modules there is nothing to split, and kallsyms takes the kernel a while to print.
     if std::fs::read("/proc/modules").unwrap_or_default().is_empty() {
         return;

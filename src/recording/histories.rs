@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use crate::model::event::{Comm, Count, CountKey, Event, FileId, Kind, Mmap, Stack, Timed};
 use crate::model::objects::Objects;
-use crate::model::process::Processes;
+use crate::model::processes::Processes;
 use crate::model::profile::{LabelValue, Profile, ValueType};
 use crate::recording::tally::Tally;
 use crate::recording::timeline::Timeline;

@@ -11,7 +11,7 @@ use anyhow::Result;
 use crate::cli::RecordArgs;
 use crate::model::event::{Dump, Event, Timed};
 use crate::model::objects::Objects;
-use crate::model::process::Processes;
+use crate::model::processes::Processes;
 use crate::model::snapshot::Snapshot;
 use crate::programs::Window;
 use crate::recording::about;

@@ -5,7 +5,7 @@
 //! its stack among those of its own interval. If the ring was full the frames may come with a later
 //! interval, or never: then the time is still told, under a frame that says why it has no other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::model::event::{Count, CountKey, Kind, OUTSIDE, ThreadTime, Truncation};
@@ -15,6 +15,7 @@ use crate::model::profile::{
     StackId, WAKER_SEPARATOR,
 };
 use crate::model::snapshot::{Location, OTHER_NAMESPACE, Resolved};
+use crate::model::unsymbolized::{Unsymbolized, Wholeness};
 
 /// Values of blocks.
 const BLOCKED: [&str; 2] = ["off_cpu_events", "off_cpu"];
@@ -50,29 +51,6 @@ pub struct Tally {
     threads: usize,
     /// Frame of blocks that have no stack; empty if blocks are not recorded.
     short: String,
-}
-
-/// How many stacks are whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wholeness {
-    /// Whole.
-    pub complete: u64,
-    /// Not whole, by what they lack.
-    pub incomplete: BTreeMap<Truncation, u64>,
-}
-
-impl Wholeness {
-    /// Those that are not whole.
-    pub fn incomplete(&self) -> u64 {
-        self.incomplete.values().sum()
-    }
-
-    fn add(&mut self, truncation: Option<Truncation>, n: u64) {
-        match truncation {
-            None => self.complete += n,
-            Some(truncation) => *self.incomplete.entry(truncation).or_default() += n,
-        }
-    }
 }
 
 impl Tally {
@@ -209,7 +187,7 @@ impl Tally {
     }
 
     /// The profile, addresses laid out, when all counts are in.
-    pub fn finish(mut self, objects: &Objects, names: impl Fn(u32) -> String) -> Finished {
+    pub fn finish(mut self, objects: &Objects, names: impl Fn(u32) -> String) -> Unsymbolized {
         let orphans: Vec<Count> = self.orphans.drain().map(|(_, count)| count).collect();
         for count in orphans {
             let comm: Rc<str> = names(count.key.tgid).into();
@@ -227,7 +205,7 @@ impl Tally {
             self.join_wakers();
         }
         let object_of = self.mappings.iter().map(|(&object, &mapping)| (mapping, object)).collect();
-        let mut finished = Finished {
+        let mut unsymbolized = Unsymbolized {
             profile: self.profile,
             object_of,
             samples: self.samples,
@@ -235,9 +213,9 @@ impl Tally {
             wakings: self.wakings,
             threads: self.threads,
         };
-        finished.main_binary_first(objects);
-        finished.lay_out(objects);
-        finished
+        unsymbolized.main_binary_first(objects);
+        unsymbolized.lay_out(objects);
+        unsymbolized
     }
 
     fn location(&mut self, location: Location, objects: &Objects) -> LocationId {
@@ -282,137 +260,10 @@ fn saturate(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// A recording that is complete, but not named.
-#[derive(Debug)]
-pub struct Finished {
-    /// The profile.
-    pub profile: Profile,
-    /// Object behind each mapping.
-    pub object_of: HashMap<MappingId, ObjectId>,
-    /// Samples by how whole their stacks are.
-    pub samples: Wholeness,
-    /// The same of blocks.
-    pub blocks: Wholeness,
-    /// The same of wakers.
-    pub wakings: Wholeness,
-    /// Threads whose time was kept.
-    pub threads: usize,
-}
-
-impl Finished {
-    /// Samples that fell in BPF programs and what they call, by where the program's function begins.
-    pub fn samples_in_bpf(&self, objects: &Objects) -> HashMap<u64, u64> {
-        let mut samples = HashMap::new();
-        let Some(column) = self.profile.sample_type(Some("samples")) else { return samples };
-        let begin = |id: &LocationId| {
-            let mapping = self.profile.location(*id).mapping?;
-            match objects.get(*self.object_of.get(&mapping)?).source {
-                Source::Bpf { start, .. } => Some(start),
-                _ => None,
-            }
-        };
-        for sample in self.profile.samples() {
-            if let Some(begin) = self.profile.stack(sample.stack).iter().find_map(begin) {
-                *samples.entry(begin).or_default() += sample.values[column].cast_unsigned();
-            }
-        }
-        samples
-    }
-
-    /// pprof takes the first mapping for the main binary and titles the profile with it. Of a whole
-    /// machine that is the program with the most samples.
-    fn main_binary_first(&mut self, objects: &Objects) {
-        let mut samples = vec![0i64; self.profile.mappings.len()];
-        for sample in self.profile.samples() {
-            let locations = self.profile.stack(sample.stack).iter();
-            let mut touched: Vec<MappingId> =
-                locations.filter_map(|&id| self.profile.location(id).mapping).collect();
-            touched.sort_unstable();
-            touched.dedup();
-            for mapping in touched {
-                samples[mapping.index()] += sample.values[0];
-            }
-        }
-        let is_program = |at: usize| {
-            let object = self.object_of.get(&MappingId::from(at)).copied().unwrap_or(ObjectId::NONE);
-            let object = objects.get(object);
-            let is_library = object.path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
-            matches!(object.source, Source::File(_)) && !is_library && !object.path.starts_with('[')
-        };
-        let Some(main) = (0..samples.len()).max_by_key(|&at| (is_program(at), samples[at])) else { return };
-        let swapped = |id: MappingId| match id.index() {
-            0 => MappingId::from(main),
-            at if at == main => MappingId::from(0),
-            _ => id,
-        };
-        self.profile.mappings.swap(0, main);
-        for location in &mut self.profile.locations {
-            location.mapping = location.mapping.map(swapped);
-        }
-        self.object_of = self.object_of.drain().map(|(id, object)| (swapped(id), object)).collect();
-    }
-
-    /// Gives every mapping a range of its own. The kernel's addresses mean something to other
-    /// tools and stay; files, which every process has elsewhere, are put side by side.
-    fn lay_out(&mut self, objects: &Objects) {
-        const PAGE: u64 = 4096;
-        const ALIGNMENT: u64 = 1 << 20;
-        let mut extent = vec![(u64::MAX, 0); self.profile.mappings.len()];
-        for location in &self.profile.locations {
-            if let Some(mapping) = location.mapping {
-                let (low, high) = &mut extent[mapping.index()];
-                *low = location.address.min(*low);
-                *high = location.address.max(*high);
-            }
-        }
-        let mut base = vec![0; extent.len()];
-        let mut next = ALIGNMENT;
-        // A BPF program may have come to where another was, and the kernel has code near them that
-        // it has no symbols for.
-        let is_free = |start: u64, end: u64, taken: &[(u64, u64)]| {
-            taken.iter().all(|&(from, to)| end <= from || start >= to)
-        };
-        let mut taken: Vec<(u64, u64)> = Vec::new();
-        for (at, &(low, high)) in extent.iter().enumerate() {
-            let object = self.object_of.get(&MappingId::from(at)).copied().unwrap_or(ObjectId::NONE);
-            if matches!(objects.get(object).source, Source::Kernel) {
-                taken.push((low & !(PAGE - 1), (high | (PAGE - 1)).saturating_add(1)));
-            }
-        }
-        for (at, mapping) in self.profile.mappings.iter_mut().enumerate() {
-            let (low, high) = extent[at];
-            let (low, limit) = (low & !(PAGE - 1), (high | (PAGE - 1)).saturating_add(1));
-            let object = self.object_of.get(&MappingId::from(at)).copied().unwrap_or(ObjectId::NONE);
-            match objects.get(object).source {
-                Source::Kernel => (mapping.memory_start, mapping.memory_limit) = (low, limit),
-                Source::Bpf { start, end } if is_free(start, end, &taken) => {
-                    (mapping.memory_start, mapping.memory_limit) = (start, end);
-                    taken.push((start, end));
-                }
-                _ => {
-                    // Code without a file begins at its first page.
-                    let start = match objects.get(object).source {
-                        Source::Jit(_) | Source::Bpf { .. } => low,
-                        _ => 0,
-                    };
-                    mapping.file_offset = start;
-                    mapping.memory_start = next;
-                    mapping.memory_limit = next + (limit - start);
-                    base[at] = next.wrapping_sub(start);
-                    next = (mapping.memory_limit + ALIGNMENT) & !(ALIGNMENT - 1);
-                }
-            }
-        }
-        for location in &mut self.profile.locations {
-            if let Some(mapping) = location.mapping {
-                location.address = location.address.wrapping_add(base[mapping.index()]);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::model::event::Comm;
     use crate::model::profile::ValueType;
@@ -451,8 +302,8 @@ mod tests {
         Tally::new(Profile::new(types), String::new())
     }
 
-    fn values(finished: &Finished) -> Vec<Vec<i64>> {
-        finished.profile.samples().iter().map(|sample| sample.values.to_vec()).collect()
+    fn values(unsymbolized: &Unsymbolized) -> Vec<Vec<i64>> {
+        unsymbolized.profile.samples().iter().map(|sample| sample.values.to_vec()).collect()
     }
 
     #[test]
@@ -462,9 +313,9 @@ mod tests {
         tally.stack(5, key(1), &resolved(0x1000, None), &objects);
         tally.count(&[count(key(1), 3), count(key(2), 4)], 10);
         tally.stack(9, key(2), &resolved(0x2000, None), &objects);
-        let finished = tally.finish(&objects, |_| "unused".to_owned());
-        assert_eq!(values(&finished), [[3, 30, 0, 0], [4, 40, 0, 0]]);
-        assert_eq!((finished.samples.complete, finished.samples.incomplete()), (7, 0));
+        let unsymbolized = tally.finish(&objects, |_| "unused".to_owned());
+        assert_eq!(values(&unsymbolized), [[3, 30, 0, 0], [4, 40, 0, 0]]);
+        assert_eq!((unsymbolized.samples.complete, unsymbolized.samples.incomplete()), (7, 0));
     }
 
     #[test]
@@ -473,12 +324,12 @@ mod tests {
         let mut tally = tally();
         tally.count(&[count(key(1), 3)], 10);
         tally.count(&[count(key(1), 2)], 20);
-        let finished = tally.finish(&objects, |tgid| format!("process {tgid}"));
-        assert_eq!(values(&finished), [[5, 50, 0, 0]]);
-        assert_eq!(finished.samples.incomplete, BTreeMap::from([(Truncation::NoFrames, 5)]));
-        let labels = finished.profile.samples()[0].labels;
-        assert_eq!(finished.profile.label(labels, "comm").as_deref(), Some("process 7"));
-        assert_eq!(finished.profile.label(labels, "thread_comm").as_deref(), Some("worker"));
+        let unsymbolized = tally.finish(&objects, |tgid| format!("process {tgid}"));
+        assert_eq!(values(&unsymbolized), [[5, 50, 0, 0]]);
+        assert_eq!(unsymbolized.samples.incomplete, BTreeMap::from([(Truncation::NoFrames, 5)]));
+        let labels = unsymbolized.profile.samples()[0].labels;
+        assert_eq!(unsymbolized.profile.label(labels, "comm").as_deref(), Some("process 7"));
+        assert_eq!(unsymbolized.profile.label(labels, "thread_comm").as_deref(), Some("worker"));
     }
 
     #[test]
@@ -488,9 +339,9 @@ mod tests {
         tally.stack(5, key(1), &resolved(0x1000, Some(Truncation::Unmapped)), &objects);
         tally.stack(5, key(2), &resolved(0x1000, None), &objects);
         tally.count(&[count(key(1), 3), count(key(2), 4)], 10);
-        let finished = tally.finish(&objects, |_| String::new());
-        assert_eq!(finished.samples.complete, 4);
-        assert_eq!(finished.samples.incomplete, BTreeMap::from([(Truncation::Unmapped, 3)]));
+        let unsymbolized = tally.finish(&objects, |_| String::new());
+        assert_eq!(unsymbolized.samples.complete, 4);
+        assert_eq!(unsymbolized.samples.incomplete, BTreeMap::from([(Truncation::Unmapped, 3)]));
     }
 
     #[test]
@@ -502,11 +353,11 @@ mod tests {
         tally.stack(5, block, &resolved(0x2000, None), &objects);
         tally.stack(5, waker, &resolved(0x1000, None), &objects);
         tally.count(&[count(block, 1), count(waker, 1)], 10);
-        let finished = tally.finish(&objects, |_| String::new());
-        assert_eq!(values(&finished), [[0, 0, 1, 10]]);
-        let stack = finished.profile.stack(finished.profile.samples()[0].stack);
-        let address = |at: usize| finished.profile.location(stack[at]).address;
+        let unsymbolized = tally.finish(&objects, |_| String::new());
+        assert_eq!(values(&unsymbolized), [[0, 0, 1, 10]]);
+        let stack = unsymbolized.profile.stack(unsymbolized.profile.samples()[0].stack);
+        let address = |at: usize| unsymbolized.profile.location(stack[at]).address;
         assert_eq!((stack.len(), address(1), address(3)), (4, 0x1000, 0x2000), "waker's root first");
-        assert_eq!((finished.blocks.complete, finished.wakings.complete), (1, 1));
+        assert_eq!((unsymbolized.blocks.complete, unsymbolized.wakings.complete), (1, 1));
     }
 }

@@ -19,9 +19,10 @@ use std::rc::Rc;
 
 use crate::model::event::{Count, Dump, Event, Stack, Timed};
 use crate::model::objects::Objects;
-use crate::model::process::Processes;
+use crate::model::processes::Processes;
 use crate::model::snapshot::{Change, Resolved, Snapshot};
-use crate::recording::tally::{Finished, Tally};
+use crate::model::unsymbolized::Unsymbolized;
+use crate::recording::tally::Tally;
 
 /// How late an event may come and still reach the stacks that were seen after it.
 const PATIENCE_NS: u64 = 100_000_000;
@@ -293,7 +294,7 @@ impl Timeline {
     }
 
     /// The recording, when all counts are in.
-    pub fn finish(mut self) -> (Finished, Objects) {
+    pub fn finish(mut self) -> (Unsymbolized, Objects) {
         self.release(u64::MAX);
         let Self { processes, mut objects, tally, .. } = self;
         processes.find_perf_maps(&mut objects);

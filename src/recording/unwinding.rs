@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use crate::model::event::{Dump, Stack, Truncation};
 use crate::model::objects::{ObjectId, Objects, Pinned, Source};
-use crate::model::process::Processes;
+use crate::model::processes::Processes;
 use crate::model::regions::{self, Region, Regions};
 use crate::model::snapshot::Snapshot;
 use crate::recording::capture::bpf::tables::{

@@ -12,7 +12,7 @@ use libbpf_rs::{Map, MapCore, MapFlags, MapHandle, libbpf_sys};
 use super::decode::{count_key, outcome, plain};
 use super::{Sampler, abi};
 use crate::model::event::{Count, Loss, Outcome};
-use crate::recording::tally::Wholeness;
+use crate::model::unsymbolized::Wholeness;
 
 /// What came of the switches of recorded threads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
