@@ -1,0 +1,80 @@
+//! The command line: options, their units and their help. The only user of clap.
+//! A command's options are in a file of their own.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use record::{RecordArgs, States, Unwind};
+pub use stats::{Format, Sort, StatsArgs};
+pub use view::{FlamegraphArgs, FoldedArgs, MinWidth, Shown, ThreadsArgs, ViewArgs};
+
+mod durations;
+mod record;
+mod stats;
+mod view;
+
+const EXAMPLES: &str = "\
+Examples:
+  profiler record -d 30s                    the whole machine for 30 s, into output.pb.gz
+  profiler record -- make -j4               a command and all its children
+  profiler record -p 1234 -d 10s            a running process and the children it starts
+  profiler record --off-cpu -d 30s          where threads wait, too
+  profiler flamegraph                       output.pb.gz into flamegraph.svg
+  profiler flamegraph --type off-cpu        where they waited; --type wall for both
+  profiler threads                          each thread's time, on the CPU and off it
+  profiler stats                            what every BPF program on the machine costs
+  profiler folded | grep -c malloc          folded stacks, one a line, root first
+  go tool pprof -http=: output.pb.gz        the same file in the standard viewer";
+
+const TEMPLATE: &str = "{before-help}{about-with-newline}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
+
+/// Where a Linux machine's CPU time goes: record it, look at it. One file, standard pprof.
+#[derive(Parser, Debug)]
+#[command(name = "profiler", version, before_help = EXAMPLES, help_template = TEMPLATE, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program is asked to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Record CPU samples with kernel and user stacks (needs root or capabilities, see its --help)
+    Record(RecordArgs),
+    /// Draw a flamegraph of a pprof file
+    Flamegraph(FlamegraphArgs),
+    /// Print the stacks of a pprof file folded: root;…;leaf count
+    Folded(FoldedArgs),
+    /// Print where each thread's time went: on the CPU, waiting for one, blocked
+    Threads(ThreadsArgs),
+    /// Print what every BPF program on the machine costs (needs root or CAP_SYS_ADMIN)
+    Stats(StatsArgs),
+    /// Print how the stack is unwound at each instruction of a file
+    #[command(hide = true)]
+    UnwindTable(UnwindTableArgs),
+}
+
+/// Options of `profiler unwind-table`.
+#[derive(Args, Debug)]
+pub struct UnwindTableArgs {
+    /// A program or shared library
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Read addresses from standard input, one a line, and print the rule that a walk finds for each
+    #[arg(long)]
+    pub addresses: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}
