@@ -62,13 +62,27 @@ struct kernfs_node {
 	__u64 id;
 };
 
+struct cgroup_root {
+	int hierarchy_id; /* 0: v2 */
+};
+
 struct cgroup {
 	struct kernfs_node *kn;
+	struct cgroup_root *root;
 	int level;
 	struct cgroup *ancestors[1]; /* itself the last; Linux 6.1 on */
 };
 
+struct cgroup___ids { /* before Linux 6.1 */
+	__u64 ancestor_ids[1];
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+};
+
 struct css_set {
+	struct cgroup_subsys_state *subsys[1]; /* by controller */
 	struct cgroup *dfl_cgrp;
 };
 

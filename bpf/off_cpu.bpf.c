@@ -103,6 +103,7 @@ static __always_inline void fill_record(struct thread_record *record,
 	record->blocks = time->blocks;
 	record->preemptions = time->preemptions;
 	record->stacked = time->stacked;
+	read_cgroups(task, &record->cgroups);
 	record->has_stack = 0;
 }
 
@@ -305,18 +306,6 @@ int returned_by_kprobe(struct pt_regs *ctx)
 	return return_from_block(ctx);
 }
 
-/* Like bpf_get_current_ancestor_cgroup_id(), of any task. */
-static __always_inline bool in_cgroup(struct task_struct *task)
-{
-	struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
-	struct cgroup *ancestor = NULL;
-
-	if (BPF_CORE_READ(cgroup, level) < (int)cgroup_level ||
-	    bpf_core_read(&ancestor, sizeof(ancestor), &cgroup->ancestors[cgroup_level]))
-		return false;
-	return BPF_CORE_READ(ancestor, kn, id) == cgroup_id;
-}
-
 static __always_inline void follow_thread(struct task_struct *task, __u32 state)
 {
 	__u64 now = bpf_ktime_get_ns();
@@ -407,6 +396,7 @@ static __always_inline void dump_blocked(struct stack_dump *dump, struct task_st
 	dump->key.kernel_stack_id = 0;
 	dump->key.user_stack_id = now; /* like no other */
 	dump->key.waker_id = 0;
+	read_cgroups(task, &dump->key.cgroups);
 	dump->time_ns = now;
 	dump->outcome = OUTCOME_COMPLETE;
 	dump->kernel_frames = 0;

@@ -17,6 +17,7 @@
 #include "profile.h"
 #include "registers.h"
 #include "ids.h"
+#include "cgroups.h"
 #include "window.h"
 #include "tables.h"
 #include "uretprobes.h"
@@ -29,8 +30,6 @@ static __always_inline __u64 initial_stack(void)
 #include "walk.h"
 
 const volatile __u32 filter = FILTER_NONE; /* enum filter */
-const volatile __u64 cgroup_id = 0;	   /* 0: any */
-const volatile __u32 cgroup_level = 0;	   /* depth of that cgroup below the v2 root */
 const volatile bool user_stacks = true;
 const volatile bool kernel_stacks = true;
 const volatile bool include_idle = false;
@@ -131,7 +130,7 @@ static __always_inline bool wanted(struct task_struct *task)
 {
 	if (filter != FILTER_NONE && !is_target(task))
 		return false;
-	return !cgroup_id || bpf_get_current_ancestor_cgroup_id(cgroup_level) == cgroup_id;
+	return !cgroup_id || in_cgroup(task);
 }
 
 static __always_inline void read_comm(struct task_struct *task, __u64 comm[2])
@@ -521,6 +520,7 @@ static __always_inline void begin_body(struct stack_body *body, struct task_stru
 	body->key.kernel_stack_id = 0;
 	body->key.user_stack_id = 0;
 	body->key.waker_id = 0;
+	read_cgroups(task, &body->key.cgroups);
 	body->kernel_frames = 0;
 	body->user_frames = 0;
 }
@@ -581,6 +581,7 @@ static __always_inline int run(struct perf_event_context *ctx, bool by_tables)
  */
 #include "off_cpu.bpf.c"
 #include "wakers.bpf.c"
+#include "cgroups.bpf.c"
 
 SEC("perf_event")
 int on_cpu(struct perf_event_context *ctx)

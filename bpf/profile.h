@@ -24,6 +24,7 @@ enum limits {
 	/* Stacks of processes whose tables are not ready: registers and the top of the stack. */
 	STACK_DUMP_PAGE = 4096,
 	STACK_DUMP_PAGES = 4,
+	CGROUP_PATH_BYTES = 1024,     /* what the kernel's tracepoints have room for */
 	STACK_DUMPS_PER_PROCESS = 64, /* before it has tables; later ones are not unwound */
 };
 
@@ -75,6 +76,12 @@ enum filter {
 /* The process and the thread id of all tasks outside of our PID namespace. */
 #define OUTSIDE_ID 0xffffffffU
 
+/* A task's cgroups, each in its own hierarchy: see cgroups.h. */
+struct cgroup_ids {
+	__u64 v2;
+	__u64 v1; /* 0: no v1 controller is looked at */
+};
+
 /* Samples are counted by thread, by stacks, and by all else that their names depend on. */
 struct counts_key {
 	__u32 tgid;
@@ -85,8 +92,9 @@ struct counts_key {
 	__u64 kernel_stack_id; /* hash of the kernel frames, 0 if there are none */
 	__u64 user_stack_id;   /* hash of the user frames and of how their walk ended, or 0 */
 	__u64 waker_id; /* hash of the waker's key, or 0: of a block, and of the waker itself */
+	struct cgroup_ids cgroups;
 };
-_Static_assert(sizeof(struct counts_key) == 56, "counts_key has padding");
+_Static_assert(sizeof(struct counts_key) == 72, "counts_key has padding");
 
 struct counts_value {
 	__u64 samples;
@@ -105,7 +113,7 @@ struct stack_body {
 	__u16 user_frames;
 	__u64 frames[FRAMES_CAPACITY]; /* kernel frames, then user frames */
 };
-_Static_assert(sizeof(struct stack_body) == 72 + 8 * FRAMES_CAPACITY, "stack_body has padding");
+_Static_assert(sizeof(struct stack_body) == 88 + 8 * FRAMES_CAPACITY, "stack_body has padding");
 
 /*
  * Unwind tables. A process is a sorted array of its executable mappings. A mapping leads to the
@@ -282,6 +290,15 @@ struct walk {
 	__u8 window[STACK_WINDOW + 16];
 };
 
+/* A cgroup that was made or, if `tgid` is set, a process that came to the recorded one. */
+struct cgroup_event {
+	__u64 time_ns;
+	__u64 id;
+	__u32 is_v1;
+	__u32 tgid;
+	__u8 path[CGROUP_PATH_BYTES];
+};
+
 /* What a thread does, as its last switch told. */
 enum thread_state {
 	THREAD_UNKNOWN, /* it has not switched yet */
@@ -325,6 +342,7 @@ struct thread_record {
 	__u64 blocks;
 	__u64 preemptions;
 	__u64 stacked;
+	struct cgroup_ids cgroups;
 	__u8 comm[16];
 	__u32 has_stack;
 	__u32 padding;

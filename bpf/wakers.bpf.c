@@ -34,6 +34,7 @@ static __always_inline void name_interrupt(struct counts_key *key)
 {
 	key->tgid = key->tid = key->process_state = 0;
 	key->comm[0] = key->comm[1] = 0;
+	key->cgroups.v2 = key->cgroups.v1 = 0;
 }
 
 static __always_inline enum outcome count_waker(void *ctx, struct cpu_state *cpu)

@@ -10,6 +10,7 @@ pub use stats::{Format, Sort, StatsArgs};
 pub use view::{FlamegraphArgs, FoldedArgs, MinWidth, Shown, ThreadsArgs, ViewArgs};
 
 mod durations;
+mod labels;
 mod record;
 mod stats;
 mod view;

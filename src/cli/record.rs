@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::cli::TEMPLATE;
 use crate::cli::durations::{parse_block, parse_duration};
+use crate::cli::labels::parse_label;
 use crate::machine::rights;
 
 const RECORD_EXAMPLES: &str = "\
@@ -16,6 +17,7 @@ Examples:
   profiler record -- ./server --port 80     from its first instruction to its end
   profiler record -p 1234,1300 -F 999       two processes at 999 Hz, until Ctrl-C
   profiler record -G /system.slice/nginx.service -d 1m
+  profiler record --label region=eu -d 1m   with a label that tells where it was made
   profiler record -C 0-3 -K -d 5s           kernel stacks of four CPUs
   profiler record --off-cpu -p 1234 -d 10s  where a process runs, and where it waits
   profiler record --off-cpu-only --wakers   where threads wait, and who wakes them";
@@ -49,7 +51,8 @@ pub struct RecordArgs {
     #[arg(short = 'C', long, value_name = "CPUS")]
     pub cpu: Option<String>,
 
-    /// Only tasks in this cgroup (v2) or below it: a path under the cgroup mount
+    /// Only tasks in this cgroup or below it, of v2 or a v1 controller: its directory, or its path as in
+    /// /proc/PID/cgroup
     #[arg(short = 'G', long, value_name = "CGROUP")]
     pub cgroup: Option<PathBuf>,
 
@@ -100,6 +103,10 @@ pub struct RecordArgs {
     /// then measured for a tenth of the time
     #[arg(long)]
     pub no_bpf_stats: bool,
+
+    /// Give every sample this label, as in region=eu; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub label: Vec<(String, String)>,
 
     /// Where to write; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "output.pb.gz")]

@@ -1,5 +1,7 @@
 //! What the operating system tells about itself and about us, and nothing that is about profiles.
 
+pub mod cgroups;
+pub mod containers;
 pub mod kallsyms;
 pub mod mounts;
 pub mod rights;

@@ -64,6 +64,12 @@ pub fn raise_file_limit() {
     }
 }
 
+/// The name of this host.
+pub fn host() -> String {
+    nix::sys::utsname::uname()
+        .map_or_else(|_| "unknown".to_owned(), |name| name.nodename().to_string_lossy().into_owned())
+}
+
 /// Release and machine name of the running kernel.
 pub fn kernel() -> String {
     nix::sys::utsname::uname().map_or_else(

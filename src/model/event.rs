@@ -68,6 +68,20 @@ pub enum Event {
     Dump(Dump),
     /// A thread's time in the recording, when one of the two ends.
     Thread(ThreadTime),
+    /// A cgroup was made.
+    Cgroup {
+        /// In the hierarchy of the v1 controller that is looked at.
+        is_v1: bool,
+        /// Its id there.
+        id: u64,
+        /// Its path there.
+        path: String,
+    },
+    /// A process came to the cgroup that is recorded.
+    Joined {
+        /// The process.
+        tgid: u32,
+    },
 }
 
 /// A file, as the kernel names it in a mapping.
@@ -225,6 +239,15 @@ pub enum Kind {
 /// The process and the thread id of all tasks outside of our PID namespace: `OUTSIDE_ID` in bpf/profile.h.
 pub const OUTSIDE: u32 = u32::MAX;
 
+/// The cgroups of a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CgroupIds {
+    /// In the v2 hierarchy.
+    pub v2: u64,
+    /// In that of a v1 controller, or 0.
+    pub v1: u64,
+}
+
 /// Under what samples are counted in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CountKey {
@@ -245,6 +268,8 @@ pub struct CountKey {
     pub user_stack_id: u64,
     /// Of a block, who ended it, or 0; of a waker, itself.
     pub waker_id: u64,
+    /// Where its thread was.
+    pub cgroups: CgroupIds,
 }
 
 /// The frames behind a key, leaf first.
@@ -309,6 +334,8 @@ pub struct ThreadTime {
     pub preemptions: u64,
     /// Blocks that are counted under a stack.
     pub stacked: u64,
+    /// Where it was at its end.
+    pub cgroups: CgroupIds,
 }
 
 /// A thread's name, as the kernel keeps it: at most 15 bytes, then zeros.

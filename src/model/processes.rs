@@ -113,7 +113,8 @@ impl Processes {
             }
             Event::Maps { tgid, mmaps } => changes.extend(self.reread(time_ns, tgid, &mmaps, objects)),
             Event::Ksymbol(symbol) => self.ksymbol(&symbol, objects),
-            Event::Stack(_) | Event::Dump(_) | Event::Thread(_) => {
+            Event::Joined { tgid } => self.adopt(tgid),
+            Event::Stack(_) | Event::Dump(_) | Event::Thread(_) | Event::Cgroup { .. } => {
                 debug_assert!(false, "what was measured is resolved, not applied");
             }
         }
@@ -399,7 +400,7 @@ impl Processes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::event::{Comm, CountKey, FileId, Kind};
+    use crate::model::event::{CgroupIds, Comm, CountKey, FileId, Kind};
 
     /// Ids that no process has.
     const ID: u32 = 4_100_000_000;
@@ -446,6 +447,7 @@ mod tests {
                 kernel_stack_id: 0,
                 user_stack_id: 0,
                 waker_id: 0,
+                cgroups: CgroupIds::default(),
             };
             let (kernel, user) = (kernel.to_vec(), user.to_vec());
             let stack = Stack { key, truncation: None, kernel, user };

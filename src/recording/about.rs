@@ -55,6 +55,7 @@ pub fn comments(summary: &Summary) -> Vec<String> {
     let mut comments = vec![
         format!("command: {}", command.join(" ")),
         format!("profiler {} on Linux {}", env!("CARGO_PKG_VERSION"), usage::kernel()),
+        format!("host: {}", usage::host()),
         format!(
             "frequency: {} Hz on {} CPUs, {:.3} s",
             summary.frequency_hz, summary.cpus, summary.duration_s

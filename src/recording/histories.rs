@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::event::{Comm, Count, CountKey, Event, FileId, Kind, Mmap, Stack, Timed};
+use crate::model::event::{CgroupIds, Comm, Count, CountKey, Event, FileId, Kind, Mmap, Stack, Timed};
 use crate::model::objects::Objects;
 use crate::model::processes::Processes;
 use crate::model::profile::{LabelValue, Profile, ValueType};
@@ -241,6 +241,7 @@ fn key(sample: usize, tgid: u32) -> CountKey {
         kernel_stack_id: 0,
         user_stack_id: sample as u64 + 1,
         waker_id: 0,
+        cgroups: CgroupIds::default(),
     }
 }
 

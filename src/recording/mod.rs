@@ -8,6 +8,7 @@
 
 pub mod about;
 pub mod capture;
+pub mod containers;
 pub mod plan;
 pub mod progress;
 pub mod record;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cli::{RecordArgs, Unwind};
+use crate::machine::cgroups::{self, Hierarchy, Target};
 use crate::recording::capture::bpf::{Config, Filter, OffCpu};
-use crate::recording::capture::{cgroup, kernel, perf, proc};
+use crate::recording::capture::{kernel, perf, proc};
 
 /// A request that can be carried out, as far as can be told beforehand.
 #[derive(Debug)]
@@ -20,6 +21,10 @@ pub struct Plan {
     pub online: Vec<u32>,
     /// Walk user stacks by unwind tables, not by frame pointers alone.
     pub walk_by_tables: bool,
+    /// The cgroup that is asked for.
+    pub cgroup: Option<Target>,
+    /// The hierarchies whose cgroups are told: v2, and one of v1.
+    pub hierarchies: [Option<Hierarchy>; 2],
     /// Processes that are asked for by name, whose use of CPU explains an empty recording.
     pub watched: Vec<u32>,
 }
@@ -59,6 +64,12 @@ impl Plan {
         } else {
             Filter::Everything
         };
+        for (at, (key, _)) in args.label.iter().enumerate() {
+            ensure!(
+                args.label[..at].iter().all(|(other, _)| other != key),
+                "--label {key} is given twice: a label has one value"
+            );
+        }
         if let Some(longest) = args.max_block {
             ensure!(
                 longest >= args.min_block && !longest.is_zero(),
@@ -66,11 +77,17 @@ impl Plan {
                 args.min_block
             );
         }
+        let cgroup = args.cgroup.as_deref().map(cgroups::find).transpose()?;
+        let hierarchies = hierarchies(cgroup.as_ref());
+        let controller = hierarchies[1].as_ref().and_then(|it| Some((it.controller.as_deref()?, it.number)));
+        let controller =
+            controller.and_then(|(name, number)| Some((kernel::cgroup_subsystem(name)?, number)));
         let config = Config {
             frequency_hz: args.frequency,
             cpus: cpus.len(),
             filter,
-            cgroup: args.cgroup.as_deref().map(cgroup::find).transpose()?,
+            cgroup: cgroup.as_ref().map(|it| (it.id, it.hierarchy.controller.is_some())),
+            cgroup_controller: controller,
             user_stacks: !args.kernel_stacks_only,
             kernel_stacks: !args.user_stacks_only,
             include_idle: args.include_idle,
@@ -95,13 +112,23 @@ impl Plan {
                 }
             },
         };
-        Ok(Self { config, cpus, online, walk_by_tables, watched })
+        Ok(Self { config, cpus, online, walk_by_tables, cgroup, hierarchies, watched })
     }
 
     /// Whether stacks may come from any process: a waker is seldom one that was asked for.
     pub fn models_everything(&self) -> bool {
-        self.config.filter == Filter::Everything || self.config.off_cpu.is_some_and(|off_cpu| off_cpu.wakers)
+        let is_all = self.config.filter == Filter::Everything && self.config.cgroup.is_none();
+        is_all || self.config.off_cpu.is_some_and(|off_cpu| off_cpu.wakers)
     }
+}
+
+/// v2, and of v1 the hierarchy of the cgroup that is asked for, or else the one that tells most.
+fn hierarchies(target: Option<&Target>) -> [Option<Hierarchy>; 2] {
+    let is_v1 = |hierarchy: &Hierarchy| hierarchy.controller.is_some();
+    let all = cgroups::hierarchies();
+    let asked = target.map(|target| target.hierarchy.clone()).filter(is_v1);
+    let v2 = all.iter().find(|hierarchy| !is_v1(hierarchy)).cloned();
+    [v2, asked.or_else(|| all.into_iter().find(is_v1))]
 }
 
 /// The inode of our PID namespace, unless that is the first, whose ids the kernel's programs see.

@@ -93,7 +93,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     recorder.read()?;
     recorder.settle();
 
-    let Recorder { sideband, sampler, timeline, unwinding, .. } = recorder;
+    let Recorder { sideband, sampler, timeline, unwinding, containers, .. } = recorder;
     let mut summary = Summary {
         duration_s: duration.as_secs_f64(),
         cpus: plan.cpus.len(),
@@ -127,6 +127,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         sampled::add_to(&mut finished.profile, statistics);
     }
     summary.programs = programs;
+    containers.name(&mut finished.profile);
     finished.profile.time_ns = unix_ns(start_ns);
     finished.profile.duration_ns = duration.as_nanos() as i64;
     finished.profile.comments = about::comments(&summary);

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use anyhow::Result;
 
 use crate::cli::RecordArgs;
+use crate::machine::cgroups;
 use crate::model::event::{Dump, Event, Timed};
 use crate::model::objects::Objects;
 use crate::model::processes::Processes;
@@ -18,6 +19,7 @@ use crate::recording::about;
 use crate::recording::capture::bpf::{Filter, Sampler};
 use crate::recording::capture::perf::Sideband;
 use crate::recording::capture::proc;
+use crate::recording::containers::{self, Containers};
 use crate::recording::plan::Plan;
 use crate::recording::tally::Tally;
 use crate::recording::timeline::Timeline;
@@ -35,6 +37,8 @@ pub struct Recorder {
     pub unwinding: Unwinding,
     /// What BPF programs cost, if that is recorded.
     pub programs: Option<Window>,
+    /// Labels of cgroups and containers.
+    pub containers: Containers,
 }
 
 impl Recorder {
@@ -43,6 +47,7 @@ impl Recorder {
         let sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
         let mut timeline =
             Timeline::new(processes(plan), Tally::new(about::empty_profile(args), about::short_blocks(args)));
+        timeline.tally.fixed = args.label.iter().map(|(key, value)| containers::text(key, value)).collect();
         let mut unwinding = Unwinding::default();
         timeline.inbox().extend(snapshot(plan));
         timeline.advance(proc::now_ns(), |_: u64, _: &Rc<Dump>, _: &Snapshot, _: &Objects| None);
@@ -58,18 +63,24 @@ impl Recorder {
         if let Some(tables) = sampler.tables()? {
             unwinding.publish(tables, &mut timeline.processes, &timeline.objects);
         }
-        Ok(Self { sideband, sampler, timeline, unwinding, programs: None })
+        let [v2, v1] = plan.hierarchies.clone();
+        let containers = Containers::new(v2, v1);
+        Ok(Self { sideband, sampler, timeline, unwinding, programs: None, containers })
     }
 
     /// Reads all rings and applies what happened; says whether the next look should be soon: new
     /// files are there to be opened, or new mappings to be walked by, or stacks arrive in numbers.
     pub fn read(&mut self) -> Result<bool> {
         self.take_late();
-        let Self { sideband, sampler, timeline, unwinding, .. } = self;
+        let Self { sideband, sampler, timeline, unwinding, containers, .. } = self;
         let now_ns = proc::now_ns();
         let known = timeline.objects.iter().len();
         let many = sampler.read_stacks(timeline.inbox())?;
         sideband.read(timeline.inbox());
+        timeline.look_at_cgroups(containers);
+        for tgid in timeline.joined() {
+            proc::snapshot(tgid, timeline.inbox());
+        }
         timeline.advance(now_ns, |time_ns: u64, dump: &Rc<Dump>, then: &Snapshot, objects: &Objects| {
             unwinding.unwind(time_ns, dump, then, objects)
         });
@@ -112,6 +123,7 @@ impl Recorder {
         if let Some(programs) = &mut self.programs {
             programs.tick();
         }
+        self.containers.tick();
         let end_ns = proc::now_ns();
         let counts = self.sampler.drain()?;
         self.unwinding.settle();
@@ -124,7 +136,7 @@ impl Recorder {
     /// by one: together they would be large.
     pub fn flush_threads(&mut self) -> Result<u64> {
         let mut counts = Vec::new();
-        let Self { sideband, sampler, timeline, unwinding, .. } = self;
+        let Self { sideband, sampler, timeline, unwinding, containers, .. } = self;
         sideband.read(timeline.inbox());
         sampler.flush_threads(|thread, stack| {
             let now_ns = thread.time_ns;
@@ -133,6 +145,7 @@ impl Recorder {
                 timeline.inbox().push(Timed { time_ns: now_ns, event: Event::Dump(dump) });
                 counts.push(count);
             }
+            timeline.look_at_cgroups(containers);
             timeline.advance(now_ns, |time_ns: u64, dump: &Rc<Dump>, then: &Snapshot, objects: &Objects| {
                 unwinding.unwind(time_ns, dump, then, objects)
             });
@@ -145,18 +158,23 @@ impl Recorder {
 fn processes(plan: &Plan) -> Processes {
     let mut processes = Processes::new(plan.models_everything());
     match &plan.config.filter {
-        Filter::Everything => {}
+        Filter::Everything => members(plan).into_iter().for_each(|tgid| processes.follow(tgid)),
         Filter::Processes(ids) => ids.iter().for_each(|&tgid| processes.follow(tgid)),
         Filter::Threads(_) => plan.watched.iter().for_each(|&tgid| processes.follow(tgid)),
     }
     processes
 }
 
+/// Processes in the cgroup that is asked for, if one is.
+fn members(plan: &Plan) -> Vec<u32> {
+    plan.cgroup.as_ref().map(|cgroup| cgroups::members(&cgroup.directory)).unwrap_or_default()
+}
+
 /// What runs already, as the events that led to it.
 fn snapshot(plan: &Plan) -> Vec<Timed> {
     let processes = match &plan.config.filter {
         _ if plan.models_everything() => proc::processes(),
-        Filter::Everything => proc::processes(),
+        Filter::Everything => members(plan),
         Filter::Processes(ids) => ids.clone(),
         Filter::Threads(_) => plan.watched.clone(),
     };

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::model::event::{Count, CountKey, Kind, OUTSIDE, ThreadTime, Truncation};
+use crate::model::event::{CgroupIds, Count, CountKey, Kind, OUTSIDE, ThreadTime, Truncation};
 use crate::model::objects::{ObjectId, Objects, Source};
 use crate::model::profile::{
     Label, LabelValue, LabelsId, Location as ProfileLocation, LocationId, Mapping, MappingId, Profile,
@@ -16,6 +16,7 @@ use crate::model::profile::{
 };
 use crate::model::snapshot::{Location, OTHER_NAMESPACE, Resolved};
 use crate::model::unsymbolized::{Unsymbolized, Wholeness};
+use crate::recording::containers::Groups;
 
 /// Values of blocks.
 const BLOCKED: [&str; 2] = ["off_cpu_events", "off_cpu"];
@@ -51,6 +52,10 @@ pub struct Tally {
     threads: usize,
     /// Frame of blocks that have no stack; empty if blocks are not recorded.
     short: String,
+    /// Labels by cgroup.
+    pub groups: Groups,
+    /// Labels of all samples.
+    pub fixed: Vec<Label>,
 }
 
 impl Tally {
@@ -83,7 +88,7 @@ impl Tally {
             frames.push(self.marker(&resolved.thread_comm));
         }
         let stack = self.profile.intern_stack(&frames);
-        let labels = self.labels(key.tgid, key.tid, &resolved.comm, &resolved.thread_comm);
+        let labels = self.labels([key.tgid, key.tid], [&resolved.comm, &resolved.thread_comm], key.cgroups);
         if key.kind == Kind::Waker {
             self.wakers.insert(key.waker_id, stack);
         }
@@ -155,7 +160,7 @@ impl Tally {
     /// exact time on it.
     pub fn thread(&mut self, time: &ThreadTime, comm: &Rc<str>) {
         self.threads += 1;
-        let labels = self.labels(time.tgid, time.tid, comm, &time.comm.as_str().into());
+        let labels = self.labels([time.tgid, time.tid], [comm, &time.comm.as_str().into()], time.cgroups);
         let short = self.short.clone();
         for (marker, values) in [
             ("[runnable]", [time.preemptions, time.runnable_ns]),
@@ -174,7 +179,8 @@ impl Tally {
     }
 
     /// Threads multiply the number of samples, and are told apart only where their time is kept.
-    fn labels(&mut self, tgid: u32, tid: u32, comm: &Rc<str>, thread_comm: &Rc<str>) -> LabelsId {
+    fn labels(&mut self, [tgid, tid]: [u32; 2], names: [&Rc<str>; 2], cgroups: CgroupIds) -> LabelsId {
+        let [comm, thread_comm] = names;
         let number =
             |key: &str, id: u32| Label { key: key.into(), value: LabelValue::Num(id.into(), "".into()) };
         let text =
@@ -183,6 +189,8 @@ impl Tally {
         if !self.short.is_empty() {
             labels.insert(1, number("tid", tid));
         }
+        labels.extend(self.groups.get(&cgroups).into_iter().flat_map(|group| group.iter()).cloned());
+        labels.extend(self.fixed.iter().cloned());
         self.profile.intern_labels(&labels)
     }
 
@@ -278,6 +286,7 @@ mod tests {
             kernel_stack_id: 0,
             user_stack_id: stack,
             waker_id: 0,
+            cgroups: CgroupIds::default(),
         }
     }
 

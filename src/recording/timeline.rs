@@ -22,6 +22,7 @@ use crate::model::objects::Objects;
 use crate::model::processes::Processes;
 use crate::model::snapshot::{Change, Resolved, Snapshot};
 use crate::model::unsymbolized::Unsymbolized;
+use crate::recording::containers::Containers;
 use crate::recording::tally::Tally;
 
 /// How late an event may come and still reach the stacks that were seen after it.
@@ -118,6 +119,20 @@ impl Timeline {
     /// Where new events are appended, in any order.
     pub fn inbox(&mut self) -> &mut Vec<Timed> {
         &mut self.waiting
+    }
+
+    /// Has labels for the cgroups of what came.
+    pub fn look_at_cgroups(&mut self, containers: &mut Containers) {
+        containers.look(&mut self.waiting, &mut self.tally.groups);
+    }
+
+    /// Processes that have come to the recorded cgroup, and of which nothing is known.
+    pub fn joined(&self) -> Vec<u32> {
+        let joined = self.waiting.iter().filter_map(|timed| match timed.event {
+            Event::Joined { tgid } => Some(tgid),
+            _ => None,
+        });
+        joined.filter(|&tgid| !self.processes.lives(tgid)).collect()
     }
 
     /// Applies what happened up to `until_ns`; all rings must have been read since.
@@ -309,7 +324,7 @@ fn pop_if<T>(queue: &mut VecDeque<T>, is_wanted: impl Fn(&T) -> bool) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::event::{Comm, CountKey, FileId, Kind, Mmap, Truncation};
+    use crate::model::event::{CgroupIds, Comm, CountKey, FileId, Kind, Mmap, Truncation};
     use crate::model::profile::{Profile, ValueType};
 
     /// An id that no process has.
@@ -340,6 +355,7 @@ mod tests {
             kernel_stack_id: 0,
             user_stack_id: stack,
             waker_id: 0,
+            cgroups: CgroupIds::default(),
         }
     }
 

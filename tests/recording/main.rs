@@ -5,6 +5,7 @@
 
 mod chance;
 mod common;
+mod containers;
 mod endings;
 mod filters;
 mod identities;

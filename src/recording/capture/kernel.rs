@@ -19,17 +19,26 @@ struct Features {
     /// The tracepoint `sched_switch` tells the state with which a thread leaves.
     state_at_switch: bool,
     sched_exit: bool,
+    /// Tracepoints tell of cgroups.
+    cgroups: bool,
 }
 
 static FEATURES: LazyLock<Features> = LazyLock::new(|| {
     // Without BTF nothing can be loaded, and that is said in its own words.
-    let all = Features { bpf_loop: true, task_pt_regs: true, state_at_switch: true, sched_exit: true };
+    let all = Features {
+        bpf_loop: true,
+        task_pt_regs: true,
+        state_at_switch: true,
+        sched_exit: true,
+        cgroups: true,
+    };
     Btf::from_vmlinux().map_or(all, |btf| Features {
         bpf_loop: has_helper(&btf, "BPF_FUNC_loop"),
         task_pt_regs: has_helper(&btf, "BPF_FUNC_task_pt_regs"),
         // The program's context, preempt, prev, next, prev_state.
         state_at_switch: tracepoint_parameters(&btf, "sched_switch").is_some_and(|n| n >= 5),
         sched_exit: tracepoint_parameters(&btf, "sched_exit_tp").is_some(),
+        cgroups: tracepoint_parameters(&btf, "cgroup_mkdir").is_some(),
     })
 });
 
@@ -82,6 +91,22 @@ pub fn lacks_for_off_cpu() -> Option<&'static str> {
 /// Whether there is a tracepoint behind a switch, in the thread that returns (Linux 6.18).
 pub fn has_sched_exit() -> bool {
     FEATURES.sched_exit
+}
+
+/// Whether the kernel has cgroups, and tells of them.
+pub fn tells_cgroups() -> bool {
+    FEATURES.cgroups
+}
+
+/// The number of a v1 controller of cgroups in this kernel.
+pub fn cgroup_subsystem(controller: &str) -> Option<u32> {
+    // The one whose name is another inside.
+    let controller = if controller == "blkio" { "io" } else { controller };
+    let name = format!("{controller}_cgrp_id");
+    let btf = Btf::from_vmlinux().ok()?;
+    let all = btf.type_by_name::<Enum<'_>>("cgroup_subsys_id")?;
+    let found = all.iter().find(|member| member.name.is_some_and(|known| *known == *name))?;
+    u32::try_from(found.value).ok()
 }
 
 /// The frames that the kernel gives of its own stack, at most; its default if it does not tell.

@@ -2,7 +2,6 @@
 //! becomes of them.
 
 pub mod bpf;
-pub mod cgroup;
 pub mod child;
 pub mod kernel;
 pub mod perf;

@@ -5,7 +5,7 @@ use std::ptr;
 
 use super::skeleton::types as abi;
 use crate::model::event::{
-    Comm, CountKey, Dump, Event, Kind, Loss, Outcome, Stack, ThreadTime, Timed, Truncation,
+    CgroupIds, Comm, CountKey, Dump, Event, Kind, Loss, Outcome, Stack, ThreadTime, Timed, Truncation,
 };
 
 /// Types of the ABI: integers only, so that any bytes make a value.
@@ -15,6 +15,7 @@ impl Plain for abi::cpu_state {}
 impl Plain for abi::stack_dump {}
 impl Plain for abi::thread_record {}
 impl Plain for abi::blocked_thread {}
+impl Plain for abi::cgroup_event {}
 
 /// A value from the start of `bytes`; what they do not cover stays zero.
 pub(super) fn plain<T: Plain>(bytes: &[u8]) -> T {
@@ -39,7 +40,26 @@ pub(super) fn count_key(key: &abi::counts_key) -> CountKey {
         kernel_stack_id: key.kernel_stack_id,
         user_stack_id: key.user_stack_id,
         waker_id: key.waker_id,
+        cgroups: cgroups(&key.cgroups),
     }
+}
+
+fn cgroups(ids: &abi::cgroup_ids) -> CgroupIds {
+    CgroupIds { v2: ids.v2, v1: ids.v1 }
+}
+
+pub(super) fn cgroup(bytes: &[u8]) -> Option<Timed> {
+    let event: abi::cgroup_event = plain(bytes);
+    let path = event.path.split(|&byte| byte == 0).next()?;
+    let told = match event.tgid {
+        0 => Event::Cgroup {
+            is_v1: event.is_v1 != 0,
+            id: event.id,
+            path: String::from_utf8_lossy(path).into_owned(),
+        },
+        tgid => Event::Joined { tgid },
+    };
+    Some(Timed { time_ns: event.time_ns, event: told })
 }
 
 fn comm(words: [u64; 2]) -> Comm {
@@ -93,6 +113,7 @@ pub(super) fn thread_time(record: &abi::thread_record) -> Timed {
         blocks: record.blocks,
         preemptions: record.preemptions,
         stacked: record.stacked,
+        cgroups: cgroups(&record.cgroups),
     };
     Timed { time_ns: record.end_ns, event: Event::Thread(time) }
 }

@@ -34,7 +34,7 @@ use crate::recording::capture::kernel;
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/profile.skel.rs"));
 }
-use decode::{dump, stack, thread};
+use decode::{cgroup, dump, stack, thread};
 use skeleton::types as abi;
 
 mod arrays;
@@ -62,8 +62,10 @@ pub struct Config {
     pub filter: Filter,
     /// Inode of the PID namespace that ids are of, unless it is the first.
     pub pid_namespace: Option<u32>,
-    /// Only tasks in this cgroup or below: its id and its depth below the root.
-    pub cgroup: Option<(u64, u32)>,
+    /// Only tasks in this cgroup or below: its id, and whether that is of the v1 controller's hierarchy.
+    pub cgroup: Option<(u64, bool)>,
+    /// The v1 controller whose cgroups are told: its number in the kernel, and its hierarchy's.
+    pub cgroup_controller: Option<(u32, u32)>,
     /// Walk user stacks.
     pub user_stacks: bool,
     /// Walk kernel stacks.
@@ -111,6 +113,8 @@ const OFF_CPU_RING: u64 = 1 << 22;
 const DEEP_BODY_BYTES: u64 = (offset_of!(abi::stack_body, frames) + 8 * 256) as u64;
 /// Ring for the stacks of young processes: 240 of them.
 const DUMPS_BYTES: u32 = 1 << 22;
+/// Ring for cgroups that are made, 240 of them.
+const CGROUPS_BYTES: u32 = 1 << 18;
 /// Processes or threads that can be followed at once.
 const MOST_TARGETS: u32 = 1 << 16;
 
@@ -217,7 +221,10 @@ impl Sampler {
             Filter::Threads(ids) => (abi::filter::FILTER_TID, &ids[..]),
         };
         knobs.filter = filter.0;
-        (knobs.cgroup_id, knobs.cgroup_level) = config.cgroup.unwrap_or((0, 0));
+        (knobs.cgroup_id, knobs.cgroup_is_v1) = config.cgroup.unwrap_or_default();
+        if let Some((subsystem, hierarchy)) = config.cgroup_controller {
+            (knobs.cgroup_subsystem, knobs.cgroup_hierarchy) = (subsystem, hierarchy);
+        }
         knobs.pid_namespace = config.pid_namespace.unwrap_or(0);
         knobs.user_stacks = config.user_stacks;
         knobs.kernel_stacks = config.kernel_stacks;
@@ -234,6 +241,9 @@ impl Sampler {
         let follow = matches!(config.filter, Filter::Processes(_));
         open.progs.follow_child.set_autoload(follow);
         open.progs.forget_process.set_autoload(follow || tables.is_some());
+        open.progs.cgroup_made.set_autoload(kernel::tells_cgroups());
+        open.progs.cgroup_joined.set_autoload(kernel::tells_cgroups() && config.cgroup.is_some());
+        open.progs.cgroup_born_into.set_autoload(config.cgroup.is_some());
         open.progs.on_cpu.set_autoload(tables.is_none());
         open.progs.on_cpu_by_tables.set_autoload(tables.is_some());
         open.progs.inherit_tables.set_autoload(tables.is_some());
@@ -251,6 +261,7 @@ impl Sampler {
         open.maps.counts_a.set_max_entries(sizes.counts_entries)?;
         open.maps.counts_b.set_max_entries(sizes.counts_entries)?;
         open.maps.bodies.set_max_entries(sizes.ring_bytes)?;
+        open.maps.cgroup_events.set_max_entries(CGROUPS_BYTES)?;
         open.maps.targets.set_max_entries(if filter == abi::filter::FILTER_NONE {
             1
         } else {
@@ -277,6 +288,11 @@ impl Sampler {
         let ended = Rc::clone(&received);
         builder.add(&skeleton.maps.ended_threads, move |bytes| {
             ended.borrow_mut().extend(thread(bytes));
+            0
+        })?;
+        let cgroups = Rc::clone(&received);
+        builder.add(&skeleton.maps.cgroup_events, move |bytes| {
+            cgroups.borrow_mut().extend(cgroup(bytes));
             0
         })?;
         let bodies = builder.build().map_err(|error| with_log(error, "failed to map the BPF ring buffer"))?;
@@ -321,6 +337,9 @@ impl Sampler {
             (&progs.inherit_tables, "sched_process_fork"),
             (&progs.forget_tables, "sched_process_exec"),
             (&progs.forget_process, "sched_process_free"),
+            (&progs.cgroup_made, "cgroup_mkdir"),
+            (&progs.cgroup_joined, "cgroup_attach_task"),
+            (&progs.cgroup_born_into, "sched_process_fork"),
         ] {
             if program.autoload() {
                 let link = program

@@ -138,10 +138,10 @@ pub(super) fn configure(
     }))
 }
 
-/// Ring for threads that end, 112 bytes each: a CPU takes 20 µs to end one, and at the latest after
+/// Ring for threads that end: a CPU takes 20 µs to end one, and at the latest after
 /// 100 ms the ring is read.
 fn records_bytes(cpus: usize) -> u32 {
-    (cpus * 5000 * 112).next_power_of_two().clamp(1 << 20, 1 << 24) as u32
+    (cpus * 5000 * size_of::<abi::thread_record>()).next_power_of_two().clamp(1 << 20, 1 << 24) as u32
 }
 
 impl Hooks {

@@ -2,7 +2,7 @@
 
 use super::super::encode::encode;
 use super::*;
-use crate::model::event::{Comm, CountKey, Kind};
+use crate::model::event::{CgroupIds, Comm, CountKey, Kind};
 use crate::unwind::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
 use crate::unwind::x86_64::REGISTERS;
 use crate::unwind::{Reason, Rule, Switch};
@@ -107,6 +107,7 @@ impl World {
                 kernel_stack_id: 0,
                 user_stack_id: 0,
                 waker_id: 0,
+                cgroups: CgroupIds::default(),
             },
             truncation: None,
             kernel: Vec::new(),
