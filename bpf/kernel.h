@@ -56,6 +56,7 @@ struct sched_info {
 
 struct sched_entity {
 	__u64 sum_exec_runtime; /* nanoseconds on a CPU, as of the last switch or tick */
+	__u64 nr_migrations;
 };
 
 struct kernfs_node {
@@ -122,6 +123,8 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct sched_info sched_info;
 	struct sched_entity se;
+	unsigned long nvcsw, nivcsw; /* switches: to wait, and to let others run */
+	unsigned long min_flt, maj_flt;
 	char comm[16];
 };
 

@@ -35,7 +35,7 @@ const volatile bool kernel_stacks = true;
 const volatile bool include_idle = false;
 const volatile bool kernel_walks_user = false; /* where reading user memory is not safe */
 const volatile __u32 max_kernel_frames = 127;  /* of perf_event_max_stack; at most MAX_… */
-const volatile __u64 period_ns = 0;	       /* time that one sample stands for */
+const volatile __u64 period_ns = 0; /* time that one sample stands for; 0: the event tells */
 
 struct counts {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -539,7 +539,10 @@ static __always_inline enum outcome sample(struct perf_event_context *ctx, struc
 	struct task_struct *task = current_task();
 	struct stack_body *body = &cpu->body;
 	enum outcome outcome = OUTCOME_COMPLETE, user = OUTCOME_COMPLETE;
+	__u64 period = period_ns;
 
+	if (!period)
+		LOAD(period, ctx->sample_period);
 	if (!(__u32)bpf_get_current_pid_tgid() && !include_idle)
 		return OUTCOME_IDLE;
 	if (!wanted(task))
@@ -556,7 +559,7 @@ static __always_inline enum outcome sample(struct perf_event_context *ctx, struc
 			outcome = user;
 	}
 	body->outcome = outcome;
-	return count(cpu, body, period_ns);
+	return count(cpu, body, period);
 }
 
 static __always_inline int run(struct perf_event_context *ctx, bool by_tables)
@@ -574,14 +577,16 @@ static __always_inline int run(struct perf_event_context *ctx, bool by_tables)
 }
 
 /*
- * The programs of the scheduler's hooks are in files of their own, but in this object: they share
- * the walk, whose functions are static so that the verifier follows them into their callers, the
- * maps and the knobs. As objects of their own they would each bring a copy, to be kept equal by
- * hand.
+ * The programs of the scheduler's hooks, and others, are in files of their own, but in this object:
+ * they share the walk, whose functions are static so that the verifier follows them into their
+ * callers, the maps and the knobs. As objects of their own they would each bring a copy, to be kept
+ * equal by hand.
  */
 #include "off_cpu.bpf.c"
 #include "wakers.bpf.c"
 #include "cgroups.bpf.c"
+#include "events.bpf.c"
+#include "counters.bpf.c"
 
 SEC("perf_event")
 int on_cpu(struct perf_event_context *ctx)

@@ -359,6 +359,31 @@ struct thread_flush {
 	struct blocked_thread blocked;
 };
 
+/* A thread that is counted: what it had used when the recording began. See counters.bpf.c. */
+struct counted_thread {
+	__u64 start; /* start_boottime, as ids are given away again */
+	__u64 run_ns;
+	__u64 switches;
+	__u64 migrations;
+	__u64 faults;
+	__u64 major_faults;
+	__u32 ends; /* it has exited, and is not freed yet */
+	__u32 told; /* it is in the sums */
+};
+
+/* What all of them used in the recording. */
+struct counters {
+	__u64 run_ns;
+	__u64 switches;
+	__u64 migrations;
+	__u64 faults;
+	__u64 major_faults;
+	__u64 threads_lost; /* there was no room for what they had used */
+	__s64 ending;	    /* threads that have exited and are in no sum yet */
+	__u32 command_began;
+	__u32 ended;
+};
+
 /* They interrupt each other: each has its own space. */
 enum cpu_state_index {
 	CPU_STATE_SAMPLER,
@@ -373,6 +398,7 @@ struct cpu_state {
 	__u64 bodies_delayed; /* ring full: the body is sent with a later sample of its key */
 	__u64 follow_failed;  /* children that did not fit into `targets` */
 	__u64 threads_lost;   /* threads for whose time or its record there was no room */
+	__u64 hits;	      /* of a tracepoint, since the last sample */
 	__u64 pending_ns;     /* off the CPU, of the thread that is about to return from a block */
 	struct walk walk;     /* scratch space of the sampler, as is `body` */
 	struct stack_body body;

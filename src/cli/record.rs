@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::ArgPredicate;
 
 use crate::cli::TEMPLATE;
 use crate::cli::durations::{parse_block, parse_duration};
@@ -19,6 +20,7 @@ Examples:
   profiler record -G /system.slice/nginx.service -d 1m
   profiler record --label region=eu -d 1m   with a label that tells where it was made
   profiler record -C 0-3 -K -d 5s           kernel stacks of four CPUs
+  profiler record -e page-faults -p 1234    where memory is touched first; tracepoint:sched:sched_switch, cycles, …
   profiler record --off-cpu -p 1234 -d 10s  where a process runs, and where it waits
   profiler record --off-cpu-only --wakers   where threads wait, and who wakes them";
 
@@ -31,8 +33,18 @@ pub struct RecordArgs {
     #[arg(short, long, value_name = "DUR", value_parser = parse_duration)]
     pub duration: Option<Duration>,
 
-    /// Samples per second and CPU
-    #[arg(short = 'F', long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// Sample this event in place of the CPU's clock: page-faults, context-switches, cycles, …, a raw
+    /// or PMU event as perf writes it, or tracepoint:SYSTEM:NAME; cycles:u and cycles:k are those of
+    /// one mode
+    #[arg(short = 'e', long, value_name = "EVENT", conflicts_with = "blocked")]
+    pub event: Option<String>,
+
+    /// One sample in so many events; tracepoints: 1. Default is as often as -F says
+    #[arg(short = 'c', long, value_name = "N", requires = "event", value_parser = clap::value_parser!(u64).range(1..=1 << 48))]
+    pub count: Option<u64>,
+
+    /// Samples per second and CPU. Default is 99; of an event at most 999
+    #[arg(short = 'F', long, value_name = "HZ", default_value_t = 99, default_value_if("event", ArgPredicate::IsPresent, "999"), hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub frequency: u32,
 
     /// The whole system; this is the default when nothing else is named

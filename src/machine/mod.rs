@@ -6,4 +6,5 @@ pub mod kallsyms;
 pub mod mounts;
 pub mod rights;
 pub mod signals;
+pub mod tracefs;
 pub mod usage;

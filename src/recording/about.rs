@@ -6,14 +6,16 @@ use crate::machine::usage;
 use crate::model::profile::{Profile, ValueType};
 use crate::programs::sampled;
 use crate::recording::capture::bpf;
+use crate::recording::capture::perf::event::Event;
 use crate::recording::plan::Plan;
 use crate::recording::summary::Summary;
 use crate::text::exact_duration;
 
 /// A profile with the value types of what is recorded, and nothing in it.
-pub fn empty_profile(args: &RecordArgs) -> Profile {
+pub fn empty_profile(args: &RecordArgs, event: Option<&Event>) -> Profile {
     let mut profile = Profile::default();
-    let on = [("samples", "count"), ("cpu", "nanoseconds")];
+    let (sampled, unit) = sampled(event);
+    let on = [("samples", "count"), (sampled, unit)];
     let off = [("off_cpu_events", "count"), ("off_cpu", "nanoseconds")];
     // Not of stacks but of threads: how long each ran exactly, and how long it was watched.
     let threads = [("thread_cpu", "nanoseconds"), ("thread_lifetime", "nanoseconds")];
@@ -26,10 +28,40 @@ pub fn empty_profile(args: &RecordArgs) -> Profile {
     ];
     let types = recorded.iter().filter(|(wanted, _)| *wanted).flat_map(|(_, types)| types);
     profile.sample_types = types.map(|(name, unit)| ValueType::new(name, unit)).collect();
-    profile.default_sample_type = if args.off_cpu_only { "off_cpu" } else { "cpu" }.to_owned();
-    profile.period_type = ValueType::new("cpu", "nanoseconds");
-    profile.period = bpf::period_ns(args.frequency) as i64;
+    profile.default_sample_type = if args.off_cpu_only { "off_cpu" } else { sampled }.to_owned();
+    profile.period_type = ValueType::new(sampled, unit);
+    profile.period = match event {
+        None => bpf::period_ns(args.frequency) as i64,
+        // The kernel's choice changes; the recording's average is put here at its end.
+        Some(_) => args.count.unwrap_or(1).cast_signed(),
+    };
     profile
+}
+
+/// Name and unit of what samples measure.
+fn sampled(event: Option<&Event>) -> (&str, &str) {
+    event.map_or(("cpu", "nanoseconds"), |event| (&event.name, event.unit))
+}
+
+/// Where the kernel chose how many events a sample stands for, it could only guess how many would come. How
+/// many came it counted exactly: `counted`. So the samples' shares of that are what they stand for.
+pub fn weigh(profile: &mut Profile, event: &Event, counted: Option<u64>) {
+    let Some(at) = profile.sample_type(Some(&event.name)) else { return };
+    let (told, samples) = (profile.total(at), profile.total(0));
+    if told <= 0 || samples <= 0 {
+        return;
+    }
+    let counted = counted.map_or(told, |counted| counted.min(1 << 62).cast_signed());
+    // Each is rounded with the remainder of those before it, so that the sum is exact.
+    let (mut before, mut given) = (0i128, 0i128);
+    for mut sample in profile.take_samples() {
+        before += i128::from(sample.values[at]);
+        let so_far = before * i128::from(counted) / i128::from(told);
+        sample.values[at] = i64::try_from(so_far - given).unwrap_or(i64::MAX);
+        given = so_far;
+        profile.add(sample.stack, sample.labels, &sample.values);
+    }
+    profile.period = (counted / samples).max(1);
 }
 
 /// The frame of blocks that have no stack, by what was asked for; empty if none was.
@@ -56,10 +88,19 @@ pub fn comments(summary: &Summary) -> Vec<String> {
         format!("command: {}", command.join(" ")),
         format!("profiler {} on Linux {}", env!("CARGO_PKG_VERSION"), usage::kernel()),
         format!("host: {}", usage::host()),
-        format!(
-            "frequency: {} Hz on {} CPUs, {:.3} s",
-            summary.frequency_hz, summary.cpus, summary.duration_s
-        ),
+        match &summary.event {
+            Some(event) => format!(
+                "event: {} {} on {} CPUs, {:.3} s",
+                event.name,
+                event.rate(),
+                summary.cpus,
+                summary.duration_s
+            ),
+            None => format!(
+                "frequency: {} Hz on {} CPUs, {:.3} s",
+                summary.frequency_hz, summary.cpus, summary.duration_s
+            ),
+        },
         format!("samples: {}", summary.equation()),
     ];
     comments.extend(summary.blocks.as_ref().map(|blocks| format!("blocks: {}", blocks.equation())));
@@ -68,6 +109,7 @@ pub fn comments(summary: &Summary) -> Vec<String> {
     if summary.excluded() > 0 {
         comments.push(format!("not sampled beside other BPF programs: about {}", summary.excluded()));
     }
+    comments.extend(summary.counters.as_ref().map(|counters| format!("counters: {}", counters.text())));
     comments.push(format!("side-band records lost: {}", summary.sideband_lost));
     comments
 }
@@ -85,6 +127,9 @@ pub fn explain_nothing(args: &RecordArgs, plan: &Plan, summary: &Summary, target
                  profiler threads tells how long, --min-block 0 takes all blocks"
             ),
         };
+    }
+    if let Some(event) = &plan.event {
+        return format!("0 samples: nothing that is recorded had {} in {seconds:.1} s", event.name);
     }
     let why = if !plan.watched.is_empty() {
         format!(

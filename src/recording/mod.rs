@@ -4,11 +4,12 @@
 //! [`recorder`] opens what listens: the perf side-band, `/proc` and the BPF programs ([`capture`]). Their
 //! events are put in the order of time by [`timeline`] and applied to the [model](crate::model);
 //! [`unwinding`] keeps the kernel's unwind tables in step with it; [`tally`] adds up what the kernel counted.
-//! [`summary`] is what a person reads in the end, [`about`] what the file says of its own recording.
+//! [`summary`] is what a person reads in the end, [`counters`] a line of it, [`about`] what the file says of its own recording.
 
 pub mod about;
 pub mod capture;
 pub mod containers;
+pub mod counters;
 pub mod plan;
 pub mod progress;
 pub mod record;

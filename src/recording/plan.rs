@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cli::{RecordArgs, Unwind};
 use crate::machine::cgroups::{self, Hierarchy, Target};
-use crate::recording::capture::bpf::{Config, Filter, OffCpu};
+use crate::recording::capture::bpf::{Config, EventKind, Filter, OffCpu};
+use crate::recording::capture::perf::event::Event;
 use crate::recording::capture::{kernel, perf, proc};
 
 /// A request that can be carried out, as far as can be told beforehand.
@@ -25,6 +26,8 @@ pub struct Plan {
     pub cgroup: Option<Target>,
     /// The hierarchies whose cgroups are told: v2, and one of v1.
     pub hierarchies: [Option<Hierarchy>; 2],
+    /// What is sampled in place of the CPU's clock.
+    pub event: Option<Event>,
     /// Processes that are asked for by name, whose use of CPU explains an empty recording.
     pub watched: Vec<u32>,
 }
@@ -82,6 +85,11 @@ impl Plan {
         let controller = hierarchies[1].as_ref().and_then(|it| Some((it.controller.as_deref()?, it.number)));
         let controller =
             controller.and_then(|(name, number)| Some((kernel::cgroup_subsystem(name)?, number)));
+        let event = args.event.as_deref().map(Event::parse).transpose()?;
+        ensure!(
+            args.cpu.is_none() || !event.as_ref().is_some_and(Event::is_tracepoint),
+            "a tracepoint is sampled on all CPUs: leave out -C"
+        );
         let config = Config {
             frequency_hz: args.frequency,
             cpus: cpus.len(),
@@ -91,6 +99,11 @@ impl Plan {
             user_stacks: !args.kernel_stacks_only,
             kernel_stacks: !args.user_stacks_only,
             include_idle: args.include_idle,
+            event: event.as_ref().map(|event| match event.is_tracepoint() {
+                true => EventKind::Tracepoint(args.count.unwrap_or(1)),
+                false => EventKind::Perf,
+            }),
+            command: None,
             pid_namespace: pid_namespace(),
             counts_entries: args.counts_entries,
             off_cpu: (args.off_cpu || args.off_cpu_only).then(|| OffCpu {
@@ -112,7 +125,13 @@ impl Plan {
                 }
             },
         };
-        Ok(Self { config, cpus, online, walk_by_tables, cgroup, hierarchies, watched })
+        Ok(Self { config, cpus, online, walk_by_tables, event, cgroup, hierarchies, watched })
+    }
+
+    /// How many events one sample stands for, if that does not change.
+    pub fn one_in(&self, args: &RecordArgs) -> Option<u64> {
+        let is_tracepoint = self.event.as_ref().is_some_and(Event::is_tracepoint);
+        args.count.or(is_tracepoint.then_some(1))
     }
 
     /// Whether stacks may come from any process: a waker is seldom one that was asked for.

@@ -17,12 +17,14 @@ use crate::programs::{Window, chains, sampled};
 use crate::recording::about;
 use crate::recording::capture::bpf::{self, Filter};
 use crate::recording::capture::child::Child;
-use crate::recording::capture::perf;
+use crate::recording::capture::perf::event::Event;
+use crate::recording::capture::perf::{self, Rate};
 use crate::recording::capture::proc;
+use crate::recording::counters::Counting;
 use crate::recording::plan::Plan;
 use crate::recording::progress::Progress;
 use crate::recording::recorder::Recorder;
-use crate::recording::summary::Summary;
+use crate::recording::summary::{SampledEvent, Summary};
 use crate::recording::timeline::Timeline;
 use crate::viewing::file::Pending;
 
@@ -52,6 +54,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     };
     if let (Some(child), Filter::Processes(ids)) = (&child, &mut plan.config.filter) {
         ids.push(child.tgid());
+        plan.config.command = Some(child.tgid());
     }
     // After the fork: the command keeps the limit that it was given.
     usage::raise_file_limit();
@@ -59,8 +62,17 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     let mut recorder = Recorder::listen(args, &mut plan)?;
     recorder.programs = open_window(args, recorder.sampler.measures_itself());
     let clocked = if args.off_cpu_only { &[][..] } else { &plan.cpus };
-    let clocks = clocked.iter().map(|&cpu| perf::open_clock(cpu, args.frequency, args.include_idle));
-    recorder.sampler.attach(clocks.collect::<Result<_>>()?)?;
+    // A tracepoint's program runs on all CPUs, whichever its event is on.
+    let is_tracepoint = plan.event.as_ref().is_some_and(Event::is_tracepoint);
+    let clocked = if is_tracepoint { &clocked[..1] } else { clocked };
+    let rate = args.count.map_or(Rate::Hz(args.frequency), Rate::OneIn);
+    let clocks = clocked.iter().map(|&cpu| match &plan.event {
+        None => perf::open_clock(cpu, args.frequency, args.include_idle),
+        Some(event) => perf::open_sampled(event, cpu, rate),
+    });
+    let clocks = clocks.collect::<Result<_>>()?;
+    let counting = Counting::begin(args, &plan, child.as_ref().map(Child::tgid));
+    recorder.sampler.attach(clocks)?;
     for missing in recorder.sideband.missing.iter().chain(&recorder.sampler.missing) {
         say!("profiler: this kernel lacks {missing}");
     }
@@ -76,6 +88,8 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         child.release()?;
     }
     let reason = follow(args, &plan, &mut signals, &mut child, &mut recorder)?;
+    recorder.sampler.end_counters()?;
+    let counted = counting.sampled();
     if let End::Child(_) = reason {
         recorder.read()?;
         about::say_who_goes_on(recorder.timeline.processes.living().collect());
@@ -93,14 +107,17 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     recorder.read()?;
     recorder.settle();
 
-    let Recorder { sideband, sampler, timeline, unwinding, containers, .. } = recorder;
+    let Recorder { sideband, mut sampler, timeline, unwinding, containers, .. } = recorder;
+    let used = sampler.used()?;
+    let cpu = CpuTime::of(&plan.cpus).since(machine_before);
     let mut summary = Summary {
         duration_s: duration.as_secs_f64(),
         cpus: plan.cpus.len(),
         frequency_hz: args.frequency,
         outcomes: sampler.outcomes()?,
         sideband_lost: sideband.lost,
-        cpu: CpuTime::of(&plan.cpus).since(machine_before),
+        cpu,
+        counters: counting.end(used, duration.as_nanos() as u64, plan.cpus.len(), cpu),
         cost: sampler.cost(),
         own_cpu_s: usage::own_cpu_s() - own_before,
         own_peak_bytes: usage::own_peak_bytes(),
@@ -128,6 +145,18 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     }
     summary.programs = programs;
     containers.name(&mut finished.profile);
+    if let Some(event) = &plan.event {
+        about::weigh(&mut finished.profile, event, counted);
+        let events =
+            finished.profile.sample_type(Some(&event.name)).map_or(0, |at| finished.profile.total(at));
+        summary.event = Some(SampledEvent {
+            name: event.name.clone(),
+            one_in: plan.one_in(args),
+            most_hz: args.frequency,
+            events: events.cast_unsigned(),
+            is_counted: counted.is_some(),
+        });
+    }
     finished.profile.time_ns = unix_ns(start_ns);
     finished.profile.duration_ns = duration.as_nanos() as i64;
     finished.profile.comments = about::comments(&summary);

@@ -45,8 +45,10 @@ impl Recorder {
     /// Opens the side-band, reads what runs already, makes its unwind tables, loads the sampler.
     pub fn listen(args: &RecordArgs, plan: &mut Plan) -> Result<Self> {
         let sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
-        let mut timeline =
-            Timeline::new(processes(plan), Tally::new(about::empty_profile(args), about::short_blocks(args)));
+        let mut timeline = Timeline::new(
+            processes(plan),
+            Tally::new(about::empty_profile(args, plan.event.as_ref()), about::short_blocks(args)),
+        );
         timeline.tally.fixed = args.label.iter().map(|(key, value)| containers::text(key, value)).collect();
         let mut unwinding = Unwinding::default();
         timeline.inbox().extend(snapshot(plan));

@@ -8,6 +8,7 @@ use crate::model::event::{Loss, Outcome, Truncation};
 use crate::model::profile::Profile;
 use crate::programs::{Program, Statistics};
 use crate::recording::capture::bpf::{Blocks, Cost, Outcomes, tables};
+use crate::recording::counters::Counters;
 use crate::recording::timeline::Rereads;
 use crate::text::{mib, percent, thousands};
 use crate::viewing::names::{FrameKind, mapping_kind};
@@ -25,6 +26,32 @@ pub struct TableFigures {
     pub refused_files: u64,
     /// Processes for whose mappings there was no room, for a time at least.
     pub refused_processes: u64,
+}
+
+/// The event of a recording.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SampledEvent {
+    /// As it was asked for.
+    pub name: String,
+    /// Events that one sample stands for, if that was asked for.
+    pub one_in: Option<u64>,
+    /// Or how often it was sampled at most.
+    pub most_hz: u32,
+    /// Events that the samples stand for.
+    pub events: u64,
+    /// Whether the kernel counted them, or the samples told how many they stood for.
+    pub is_counted: bool,
+}
+
+impl SampledEvent {
+    /// How often it was sampled.
+    pub fn rate(&self) -> String {
+        match self.one_in {
+            Some(1) => "each".to_owned(),
+            Some(n) => format!("1 in {n}"),
+            None => format!("at most {} Hz", self.most_hz),
+        }
+    }
 }
 
 /// The figures of a recording.
@@ -64,6 +91,10 @@ pub struct Summary {
     pub off_cpu_only: bool,
     /// Unwind tables, if stacks were walked by them.
     pub tables: Option<TableFigures>,
+    /// The event that was sampled, if it was not the CPU's clock.
+    pub event: Option<SampledEvent>,
+    /// What was used.
+    pub counters: Option<Counters>,
     /// What was read from `/proc` again, since stacks showed that not all was told.
     pub rereads: Rereads,
 }
@@ -112,7 +143,11 @@ impl Summary {
             self.duration_s,
             self.cpus
         );
-        if !self.off_cpu_only {
+        if let Some(event) = &self.event {
+            let how = if event.is_counted { "counted" } else { "told by the samples" };
+            let events = thousands(event.events);
+            let _ = write!(text, " of {events} {} ({}; {how})", event.name, event.rate());
+        } else if !self.off_cpu_only {
             let _ = write!(text, " at {} Hz", self.frequency_hz);
             if let Some(hz) = self.delivered_hz() {
                 let _ = write!(text, " ({hz:.1} Hz delivered per busy CPU)");
@@ -200,6 +235,9 @@ impl Summary {
             }
             text.push('\n');
         }
+        if let Some(counters) = &self.counters {
+            let _ = writeln!(text, "  counters {}", counters.text());
+        }
         text += &self.programs.as_ref().map(costliest).unwrap_or_default();
         if self.excluded() > 0 {
             let _ = writeln!(
@@ -268,6 +306,9 @@ fn costliest(statistics: &Statistics) -> String {
 impl Summary {
     /// About how many samples the kernel did not let us take: see [`Statistics::unsampled_ns`].
     pub fn excluded(&self) -> u64 {
+        if self.event.is_some() {
+            return 0;
+        }
         let ns = self.programs.as_ref().map_or(0, Statistics::unsampled_ns);
         (ns as f64 / 1e9 * f64::from(self.frequency_hz)).round() as u64
     }

@@ -56,12 +56,15 @@ pub struct Tally {
     pub groups: Groups,
     /// Labels of all samples.
     pub fixed: Vec<Label>,
+    /// What samples on the CPU measure beside their number.
+    sampled: Rc<str>,
 }
 
 impl Tally {
     /// Starts from a profile that has its sample types and no samples.
     pub fn new(profile: Profile, short: String) -> Self {
-        Self { profile, short, ..Self::default() }
+        let sampled = profile.sample_types.get(1).map_or("", |ty| &ty.name).into();
+        Self { profile, short, sampled, ..Self::default() }
     }
 
     /// Distinct stacks so far.
@@ -116,8 +119,9 @@ impl Tally {
 
     fn add(&mut self, count: &Count) {
         let Some(&seen) = self.seen.get(&count.key) else { return };
+        let sampled = Rc::clone(&self.sampled);
         let (wholeness, columns) = match count.key.kind {
-            Kind::OnCpu => (&mut self.samples, ["samples", "cpu"]),
+            Kind::OnCpu => (&mut self.samples, ["samples", &sampled]),
             Kind::OffCpu => (&mut self.blocks, BLOCKED),
             Kind::Waker => return self.wakings.add(seen.truncation, count.samples),
         };

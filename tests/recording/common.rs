@@ -218,7 +218,7 @@ pub fn polls(pid: u32) -> bool {
 
 /// Whether a recorder waits for what comes: in poll(2), or in the rest between two looks, which is all
 /// that is left of the time where there is much to look at.
-fn rests(pid: u32) -> bool {
+pub fn rests(pid: u32) -> bool {
     let syscall = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
     let rest = nix::libc::SYS_clock_nanosleep;
     polls(pid) || syscall.starts_with(&format!("{rest} "))

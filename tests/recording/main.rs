@@ -7,6 +7,7 @@ mod chance;
 mod common;
 mod containers;
 mod endings;
+mod events;
 mod filters;
 mod identities;
 mod identity;

@@ -8,6 +8,9 @@
 //!
 //! The only user of perf-event-open-sys.
 
+pub mod counter;
+pub mod event;
+
 use std::fs;
 use std::io;
 use std::mem::size_of;
@@ -19,6 +22,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use perf_event_open_sys as sys;
 use sys::bindings as abi;
 
+use self::event::Event as Sampled;
 use crate::machine::rights;
 use crate::model::event::{Event, FileId, Ksymbol, Mmap, Timed};
 
@@ -44,11 +48,17 @@ pub fn online_cpus() -> Result<Vec<u32>> {
     parse_cpus(&fs::read_to_string(path).with_context(|| format!("failed to read {path}"))?)
 }
 
+/// Opens an event for all tasks on a CPU.
 fn open(attr: &mut abi::perf_event_attr, cpu: u32) -> io::Result<OwnedFd> {
+    open_for(attr, -1, cpu as i32, 0)
+}
+
+/// Opens an event for a task (or, by the flags, a cgroup) and a CPU; -1 is any.
+fn open_for(attr: &mut abi::perf_event_attr, task: i32, cpu: i32, flags: u32) -> io::Result<OwnedFd> {
     attr.size = size_of::<abi::perf_event_attr>() as u32;
-    // SAFETY: `attr` is a valid attribute structure that says its own size; pid -1 with a CPU
-    // opens an event for all tasks on it.
-    let fd = unsafe { sys::perf_event_open(attr, -1, cpu as i32, -1, abi::PERF_FLAG_FD_CLOEXEC.into()) };
+    let flags = flags | abi::PERF_FLAG_FD_CLOEXEC;
+    // SAFETY: `attr` is a valid attribute structure that says its own size.
+    let fd = unsafe { sys::perf_event_open(attr, task, cpu, -1, flags.into()) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -68,6 +78,40 @@ pub fn open_clock(cpu: u32, frequency_hz: u32, include_idle: bool) -> Result<Own
     attr.set_disabled(1);
     attr.set_exclude_idle(u64::from(!include_idle));
     open(&mut attr, cpu).map_err(|error| explain(error, cpu, frequency_hz))
+}
+
+/// How often an event is sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// So often a second; the kernel finds the period.
+    Hz(u32),
+    /// Once in so many events of a CPU.
+    OneIn(u64),
+}
+
+/// Opens an event of a CPU to be sampled, stopped until a BPF program is attached to it.
+pub fn open_sampled(event: &Sampled, cpu: u32, rate: Rate) -> Result<OwnedFd> {
+    let mut attr = event.attr();
+    attr.set_disabled(1);
+    let hz = match rate {
+        Rate::Hz(hz) => {
+            attr.__bindgen_anon_1.sample_freq = u64::from(hz);
+            attr.set_freq(1);
+            hz
+        }
+        Rate::OneIn(period) => {
+            attr.__bindgen_anon_1.sample_period = period;
+            0
+        }
+    };
+    open(&mut attr, cpu).map_err(|error| match error.raw_os_error() {
+        Some(nix::libc::ENOENT | nix::libc::EOPNOTSUPP | nix::libc::ENODEV) => anyhow::anyhow!(
+            "this machine does not count {}: a virtual machine has seldom hardware counters, and not every event can \
+             be sampled; page-faults, context-switches and task-clock always can",
+            event.name
+        ),
+        _ => explain(error, cpu, hz),
+    })
 }
 
 fn explain(error: io::Error, cpu: u32, frequency_hz: u32) -> anyhow::Error {

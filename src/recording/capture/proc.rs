@@ -74,7 +74,8 @@ pub fn maps(tgid: u32, tid: u32) -> Timed {
     Timed { time_ns, event: Event::Maps { tgid, mmaps } }
 }
 
-fn threads(tgid: u32) -> impl Iterator<Item = u32> {
+/// Its threads.
+pub fn threads(tgid: u32) -> impl Iterator<Item = u32> {
     let threads = fs::read_dir(format!("/proc/{tgid}/task")).into_iter().flatten().flatten();
     threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

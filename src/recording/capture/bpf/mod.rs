@@ -38,6 +38,7 @@ use decode::{cgroup, dump, stack, thread};
 use skeleton::types as abi;
 
 mod arrays;
+mod counters;
 mod decode;
 mod encode;
 mod figures;
@@ -47,6 +48,7 @@ mod statistics;
 pub mod tables;
 pub mod walk;
 
+pub use counters::Used;
 pub use figures::{Blocks, Outcomes};
 pub use off_cpu::{OffCpu, ReturnHook};
 pub use statistics::Cost;
@@ -72,6 +74,10 @@ pub struct Config {
     pub kernel_stacks: bool,
     /// Sample the idle task.
     pub include_idle: bool,
+    /// What is sampled in place of the CPU's clock.
+    pub event: Option<EventKind>,
+    /// The process whose first exec is where the recording begins for it.
+    pub command: Option<u32>,
     /// Record time off the CPU too.
     pub off_cpu: Option<OffCpu>,
     /// Capacity of the counts map, in place of the computed one.
@@ -80,6 +86,15 @@ pub struct Config {
     pub statistics_in_turns: bool,
     /// Walk user stacks by unwind tables of this size; without it, by frame pointers.
     pub tables: Option<tables::Capacity>,
+}
+
+/// What is sampled in place of the CPU's clock, as far as it matters to the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// An event of perf's, which tells how many it stands for.
+    Perf,
+    /// A tracepoint: each hit runs the program, which takes one of so many.
+    Tracepoint(u64),
 }
 
 /// Whose samples are taken.
@@ -138,6 +153,8 @@ pub struct Sampler {
     skeleton: skeleton::ProfileSkel<'static>,
     links: Vec<Link>,
     clocks: Vec<Link>,
+    counting: Vec<Link>,
+    event: Option<EventKind>,
     statistics: Option<statistics::Statistics>,
     bodies: RingBuffer<'static>,
     received: Rc<RefCell<Vec<Timed>>>,
@@ -204,7 +221,9 @@ impl Sampler {
     pub fn load(config: &Config) -> Result<Self> {
         libbpf_rs::set_print(Some((PrintLevel::Warn, keep_message)));
         let mut missing = Vec::new();
-        let mut sizes = Sizes::new(config.cpus, config.frequency_hz, config.off_cpu.is_some());
+        // There are as many events as there are: sized as for blocks.
+        let unbounded = config.off_cpu.is_some() || config.event.is_some();
+        let mut sizes = Sizes::new(config.cpus, config.frequency_hz, unbounded);
         if let Some(entries) = config.counts_entries {
             sizes.counts_entries = entries;
         }
@@ -231,7 +250,8 @@ impl Sampler {
         knobs.include_idle = config.include_idle;
         knobs.kernel_walks_user = kernel::user_reads_may_freeze();
         knobs.max_kernel_frames = kernel::max_stack().clamp(1, abi::limits::MAX_KERNEL_FRAMES.0);
-        knobs.period_ns = period_ns(config.frequency_hz);
+        knobs.period_ns = if config.event.is_some() { 0 } else { period_ns(config.frequency_hz) };
+        knobs.hits_per_sample = if let Some(EventKind::Tracepoint(n)) = config.event { n } else { 1 };
         let tables = config.tables;
         if let Some(lacks) = kernel::lacks_for_tables() {
             let by_kernel = kernel::walks_user_stacks();
@@ -244,8 +264,11 @@ impl Sampler {
         open.progs.cgroup_made.set_autoload(kernel::tells_cgroups());
         open.progs.cgroup_joined.set_autoload(kernel::tells_cgroups() && config.cgroup.is_some());
         open.progs.cgroup_born_into.set_autoload(config.cgroup.is_some());
-        open.progs.on_cpu.set_autoload(tables.is_none());
-        open.progs.on_cpu_by_tables.set_autoload(tables.is_some());
+        let at_tracepoint = matches!(config.event, Some(EventKind::Tracepoint(_)));
+        open.progs.on_cpu.set_autoload(tables.is_none() && !at_tracepoint);
+        open.progs.on_cpu_by_tables.set_autoload(tables.is_some() && !at_tracepoint);
+        open.progs.at_tracepoint.set_autoload(tables.is_none() && at_tracepoint);
+        open.progs.at_tracepoint_by_tables.set_autoload(tables.is_some() && at_tracepoint);
         open.progs.inherit_tables.set_autoload(tables.is_some());
         open.progs.forget_tables.set_autoload(tables.is_some());
         if tables.is_none() {
@@ -268,6 +291,8 @@ impl Sampler {
             MOST_TARGETS
         })?;
 
+        let counted = counters::wanted(&config.filter, config.cgroup);
+        counters::configure(&mut open, counted, config.command)?;
         let hooks = off_cpu::configure(&mut open, config.off_cpu, tables.is_some(), config.cpus)?;
 
         let skeleton = open.load().map_err(|error| with_log(error, "failed to load the BPF program"))?;
@@ -300,6 +325,8 @@ impl Sampler {
             skeleton,
             links: Vec::new(),
             clocks: Vec::new(),
+            counting: Vec::new(),
+            event: config.event,
             statistics: statistics::Statistics::begin(config.statistics_in_turns),
             bodies,
             received,
@@ -331,6 +358,7 @@ impl Sampler {
     /// Starts sampling on `clocks`, one event per CPU, and following children.
     pub fn attach(&mut self, clocks: Vec<OwnedFd>) -> Result<()> {
         self.begin_statistics();
+        self.counting = self.begin_counters()?;
         let progs = &self.skeleton.progs;
         for (program, name) in [
             (&progs.follow_child, "sched_process_fork"),
@@ -355,7 +383,11 @@ impl Sampler {
         }
         for clock in clocks {
             // libbpf closes the event with the link.
-            let sampler = if self.walks_by_tables { &progs.on_cpu_by_tables } else { &progs.on_cpu };
+            let samplers = match self.event {
+                Some(EventKind::Tracepoint(_)) => [&progs.at_tracepoint, &progs.at_tracepoint_by_tables],
+                _ => [&progs.on_cpu, &progs.on_cpu_by_tables],
+            };
+            let sampler = samplers[usize::from(self.walks_by_tables)];
             let link = sampler.attach_perf_event(clock.into_raw_fd());
             self.clocks.push(
                 link.map_err(|error| with_log(error, "failed to attach the sampler to a CPU's clock"))?,
@@ -418,7 +450,8 @@ impl Sampler {
 
     /// Whether the counts should not wait for the end of their interval, which has room for all samples.
     pub fn is_half_full(&self) -> bool {
-        self.hooks.is_some() && self.arrived > self.sizes.counts_entries as usize / 2
+        (self.hooks.is_some() || self.event.is_some())
+            && self.arrived > self.sizes.counts_entries as usize / 2
     }
 
     fn publish_counts(&self, which: usize) -> Result<()> {

@@ -232,7 +232,7 @@ impl Sampler {
         Ok(())
     }
 
-    fn iterate(&self, program: &libbpf_rs::ProgramMut<'_>) -> Result<Iter> {
+    pub(super) fn iterate(&self, program: &libbpf_rs::ProgramMut<'_>) -> Result<Iter> {
         let link = program.attach().map_err(|error| with_log(error, "failed to attach an iterator"))?;
         Iter::new(&link).context("failed to start an iterator over threads")
     }
