@@ -3,7 +3,7 @@
 use profiler::elf::{self, CallFrames, Dialect, Machine, Segment};
 use profiler::unwind::sources::{self, Sources};
 use profiler::unwind::{self, Rule};
-use profiler::viewing::{frames, pprof};
+use profiler::viewing::{folded, pprof};
 
 /// Begins like an ELF file and is taken for one, or is a byte of flags and the section of call
 /// frames in a file that is otherwise sound: mutations seldom get past an ELF file's headers. Says
@@ -56,11 +56,12 @@ pub fn unwind(bytes: &[u8]) -> bool {
 pub fn pprof(bytes: &[u8]) -> bool {
     let Ok(profile) = pprof::parse(bytes) else { return false };
     for index in 0..profile.sample_types.len() {
-        if let Ok(folded) = frames::fold(&profile, index, None, &["comm".to_owned()], |_| "") {
-            for (names, _) in folded.lines() {
-                for name in names {
-                    assert!(!name.is_empty() && !name.contains([';', '\n', '\r']));
-                }
+        if let Ok(folded) = folded::fold(&profile, index, &["comm".to_owned()]) {
+            let text = String::from_utf8(folded).unwrap();
+            for line in text.lines() {
+                let (stack, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<i64>().is_ok_and(|value| value != 0), "{line}");
+                assert!(stack.split(';').all(|name| !name.is_empty() && !name.contains('\r')), "{line}");
             }
         }
     }

@@ -399,7 +399,7 @@ fn pipes_end_quietly_and_files_come_from_them() {
 }
 
 #[test]
-fn values_beyond_all_bounds_are_refused_and_negative_ones_not_drawn() {
+fn values_beyond_all_bounds_are_refused_and_negative_ones_drawn() {
     let directory = Directory::new("values");
     let sample = |stack, value: i64| message().bytes(1, stack).int(2, value.cast_unsigned());
     let huge = two_mains().message(2, sample(&[1], i64::MAX)).message(2, sample(&[2, 1], i64::MAX));
@@ -408,23 +408,23 @@ fn values_beyond_all_bounds_are_refused_and_negative_ones_not_drawn() {
     let mixed = two_mains().message(2, sample(&[1], -3)).message(2, sample(&[2, 1], 4));
     let mixed = directory.file("mixed.pb", &mixed.0);
     assert_eq!(stdout(&["folded", &mixed]), "main -3\nmain;main 4\n");
-    assert!(stdout(&["flamegraph", &mixed, "-o", "-"]).contains(">main (4 samples, 100.00%)<"));
-    let negative = two_mains().message(2, sample(&[1], -3));
-    let negative = directory.file("negative.pb", &negative.0);
-    assert!(failure(&["flamegraph", &negative, "-o", "-"]).contains("negative"));
+    // 3 of 7, and 4 of 7 of which none is the caller's own: both signs have their width.
+    for title in ["main (7 samples, 100.00%)", "main (4 samples, 57.14%)", "1 samples: +4 and -3"] {
+        assert!(stdout(&["flamegraph", &mixed, "-o", "-"]).contains(title), "no {title}");
+    }
 }
 
 #[test]
-fn a_gzip_bomb_is_refused_early() {
+fn a_gzip_bomb_is_refused() {
     let directory = Directory::new("bomb");
     let bomb = directory.path("bomb.pb.gz");
-    // 4 GiB, of which the limits leave 32 MiB.
+    // 4 GiB, of which half is read.
     let made = Command::new("sh")
         .args(["-c", "head -c 64M /dev/zero | gzip -9 > \"$0.1\" && for i in $(seq 64); do cat \"$0.1\"; done > \"$0\"", &bomb])
         .status();
     assert!(made.unwrap().success());
     let message = failure(&["folded", &bomb]);
-    assert!(message.contains("256 times its size"), "{message}");
+    assert!(message.contains("more than 2048 MiB"), "{message}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 pub mod event;
 pub mod objects;
+pub mod prefix_tree;
 mod process;
 pub mod processes;
 pub mod profile;

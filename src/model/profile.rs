@@ -3,14 +3,16 @@
 //! values with a type and a unit, stacks of locations, locations in mappings, named by lines.
 //!
 //! Stacks are leaf first, as in pprof; text output turns them root first. Everything that repeats
-//! (functions, locations, stacks, label sets) is interned, so that the memory of a profile grows
+//! (functions, locations, beginnings of stacks, label sets) is interned, so that the memory of a profile grows
 //! with what is distinct in it and not with the number of samples.
 //!
-//! This module knows only std.
+//! This module and its tree know only std.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::rc::Rc;
+
+use super::prefix_tree::{Backwards, PrefixTree};
 
 /// What one value of a sample measures, such as `cpu` in `nanoseconds`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -211,10 +213,23 @@ pub struct Profile {
     pub functions: Interner<Function>,
     /// Every location. Distinct by `mapping` and `address` in a recording.
     pub locations: Vec<Location>,
-    stacks: Interner<Box<[LocationId]>>,
+    /// Root first.
+    stacks: PrefixTree,
     labels: Interner<Box<[Label]>>,
     samples: Vec<Sample>,
     sample_index: HashMap<(StackId, LabelsId), usize>,
+}
+
+/// Locations of a stack, leaf first.
+#[derive(Clone, Debug)]
+pub struct Stack<'a>(Backwards<'a>);
+
+impl Iterator for Stack<'_> {
+    type Item = LocationId;
+
+    fn next(&mut self) -> Option<LocationId> {
+        self.0.next().map(LocationId)
+    }
 }
 
 impl Profile {
@@ -225,7 +240,12 @@ impl Profile {
 
     /// Interns a stack, leaf first.
     pub fn intern_stack(&mut self, leaf_first: &[LocationId]) -> StackId {
-        self.stacks.intern(leaf_first.into()).into()
+        StackId(self.stacks.insert(leaf_first.iter().rev().map(|at| at.0)))
+    }
+
+    /// Number of distinct beginnings of stacks, which take eight bytes each.
+    pub fn stack_nodes(&self) -> usize {
+        self.stacks.len()
     }
 
     /// Interns a set of labels; their order counts.
@@ -275,19 +295,37 @@ impl Profile {
             && matches!(location.lines[..], [line] if self.function(line.function).name == WAKER_SEPARATOR)
     }
 
+    /// The stack without that of the thread that woke this one.
+    pub fn without_waker(&self, id: StackId) -> StackId {
+        let mut found = id.0;
+        let mut node = id.0;
+        for at in self.stack(id) {
+            node = self.stacks.parent(node);
+            if self.is_waker_separator(at) {
+                found = node;
+            }
+        }
+        StackId(found)
+    }
+
     /// The samples, each stack and label set once.
     pub fn samples(&self) -> &[Sample] {
         &self.samples
     }
 
     /// Locations of a stack, leaf first.
-    pub fn stack(&self, id: StackId) -> &[LocationId] {
-        self.stacks.get(id.index())
+    pub fn stack(&self, id: StackId) -> Stack<'_> {
+        Stack(self.stacks.backwards(id.0))
     }
 
     /// Labels of a set.
     pub fn labels(&self, id: LabelsId) -> &[Label] {
         self.labels.get(id.index())
+    }
+
+    /// All sets of labels, in the order of their ids.
+    pub fn label_sets(&self) -> impl ExactSizeIterator<Item = &[Label]> {
+        self.labels.iter().map(|set| &**set)
     }
 
     /// Text of the label `key`, if the set has it. Numbers are written in decimal.

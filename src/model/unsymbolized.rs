@@ -28,15 +28,15 @@ impl Unsymbolized {
     pub fn samples_in_bpf(&self, objects: &Objects) -> HashMap<u64, u64> {
         let mut samples = HashMap::new();
         let Some(column) = self.profile.sample_type(Some("samples")) else { return samples };
-        let begin = |id: &LocationId| {
-            let mapping = self.profile.location(*id).mapping?;
+        let begin = |id: LocationId| {
+            let mapping = self.profile.location(id).mapping?;
             match objects.get(*self.object_of.get(&mapping)?).source {
                 Source::Bpf { start, .. } => Some(start),
                 _ => None,
             }
         };
         for sample in self.profile.samples() {
-            if let Some(begin) = self.profile.stack(sample.stack).iter().find_map(begin) {
+            if let Some(begin) = self.profile.stack(sample.stack).find_map(begin) {
                 *samples.entry(begin).or_default() += sample.values[column].cast_unsigned();
             }
         }
@@ -48,9 +48,9 @@ impl Unsymbolized {
     pub fn main_binary_first(&mut self, objects: &Objects) {
         let mut samples = vec![0i64; self.profile.mappings.len()];
         for sample in self.profile.samples() {
-            let locations = self.profile.stack(sample.stack).iter();
+            let locations = self.profile.stack(sample.stack);
             let mut touched: Vec<MappingId> =
-                locations.filter_map(|&id| self.profile.location(id).mapping).collect();
+                locations.filter_map(|id| self.profile.location(id).mapping).collect();
             touched.sort_unstable();
             touched.dedup();
             for mapping in touched {

@@ -313,7 +313,7 @@ fn resolved(timeline: Timeline, samples: usize) -> Vec<Option<Code>> {
     for sample in profile.samples() {
         let tid = profile.labels(sample.labels).iter().find(|label| &*label.key == "tid").unwrap();
         let LabelValue::Num(tid, _) = &tid.value else { panic!("a thread id is a number") };
-        let location = profile.location(profile.stack(sample.stack)[0]);
+        let location = profile.location(profile.stack(sample.stack).next().unwrap());
         found[*tid as usize] = location.mapping.map(|id| {
             let mapping = profile.mapping(id);
             let offset = location.address - mapping.memory_start + mapping.file_offset;

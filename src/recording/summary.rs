@@ -360,7 +360,7 @@ pub fn hottest(profile: &Profile, n: usize) -> Vec<(String, f64)> {
     let Some(at) = column("samples").or_else(|| column("off_cpu")) else { return Vec::new() };
     let mut own: BTreeMap<&str, i64> = BTreeMap::new();
     for sample in profile.samples() {
-        let frames = profile.stack(sample.stack).iter().filter_map(|&id| {
+        let frames = profile.stack(sample.stack).filter_map(|id| {
             let location = profile.location(id);
             let name = &profile.function(location.lines.first()?.function).name;
             Some((location.mapping.map(|at| mapping_kind(&profile.mapping(at).path)), name.as_str()))

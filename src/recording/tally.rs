@@ -141,9 +141,10 @@ impl Tally {
         let unknown = self.marker("[waker not recorded]");
         for ((blocked, labels, waker), values) in std::mem::take(&mut self.woken) {
             let waker = self.wakers.get(&waker).map(|&stack| self.profile.stack(stack));
-            let mut frames: Vec<LocationId> =
-                waker.unwrap_or(&[unknown]).iter().rev().copied().chain([separator]).collect();
-            frames.extend_from_slice(self.profile.stack(blocked));
+            let mut frames: Vec<LocationId> = waker.map_or_else(|| vec![unknown], Iterator::collect);
+            frames.reverse();
+            frames.push(separator);
+            frames.extend(self.profile.stack(blocked));
             let stack = self.profile.intern_stack(&frames);
             self.add_values(stack, labels, BLOCKED, values);
         }
@@ -368,7 +369,7 @@ mod tests {
         tally.count(&[count(block, 1), count(waker, 1)], 10);
         let unsymbolized = tally.finish(&objects, |_| String::new());
         assert_eq!(values(&unsymbolized), [[0, 0, 1, 10]]);
-        let stack = unsymbolized.profile.stack(unsymbolized.profile.samples()[0].stack);
+        let stack: Vec<_> = unsymbolized.profile.stack(unsymbolized.profile.samples()[0].stack).collect();
         let address = |at: usize| unsymbolized.profile.location(stack[at]).address;
         assert_eq!((stack.len(), address(1), address(3)), (4, 0x1000, 0x2000), "waker's root first");
         assert_eq!((unsymbolized.blocks.complete, unsymbolized.wakings.complete), (1, 1));

@@ -377,7 +377,7 @@ mod tests {
         let (finished, _) = timeline.finish();
         let profile = &finished.profile;
         let leaves = profile.samples().iter().map(|sample| {
-            let leaf = profile.location(profile.stack(sample.stack)[0]);
+            let leaf = profile.location(profile.stack(sample.stack).next().unwrap());
             leaf.mapping.map_or_else(|| "nowhere".to_owned(), |id| profile.mapping(id).path.clone())
         });
         (leaves.collect(), finished.samples.incomplete())

@@ -13,8 +13,11 @@ pub(super) type Rgb = [u8; 3];
 /// The frame below all others.
 pub(super) const ROOT: Rgb = [238, 238, 238];
 
+/// What stands for frames that are not drawn.
+pub(super) const LEFT_OUT: Rgb = [224, 224, 224];
+
 /// Kinds with their word in the legend and the two colours between which their frames vary.
-const KINDS: [(FrameKind, &str, Rgb, Rgb); 10] = [
+pub(super) const KINDS: [(FrameKind, &str, Rgb, Rgb); 10] = [
     (FrameKind::Process, "process", [221, 228, 238], [204, 214, 228]),
     (FrameKind::Kernel, "kernel", [250, 160, 92], [238, 134, 62]),
     (FrameKind::User, "user", [255, 231, 140], [247, 207, 98]),

@@ -1,27 +1,20 @@
-//! Flamegraphs: one SVG file that opens from disk, with zoom and search. Drawn by inferno, to
-//! which this module adds colours by kind of frame, their legend, and words about the profile.
+//! Flamegraphs: one SVG file, a picture and more.
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use inferno::flamegraph::color::{BackgroundColor, Palette, PaletteMap};
-use inferno::flamegraph::{Direction, Options, TextTruncateDirection, from_lines};
+use std::path::Path;
+
+use anyhow::{Result, anyhow, bail};
+use inferno::flamegraph::color::Palette;
 
 use super::file::Pending;
-use super::folded::annotation;
-use super::frames::{self, Folded};
+use super::idle::Idle;
 use super::names::FrameKind;
-use super::{View, colors, open};
-use crate::cli::{FlamegraphArgs, MinWidth};
+use super::picture::Picture;
+use super::tree::{Shape, Tree};
+use super::{View, open, scale};
+use crate::cli::FlamegraphArgs;
 use crate::model::profile::{Profile, ValueType};
-use crate::text::{bytes, seconds, thousands};
+use crate::text::{seconds, thousands};
 
-/// Most bytes of text to draw. A browser gives up long before.
-const MAX_TEXT: usize = 1 << 30;
-/// Bytes of a sum behind its stack: a space and up to 19 digits.
-const MAX_DIGITS: usize = 20;
-/// Width for which pixels count when the image is as wide as its window: inferno's initial one.
-const FLUID_WIDTH: u32 = 1200;
-/// What inferno leaves free on both sides together.
-const PADDING: u32 = 20;
 const KIND_PALETTE: &str = "kind";
 
 /// Draws the flamegraph of a profile and says on standard error what was written.
@@ -33,22 +26,39 @@ pub fn run(args: &FlamegraphArgs) -> Result<()> {
     let palette = palette(&args.colors)?;
     let view = open(&args.view)?;
     let (profile, index) = (&view.profile, view.index);
-    let mark = match palette {
-        None => inner_mark,
-        Some(Palette::Multi(_)) => annotation,
-        // These colour by the whole text if at all.
-        Some(Palette::Basic(_)) => |_| "",
+    let ty = &profile.sample_types[index];
+    let sum = Sum::new(profile, index, &args.view.input)?;
+    let shape =
+        Shape { tagroot: &args.view.tagroot, value: Some(index), reverse: args.reverse, ..Shape::default() };
+    let tree = Tree::new(profile, &shape)?;
+    let has = |kind| tree.frames().all.iter().any(|frame| frame.kind == kind);
+    let on_cpu = view.blocked != Some(index);
+    let in_legend = |kind| match kind {
+        FrameKind::Process => true,
+        FrameKind::Blocked | FrameKind::Runnable => view.blocked.is_some(),
+        FrameKind::Waker => has(FrameKind::Waker),
+        _ => on_cpu,
     };
-    let folded = frames::fold(profile, index, view.blocked, &args.view.tagroot, mark)?;
-    let (lines, total) = lines(&folded, &args.view.input.display().to_string())?;
-    let svg = draw(args, &view, palette, &folded, &lines, total)?;
-    let drawn = svg.matches("<title>").count();
+    let picture = Picture {
+        tree: &tree,
+        value: index,
+        unit: &unit_of(ty),
+        title: args.title.clone().unwrap_or_else(|| title(profile, ty, args.inverted)),
+        subtitle: args.subtitle.clone().unwrap_or_else(|| subtitle(&view, &sum, &args.view.input)),
+        palette,
+        in_legend: &in_legend,
+    };
+    let drawn = picture.draw(args)?;
     let mut file = Pending::create(&args.output)?;
-    file.write_all(svg.as_bytes())?;
+    file.write_all(drawn.svg.as_bytes())?;
     let name = file.name();
     file.commit()?;
-    let ty = &profile.sample_types[index];
-    say!("wrote {name} ({} frames, {})", thousands(drawn as i64), amount(total, ty));
+    let frames = thousands(drawn.frames as i64);
+    let left_out = match drawn.left_out {
+        0 => String::new(),
+        count => format!(", {} narrower ones left out: see --minwidth", thousands(count as i64)),
+    };
+    say!("wrote {name} ({frames} frames{left_out}, {})", sum.text(ty));
     Ok(())
 }
 
@@ -63,139 +73,38 @@ fn palette(name: &str) -> Result<Option<Palette>> {
     })
 }
 
-/// Tells kinds apart that may have frames of the same name: inferno keeps such frames apart, looks
-/// up their colours with the mark, and shows them without it. It knows four marks. Unresolved
-/// frames and BPF programs need none, as no function is called like them.
-fn inner_mark(kind: FrameKind) -> &'static str {
-    match kind {
-        FrameKind::Process | FrameKind::Blocked => "_[w]",
-        FrameKind::Waker => "_[j]",
-        kind => annotation(kind),
+/// The sum of all values: in a comparison, of what grew and of what shrank.
+struct Sum {
+    grew: i64,
+    shrank: i64,
+}
+
+impl Sum {
+    fn new(profile: &Profile, index: usize, input: &Path) -> Result<Self> {
+        let mut sum = Self { grew: 0, shrank: 0 };
+        for sample in profile.samples() {
+            let value = sample.values[index];
+            let side = if value < 0 { &mut sum.shrank } else { &mut sum.grew };
+            *side = side.saturating_add(value);
+        }
+        if sum.grew.checked_sub(sum.shrank).is_none_or(|all| all == i64::MAX) {
+            bail!("failed to add up the values in {}: the sum exceeds 2^63; make it again", input.display());
+        }
+        Ok(sum)
+    }
+
+    fn text(&self, ty: &ValueType) -> String {
+        if self.shrank == 0 {
+            return amount(self.grew, ty);
+        }
+        let [more, less] = [self.grew, self.shrank].map(|it| scale::amount(it, &ty.unit));
+        format!("{}: +{more} and {less}", amount(self.grew + self.shrank, ty))
     }
 }
 
-/// The lines to draw, and the sum of their values. Negative ones, as comparisons have, have no
-/// width and are left out.
-fn lines(folded: &Folded, input: &str) -> Result<(Vec<String>, i64)> {
-    let (mut lines, mut size, mut total, mut left_out) = (Vec::new(), 0, 0_i64, 0);
-    let mut frames: Vec<&str> = Vec::new();
-    for (names, sum) in folded.lines() {
-        if sum < 0 {
-            left_out += 1;
-            continue;
-        }
-        total = total.checked_add(sum).ok_or_else(|| {
-            anyhow!("failed to add up the values in {input}: the sum exceeds 2^63; make it again")
-        })?;
-        frames.clear();
-        frames.extend(names);
-        let length = frames.iter().map(|name| name.len() + 1).sum::<usize>();
-        size += length;
-        ensure!(
-            size <= MAX_TEXT,
-            "failed to draw {input}: its stacks are more than {} MiB of text; record for a \
-             shorter time",
-            MAX_TEXT >> 20
-        );
-        let mut line = String::with_capacity(length + MAX_DIGITS);
-        for name in &frames {
-            if !line.is_empty() {
-                line.push(';');
-            }
-            line.push_str(name);
-        }
-        line.push_str(&format!(" {sum}"));
-        lines.push(line);
-    }
-    if lines.is_empty() {
-        bail!("failed to draw {input}: all its values are negative; see `profiler folded`");
-    }
-    if left_out > 0 {
-        say!("profiler: warning: {left_out} stacks with negative values are not drawn");
-    }
-    Ok((lines, total))
-}
-
-fn draw(
-    args: &FlamegraphArgs,
-    view: &View,
-    palette: Option<Palette>,
-    folded: &Folded,
-    lines: &[String],
-    total: i64,
-) -> Result<String> {
-    let View { profile, index, blocked } = view;
-    let ty = &profile.sample_types[*index];
-    let mut by_kind = PaletteMap::default();
-    let mut options = Options::default();
-    if let Some(palette) = palette {
-        options.colors = palette;
-    } else {
-        let insert = |map: &mut PaletteMap, name: &str, [r, g, b]: colors::Rgb| {
-            map.insert(name, inferno::flamegraph::color::Color { r, g, b });
-        };
-        insert(&mut by_kind, "", colors::ROOT);
-        for (name, kind) in folded.kinds() {
-            insert(&mut by_kind, name, colors::color(name, kind));
-        }
-        options.palette_map = Some(&mut by_kind);
-        options.bgcolors = Some(BackgroundColor::Grey);
-    }
-    let width = args.width.unwrap_or(FLUID_WIDTH);
-    options.min_width = match args.minwidth {
-        MinWidth::Percent(percent) => percent,
-        MinWidth::Pixels(pixels) => 100.0 * pixels / f64::from(width - PADDING),
-    };
-    options.image_width = args.width.map(|width| width as usize);
-    // As wide as browsers' monospace fonts are; inferno's 0.59 lets text run out of its frame.
-    options.font_width = 0.61;
-    options.text_truncate_direction = TextTruncateDirection::Right;
-    options.frame_height = args.height as usize;
-    options.hash = args.hash;
-    options.deterministic = args.deterministic;
-    options.reverse_stack_order = args.reverse;
-    if args.inverted {
-        options.direction = Direction::Inverted;
-    }
-    options.title = plain(&args.title.clone().unwrap_or_else(|| title(profile, ty, args.inverted)));
-    let about = || subtitle(profile, ty, total, &args.view.input);
-    options.subtitle = Some(plain(&args.subtitle.clone().unwrap_or_else(about)));
-    let unit = if ty.unit.is_empty() || ty.unit == "count" { &ty.name } else { &ty.unit };
-    options.count_name = plain(args.countname.as_ref().unwrap_or(unit));
-    if blocked.is_some() {
-        // As in all off-CPU flamegraphs.
-        options.factor = 1e-3;
-        options.count_name = plain(args.countname.as_deref().unwrap_or("us"));
-    }
-    // It goes into a comment, which may not hold two hyphens in a row nor end with one.
-    options.notes = plain(args.notes.as_deref().unwrap_or_default()).replace('-', "- ");
-
-    let mut svg = Vec::new();
-    from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)
-        .context("failed to draw the flamegraph")?;
-    let svg = String::from_utf8(svg).context("failed to draw the flamegraph")?;
-    let on_cpu = blocked.is_none_or(|at| at != *index);
-    let in_legend = |kind| match kind {
-        FrameKind::Process => true,
-        FrameKind::Blocked | FrameKind::Runnable => blocked.is_some(),
-        FrameKind::Waker => folded.kinds().any(|(_, kind)| kind == FrameKind::Waker),
-        _ => on_cpu,
-    };
-    Ok(if palette.is_none() { with_legend(svg, in_legend) } else { svg })
-}
-
-/// Puts the legend below the subtitle, for which the lines above move up. If a later inferno draws
-/// them elsewhere, the picture stays as it is.
-fn with_legend(svg: String, shown: impl Fn(FrameKind) -> bool) -> String {
-    const TITLE: (&str, &str) = (r##" x="50.0000%" y="24.00">"##, r##" x="50.0000%" y="20.00">"##);
-    const SUBTITLE: (&str, &str) = (
-        r##"<text id="subtitle" x="50.0000%" y="48.00">"##,
-        r##"<text id="subtitle" x="50.0000%" y="36.00">"##,
-    );
-    let Some(at) = svg.find(SUBTITLE.0) else { return svg };
-    let (head, tail) = svg.split_at(at);
-    let head = head.replacen(TITLE.0, TITLE.1, 1);
-    format!("{head}{}{}", colors::legend(52, shown), tail.replacen(SUBTITLE.0, SUBTITLE.1, 1))
+/// What stands behind a value in a tooltip.
+fn unit_of(ty: &ValueType) -> String {
+    if ty.unit.is_empty() || ty.unit == "count" { ty.name.clone() } else { ty.unit.clone() }
 }
 
 fn title(profile: &Profile, ty: &ValueType, inverted: bool) -> String {
@@ -210,8 +119,12 @@ fn title(profile: &Profile, ty: &ValueType, inverted: bool) -> String {
 }
 
 /// How much, how long, and of which file.
-fn subtitle(profile: &Profile, ty: &ValueType, total: i64, input: &std::path::Path) -> String {
-    let mut parts = vec![amount(total, ty)];
+fn subtitle(view: &View, sum: &Sum, input: &Path) -> String {
+    let (profile, ty) = (&view.profile, &view.profile.sample_types[view.index]);
+    let mut parts = vec![sum.text(ty)];
+    if let Some(Idle { threads, sum }) = view.idle {
+        parts.push(format!("{} of {} idle threads drawn narrow", seconds(sum), thousands(threads as i64)));
+    }
     if profile.duration_ns > 0 {
         parts.push(format!("{} recorded", seconds(profile.duration_ns)));
     }
@@ -226,17 +139,9 @@ fn subtitle(profile: &Profile, ty: &ValueType, total: i64, input: &std::path::Pa
 /// A total with its unit: `1,234 samples`, `12.3 s of cpu`, `1.5 MiB of inuse_space`.
 fn amount(total: i64, ty: &ValueType) -> String {
     match ty.unit.as_str() {
-        "nanoseconds" => format!("{} of {}", seconds(total), ty.name),
-        "bytes" => format!("{} of {}", bytes(total), ty.name),
         "count" | "" => format!("{} {}", thousands(total), ty.name),
-        unit => format!("{} {unit} of {}", thousands(total), ty.name),
+        unit => format!("{} of {}", scale::amount(total, unit), ty.name),
     }
-}
-
-/// Text without the characters that XML cannot hold.
-fn plain(text: &str) -> String {
-    let allowed = |c: char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}');
-    text.chars().map(|c| if allowed(c) { c } else { ' ' }).collect()
 }
 
 #[cfg(test)]
@@ -266,20 +171,6 @@ mod tests {
             title(&profile, &ValueType::new("off_cpu", "nanoseconds"), true),
             "Off-CPU Time Icicle Graph"
         );
-    }
-
-    #[test]
-    fn the_legend_finds_its_place_in_infernos_picture() {
-        for direction in [Direction::Straight, Direction::Inverted] {
-            let mut options = Options::default();
-            options.subtitle = Some("about".to_owned());
-            options.direction = direction;
-            let mut svg = Vec::new();
-            from_lines(&mut options, ["main;leaf 1"], &mut svg).unwrap();
-            let svg = with_legend(String::from_utf8(svg).unwrap(), |_| true);
-            assert!(svg.contains(r##"<svg id="legend""##));
-            assert!(svg.contains(r##"id="title" fill="rgb(0,0,0)" x="50.0000%" y="20.00">"##));
-        }
     }
 
     #[test]

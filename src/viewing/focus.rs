@@ -21,7 +21,7 @@ pub(super) fn keep(profile: &mut Profile, focus: Option<&str>, ignore: Option<&s
     };
     let (focused, ignored) = (matching("--focus", focus)?, matching("--ignore", ignore)?);
     for sample in profile.take_samples() {
-        let any = |matched: &Vec<bool>| profile.stack(sample.stack).iter().any(|at| matched[at.index()]);
+        let any = |matched: &Vec<bool>| profile.stack(sample.stack).any(|at| matched[at.index()]);
         if focused.as_ref().is_none_or(any) && !ignored.as_ref().is_some_and(any) {
             profile.add(sample.stack, sample.labels, &sample.values);
         }

@@ -1,38 +1,49 @@
 //! Threads that wait for work all the time are most of a machine's blocked time, and tell nothing:
-//! one frame for all of a process's, with their number and time in its name, takes their place.
+//! one frame for all of a process's, with their number and time in its name, takes their place. It is as narrow
+//! as can be seen, and never shows more time than there was: what is drawn is a part of theirs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::model::profile::{Label, LabelsId, LocationId, Profile, Sample};
+use crate::model::profile::{Label, LabelsId, Profile, StackId};
 
 /// A thread is idle if it was blocked in one stack for more than this share of the recording.
 const IDLE: f64 = 0.95;
 /// Of what is left, the width of a process's frame for its idle threads: enough to be seen.
 const WIDTH: f64 = 0.005;
+/// Of what is left, the width of all these frames together at most.
+const MOST_WIDTH: f64 = 0.05;
+
+/// What was folded together.
+pub(super) struct Idle {
+    pub(super) threads: usize,
+    /// Their time.
+    pub(super) sum: i64,
+}
 
 /// Folds the idle threads' time at the value `index` together, process by process. `blocked` is the
 /// value that tells for how long they were blocked.
-pub(super) fn fold(profile: &mut Profile, index: usize, blocked: usize) {
+pub(super) fn fold(profile: &mut Profile, index: usize, blocked: usize) -> Idle {
+    let mut folded = Idle { threads: 0, sum: 0 };
     let least = (profile.duration_ns as f64 * IDLE) as i64;
     if least <= 0 {
-        return;
+        return folded;
     }
     let samples = profile.take_samples();
     // By thread and by where it waits, whoever wakes it.
-    let mut waits: HashMap<(LabelsId, Box<[LocationId]>), i64> = HashMap::new();
+    let mut waits: HashMap<(LabelsId, StackId), i64> = HashMap::new();
     for sample in &samples {
-        let sum = waits.entry((sample.labels, place(profile, sample).into())).or_default();
+        let sum = waits.entry((sample.labels, profile.without_waker(sample.stack))).or_default();
         *sum = sum.saturating_add(sample.values[blocked]);
     }
     let mut idle: BTreeMap<Vec<Label>, (HashSet<LabelsId>, i64)> = BTreeMap::new();
     let mut rest = 0i64;
     for sample in samples {
         let value = sample.values[index];
-        let place = place(profile, &sample);
+        let place = profile.without_waker(sample.stack);
         // What has no code is no place to wait in: a thread that has no CPU is not idle, nor is one that
         // is blocked for a short time very often.
-        let has_code = place.iter().any(|&at| profile.location(at).mapping.is_some());
-        if has_code && waits.get(&(sample.labels, place.into())).is_some_and(|&sum| sum > least) {
+        let has_code = profile.stack(place).any(|at| profile.location(at).mapping.is_some());
+        if has_code && waits.get(&(sample.labels, place)).is_some_and(|&sum| sum > least) {
             let mut labels = profile.labels(sample.labels).to_vec();
             labels.retain(|label| matches!(&*label.key, "pid" | "comm"));
             let (threads, sum) = idle.entry(labels).or_default();
@@ -43,23 +54,20 @@ pub(super) fn fold(profile: &mut Profile, index: usize, blocked: usize) {
             profile.add(sample.stack, sample.labels, &sample.values);
         }
     }
+    let width = (rest as f64 * WIDTH.min(MOST_WIDTH / idle.len().max(1) as f64)) as i64;
     for (labels, (threads, sum)) in idle {
         let threads = threads.len();
+        folded.threads += threads;
+        folded.sum = folded.sum.saturating_add(sum);
         let plural = if threads == 1 { "" } else { "s" };
         let marker = profile.marker(&format!("[{threads} idle thread{plural}: {:.1} s]", sum as f64 / 1e9));
         let stack = profile.intern_stack(&[marker]);
         let labels = profile.intern_labels(&labels);
         let mut values = vec![0; profile.sample_types.len()];
-        values[index] = ((rest as f64 * WIDTH) as i64).max(1);
+        values[index] = width.clamp(1, sum.max(1));
         profile.add(stack, labels, &values);
     }
-}
-
-/// The part of a stack that is the blocked thread's own.
-fn place<'a>(profile: &'a Profile, sample: &Sample) -> &'a [LocationId] {
-    let stack = profile.stack(sample.stack);
-    let separator = stack.iter().rposition(|&at| profile.is_waker_separator(at));
-    separator.map_or(stack, |at| &stack[at + 1..])
+    folded
 }
 
 #[cfg(test)]
@@ -96,7 +104,7 @@ mod tests {
         fold(&mut profile, 0, 0);
         let values: Vec<i64> = profile.samples().iter().map(|sample| sample.values[0]).collect();
         assert_eq!(values, [500_000_000, 1_000, 999_000_000, 7_495_005, 7_495_005]);
-        let frame = profile.stack(profile.samples()[3].stack)[0];
+        let frame = profile.stack(profile.samples()[3].stack).next().unwrap();
         let name = profile.location(frame).lines[0].function;
         assert_eq!(profile.function(name).name, "[2 idle threads: 2.0 s]");
         assert_eq!(profile.label(profile.samples()[3].labels, "tid"), None);

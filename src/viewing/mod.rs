@@ -1,4 +1,7 @@
 //! Writers and readers of files: pprof, folded stacks, flamegraphs.
+//!
+//! [`pprof`] reads a file, `open` applies the options that say what of it is shown, [`tree`] merges its stacks, and
+//! every output is made of that tree; [`scale`] writes its values for people.
 
 mod colors;
 pub mod file;
@@ -8,8 +11,11 @@ pub mod folded;
 pub mod frames;
 mod idle;
 pub mod names;
+mod picture;
 pub mod pprof;
+pub mod scale;
 pub mod threads;
+pub mod tree;
 
 use anyhow::{Result, bail};
 
@@ -23,14 +29,19 @@ struct View {
     index: usize,
     /// The value that only samples of blocked time have, where those are shown.
     blocked: Option<usize>,
+    /// Threads that are drawn narrow.
+    idle: Option<idle::Idle>,
 }
 
 /// What the options name.
 fn open(view: &ViewArgs) -> Result<View> {
     let mut profile = pprof::read(&view.input)?;
     let off_cpu = profile.sample_type(Some("off_cpu"));
-    if let (Some(Shown::Wall), Some(off)) = (view.shown, off_cpu) {
-        let on = profile.sample_type(Some("cpu"));
+    let on = profile.sample_type(Some("cpu"));
+    if let Some(off) = off_cpu
+        && (on.is_some() || view.shown == Some(Shown::Wall))
+        && profile.sample_type(Some("wall")).is_none()
+    {
         profile.add_sample_type(ValueType::new("wall", "nanoseconds"), |values| {
             on.map_or(0, |on| values[on]).saturating_add(values[off])
         });
@@ -70,8 +81,9 @@ fn open(view: &ViewArgs) -> Result<View> {
         focus::keep(&mut profile, view.focus.as_deref(), view.ignore.as_deref())?;
     }
     let blocked = off_cpu.filter(|_| is_blocked);
+    let mut idle = None;
     match blocked {
-        Some(blocked) if view.hide_idle => idle::fold(&mut profile, index, blocked),
+        Some(blocked) if view.hide_idle => idle = Some(idle::fold(&mut profile, index, blocked)),
         None if view.hide_idle => bail!(
             "failed to hide idle threads in {name}: idle is who is blocked, and time on the CPU is shown; {}",
             match off_cpu {
@@ -81,5 +93,5 @@ fn open(view: &ViewArgs) -> Result<View> {
         ),
         _ => {}
     }
-    Ok(View { profile, index, blocked })
+    Ok(View { profile, index, blocked, idle })
 }

@@ -104,23 +104,41 @@ fn is_unresolved(name: &str) -> bool {
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// A name as it may stand in a folded line and in XML: `;` becomes `:`, whitespace and control
-/// characters a space, what XML cannot hold U+FFFD. `name 12` becomes `name_12`, for it would
-/// read as a count, and `# name` becomes `#_name`, for it would read as a comment.
-pub(super) fn escape(name: &str) -> String {
-    let clean = name.trim_matches(|c: char| c.is_whitespace() || c.is_control());
-    let mut text: String = clean
+/// Kind of a frame that is no code but stands for something else.
+pub(super) fn marker_kind(name: &str) -> Option<FrameKind> {
+    let inner = name.strip_prefix('[')?.strip_suffix(']')?;
+    match inner {
+        "runnable" => Some(FrameKind::Runnable),
+        "bpf programs" => Some(FrameKind::Bpf),
+        // As in `[3 idle threads: 1.0 s]`.
+        _ => {
+            let mut words = inner.split(' ');
+            let count = words.next()?.parse::<u64>();
+            let is_idle = count.is_ok() && words.next() == Some("idle");
+            is_idle.then_some(FrameKind::Blocked)
+        }
+    }
+}
+
+/// A name as people see it: whitespace and control characters are spaces, what XML cannot hold is U+FFFD, and
+/// what is empty says so.
+pub(super) fn clean(name: &str) -> String {
+    let trimmed = name.trim_matches(|c: char| c.is_whitespace() || c.is_control());
+    let text: String = trimmed
         .chars()
         .map(|c| match c {
-            ';' => ':',
             c if c.is_control() || c.is_whitespace() => ' ',
             '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
             c => c,
         })
         .collect();
-    if text.is_empty() {
-        return "[unnamed]".to_owned();
-    }
+    if text.is_empty() { "[unnamed]".to_owned() } else { text }
+}
+
+/// A name as it may stand in a folded line: clean, and `;` becomes `:`. `name 12` becomes `name_12`, for it would
+/// read as a count, and `# name` becomes `#_name`, for it would read as a comment.
+pub(super) fn escape(name: &str) -> String {
+    let mut text = clean(name).replace(';', ":");
     if let Some(space) = text.rfind(' ') {
         let end = &text[space + 1..];
         if end.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
@@ -187,6 +205,9 @@ mod tests {
         for name in ["a.so.1+0x1f [stripped binary]", "0x7f00 [no mapping]", "[truncated: deep]"] {
             assert_eq!(kind(name, user), FrameKind::Unresolved, "{name}");
         }
+        assert_eq!(marker_kind("[29 idle threads: 677.0 s]"), Some(FrameKind::Blocked));
+        assert_eq!(marker_kind("[bpf programs]"), Some(FrameKind::Bpf));
+        assert_eq!(marker_kind("[truncated: deep]"), None);
         for name in ["main", "operator new [](x)", "f [clone]", "f+0xzz [x]", "0x [x]", "f+0x1"] {
             assert_eq!(kind(name, user), FrameKind::User, "{name}");
         }

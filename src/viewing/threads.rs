@@ -105,8 +105,9 @@ fn rows(profile: &Profile) -> BTreeMap<(i64, i64), Row> {
 
 /// The name of a stack's only frame.
 fn marker<'a>(profile: &'a Profile, sample: &Sample) -> Option<&'a str> {
-    let [frame] = profile.stack(sample.stack) else { return None };
-    let line = profile.location(*frame).lines.first()?;
+    let mut stack = profile.stack(sample.stack);
+    let (frame, None) = (stack.next()?, stack.next()) else { return None };
+    let line = profile.location(frame).lines.first()?;
     Some(&profile.function(line.function).name)
 }
 

@@ -11,6 +11,7 @@ import sys, re, collections
 import xml.etree.ElementTree as ET
 ANN = re.compile(r'_\[[kwij]\]$')
 TITLE = re.compile(r'^(?P<name>.*) \((?P<n>[\d,.]+) (?P<unit>[^,()]*), (?P<pct>[\d.]+)%(?P<rest>[^()]*)\)$', re.S)
+GROUP = re.compile(r'^\[[\d,]+ functions? (below|and their)')
 def local(t): return t.rsplit('}', 1)[-1]
 def num(s):
     s = s.strip(); return (float(s[:-1]), True) if s.endswith('%') else (float(s), False)
@@ -35,6 +36,10 @@ def parse(path):
         for k, v in r[0].attrib.items():
             if local(k) == 'x' and k != 'x': f['fgx'] = int(v)
             if local(k) == 'w' and k != 'w': f['fgw'] = int(v)
+        if 'fgw' in f:
+            # Titles have values in units that suit them; the attribute is the value itself.
+            f['titled'], f['count'] = f['count'], f['fgw']
+        if GROUP.match(f['name']): continue
         fr.append(f)
     if not fr: raise ValueError('no frames found')
     R = max(fr, key=lambda f: f['w']); ys = sorted({f['y'] for f in fr})

@@ -22,9 +22,7 @@ use crate::model::profile::{
 };
 
 /// Most bytes that the profile takes in memory, as estimated by [`Budget`].
-const MAX_MEMORY: usize = 1 << 30;
-/// Most locations or labels of one sample. The kernel's own limit for stacks is far below.
-const MAX_PER_SAMPLE: usize = 1 << 16;
+const MAX_MEMORY: usize = 2 << 30;
 
 /// Reads a pprof file, gzipped or not; `-` is standard input.
 ///
@@ -323,19 +321,21 @@ impl<'a> Reader<'a> {
 
     fn samples(&mut self) -> Result<()> {
         let (mut stack, mut values, mut labels) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut stacks, mut label_sets, mut samples) = (0, 0, 0);
+        let (mut nodes, mut label_sets, mut samples) = (0, 0, 0);
         let mut seen = 0_u64;
         for field in Fields(self.data) {
             let (2, value) = field? else { continue };
             seen += 1;
             self.sample(value, &mut stack, &mut values, &mut labels)
                 .with_context(|| format!("sample {seen}"))?;
-            // What is interned for the first time takes the next position, and memory.
             let stack_id = self.profile.intern_stack(&stack);
-            if stack_id.index() == stacks {
-                stacks += 1;
-                self.budget.charge(192 + size_of_val(&stack[..]))?;
+            let more = self.profile.stack_nodes() - nodes;
+            if more > 0 {
+                nodes += more;
+                // A node each, and where they leave the known ones an entry in a table.
+                self.budget.charge(32 + 8 * more)?;
             }
+            // What is interned for the first time takes the next position, and memory.
             let labels_id = self.profile.intern_labels(&labels);
             if labels_id.index() == label_sets {
                 label_sets += 1;
@@ -367,10 +367,10 @@ impl<'a> Reader<'a> {
                 (1, value) => {
                     for id in value.ints()? {
                         let id = id?;
-                        ensure!(
-                            stack.len() < MAX_PER_SAMPLE,
-                            "its stack has more than {MAX_PER_SAMPLE} locations"
-                        );
+                        if stack.len() == stack.capacity() {
+                            // It is about to double.
+                            self.budget.charge(2 * size_of_val(&stack[..]))?;
+                        }
                         let found = self.locations.get(&id).copied();
                         stack.push(found.with_context(|| format!("location {id} is missing"))?);
                     }
@@ -385,7 +385,9 @@ impl<'a> Reader<'a> {
                     }
                 }
                 (3, value) => {
-                    ensure!(labels.len() < MAX_PER_SAMPLE, "it has more than {MAX_PER_SAMPLE} labels");
+                    if labels.len() == labels.capacity() {
+                        self.budget.charge(2 * size_of_val(&labels[..]))?;
+                    }
                     labels.extend(self.label(value)?);
                 }
                 _ => {}

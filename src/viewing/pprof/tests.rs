@@ -66,8 +66,8 @@ fn example() -> Profile {
 
 /// Everything a profile says, with names in place of ids, which a writer may change.
 fn content(profile: &Profile) -> String {
-    let location = |at: &LocationId| {
-        let location = profile.location(*at);
+    let location = |at: LocationId| {
+        let location = profile.location(at);
         let lines: Vec<_> =
             location.lines.iter().map(|line| (profile.function(line.function), line.line)).collect();
         format!("{:?} {:#x} {lines:?}", location.mapping.map(|at| profile.mapping(at)), location.address)
@@ -76,7 +76,7 @@ fn content(profile: &Profile) -> String {
         .samples()
         .iter()
         .map(|sample| {
-            let stack: Vec<_> = profile.stack(sample.stack).iter().map(location).collect();
+            let stack: Vec<_> = profile.stack(sample.stack).map(location).collect();
             (stack, profile.labels(sample.labels).to_vec(), sample.values.clone())
         })
         .collect();
@@ -195,7 +195,6 @@ fn damage_is_named() {
         ("sample 1: it has 1 of the 2 values", |file| file.sample[0].value.truncate(1)),
         ("sample 1: it has more values than the 2", |file| file.sample[0].value.push(1)),
         ("sample 1: it has values, but", |file| file.sample_type.clear()),
-        ("more than 65536 locations", |file| file.sample[0].location_id = vec![1; 65_537]),
     ];
     for (expected, change) in cases {
         let expected = if *expected == "string 999" { "string " } else { expected };
@@ -218,6 +217,7 @@ fn what_is_unusual_but_legal_is_read() {
         |file| file.sample.clear(),
         |file| file.period_type = None,
         |file| file.location.reverse(),
+        |file| file.sample[0].location_id = vec![1; 70_002],
     ];
     for (i, change) in cases.iter().enumerate() {
         // The sample that referred to location 1 has to follow its new id.

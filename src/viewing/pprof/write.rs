@@ -126,7 +126,7 @@ impl<'a> Writer<'a> {
         let stack = self.profile.stack(sample.stack);
         let labels = self.profile.labels(sample.labels);
         protos::Sample {
-            location_id: stack.iter().map(|at| self.locations.id(at.index())).collect(),
+            location_id: stack.map(|at| self.locations.id(at.index())).collect(),
             value: sample.values.clone(),
             label: labels.iter().map(|label| self.label(label)).collect(),
         }
