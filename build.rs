@@ -1,6 +1,7 @@
 //! Compiles the BPF program and generates its skeleton and the types it shares with user space.
 
 use std::env;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use libbpf_cargo::SkeletonBuilder;
@@ -30,5 +31,23 @@ fn main() {
         .unwrap_or_else(|error| panic!("failed to build {SOURCE}: {error:#}"));
     // The unwinder's step function once more, for stacks that are walked in user space.
     cc::Build::new().file("bpf/unwind_native.c").opt_level(2).compile("unwind_native");
+    std::fs::write(out.join("syscalls.rs"), syscalls()).expect("cargo's directory can be written");
     println!("cargo:rerun-if-changed=bpf");
+}
+
+/// Names and numbers of system calls, from the C library's headers for the target, as a table in Rust.
+fn syscalls() -> String {
+    let macros = cc::Build::new().file("bpf/syscalls.h").flag("-dM").expand();
+    let macros = String::from_utf8_lossy(&macros).into_owned();
+    let mut table = String::from("const SYSCALLS: &[(&str, u32)] = &[\n");
+    for line in macros.lines() {
+        let Some((name, number)) = line.strip_prefix("#define __NR_").and_then(|rest| rest.split_once(' '))
+        else {
+            continue;
+        };
+        if let Ok(number) = number.trim().parse::<u32>() {
+            let _ = writeln!(table, "    ({name:?}, {number}),");
+        }
+    }
+    table + "];\n"
 }

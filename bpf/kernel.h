@@ -105,7 +105,12 @@ struct pid {
 	struct upid numbers[1]; /* one for each namespace, the first before its children */
 };
 
+struct thread_info {
+	unsigned int status;
+};
+
 struct task_struct {
+	struct thread_info thread_info;
 	unsigned int __state; /* Linux 5.14 on */
 	void *stack;
 	unsigned int flags;
@@ -153,6 +158,7 @@ struct user_pt_regs {
 };
 struct pt_regs {
 	struct user_pt_regs user_regs;
+	int syscallno;
 };
 #endif
 

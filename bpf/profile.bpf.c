@@ -267,7 +267,8 @@ __noinline int restore_frames(__u32 state)
 
 _Static_assert((int)KIND_ON_CPU == (int)CPU_STATE_SAMPLER &&
 		   (int)KIND_OFF_CPU == (int)CPU_STATE_SCHEDULER &&
-		   (int)KIND_WAKER == (int)CPU_STATE_WAKER,
+		   (int)KIND_WAKER == (int)CPU_STATE_WAKER &&
+		   (int)KIND_LATENCY == (int)CPU_STATE_LATENCY,
 	       "a stack's kind is not the number of its space");
 
 /* By frame pointers alone, for kernels without bpf_loop and for --unwind fp. */
@@ -587,6 +588,7 @@ static __always_inline int run(struct perf_event_context *ctx, bool by_tables)
 #include "cgroups.bpf.c"
 #include "events.bpf.c"
 #include "counters.bpf.c"
+#include "latency.bpf.c"
 
 SEC("perf_event")
 int on_cpu(struct perf_event_context *ctx)

@@ -26,6 +26,9 @@ enum limits {
 	STACK_DUMP_PAGES = 4,
 	CGROUP_PATH_BYTES = 1024,     /* what the kernel's tracepoints have room for */
 	STACK_DUMPS_PER_PROCESS = 64, /* before it has tables; later ones are not unwound */
+	/* Latency of calls. */
+	MAX_OPEN_CALLS = 64, /* of a thread, a power of two: the kernel's MAX_URETPROBE_DEPTH */
+	LATENCY_SLOTS = 42,  /* powers of two of nanoseconds: an hour and more is the last */
 };
 
 /*
@@ -64,6 +67,7 @@ enum kind {
 	KIND_ON_CPU,
 	KIND_OFF_CPU, /* blocked */
 	KIND_WAKER,   /* nothing: the stack of who ended a block */
+	KIND_LATENCY, /* a call that took long */
 };
 
 /* Whose samples are taken. */
@@ -384,11 +388,45 @@ struct counters {
 	__u32 ended;
 };
 
+/* The calls of a thread that have not returned yet, innermost last: see latency.bpf.c. */
+struct open_call {
+	__u64 place; /* of its return address; 0 of a system call */
+	__u64 start_ns;
+};
+
+struct open_calls {
+	__u32 calls;
+	__u32 padding;
+	struct open_call call[MAX_OPEN_CALLS];
+};
+
+/* A process, whose id is given away again. */
+struct latency_key {
+	__u32 tgid;
+	__u32 padding;
+	__u64 start;
+};
+
+/* Its calls: calls = returned + left + deep + those that are open. */
+struct latency {
+	__u64 calls;
+	__u64 returned;
+	__u64 left;	 /* without a return */
+	__u64 deep;	 /* not timed: inside of too many others, or there was no memory */
+	__u64 slow;	 /* of the returned */
+	__u64 slow_lost; /* without a stack: two at once on a CPU */
+	__u64 total_ns;
+	__u64 longest_ns;
+	__u64 comm[2];
+	__u64 slots[LATENCY_SLOTS]; /* returned ones by the power of two of their nanoseconds */
+};
+
 /* They interrupt each other: each has its own space. */
 enum cpu_state_index {
 	CPU_STATE_SAMPLER,
 	CPU_STATE_SCHEDULER,
 	CPU_STATE_WAKER,
+	CPU_STATE_LATENCY,
 	CPU_STATES,
 };
 

@@ -44,6 +44,23 @@ static __always_inline void saved_user_registers(struct pt_regs *saved,
 	regs->fp = saved->bp;
 }
 
+/* Where a call's return address lies, of a probe's registers at the function's entry and behind its
+ * return. */
+#define PLACE_AT_ENTRY(ctx) ((ctx)->sp)
+#define PLACE_AT_RETURN(ctx) ((ctx)->sp - 8)
+
+#define TS_COMPAT 2 /* in a system call of a 32-bit program */
+
+static __always_inline bool is_compat(struct task_struct *task)
+{
+	return task->thread_info.status & TS_COMPAT;
+}
+
+static __always_inline long syscall_number(struct pt_regs *regs)
+{
+	return regs->orig_ax;
+}
+
 /* Whether the task has entered the kernel by a system call, whose instruction is behind it. */
 static __always_inline bool in_system_call(struct pt_regs *saved)
 {
@@ -118,6 +135,19 @@ static __always_inline void saved_user_registers(struct pt_regs *saved,
 	regs->ip = saved->user_regs.pc;
 	regs->sp = saved->user_regs.sp;
 	regs->fp = saved->user_regs.regs[29];
+}
+
+#define PLACE_AT_ENTRY(ctx) ((ctx)->user_regs.sp)
+#define PLACE_AT_RETURN(ctx) ((ctx)->user_regs.sp)
+
+static __always_inline bool is_compat(struct task_struct *task)
+{
+	return false;
+}
+
+static __always_inline long syscall_number(struct pt_regs *regs)
+{
+	return regs->syscallno;
 }
 
 static __always_inline bool in_system_call(struct pt_regs *saved)

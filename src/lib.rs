@@ -17,6 +17,7 @@
 //! | [`unwind`] | tables to walk stacks without frame pointers, as a pure function of a file |
 //! | [`naming`] | names for a profile's frames, in a process of its own |
 //! | [`viewing`] | everything that starts from a file: flamegraphs, folded stacks, tables; pprof itself |
+//! | [`latency`] | how long calls take: histograms, and the stacks of slow ones by way of [`recording`] |
 //! | [`programs`] | what every BPF program on the machine costs; a recording takes a window of it |
 //! | [`machine`], [`elf`], [`gopclntab`], [`text`] | what several of them need: the operating system, ELF files, Go's table of functions, numbers for people |
 //!
@@ -37,6 +38,7 @@ pub mod text;
 pub mod cli;
 pub mod elf;
 pub mod gopclntab;
+pub mod latency;
 pub mod machine;
 pub mod model;
 pub mod naming;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use profiler::cli::{Cli, Command};
+use profiler::latency;
 use profiler::programs;
 use profiler::recording::capture::bpf::found;
 use profiler::recording::record;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         Command::Folded(args) => folded::run(&args).map(|()| 0),
         Command::Threads(args) => threads::run(&args).map(|()| 0),
         Command::Stats(args) => programs::command::run(&args).map(|()| 0),
+        Command::Latency(args) => latency::command::run(&args),
         Command::UnwindTable(args) if args.addresses => found::run(&args).map(|()| 0),
         Command::UnwindTable(args) => show::run(&args).map(|()| 0),
     };

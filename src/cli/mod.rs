@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use latency::LatencyArgs;
 pub use record::{RecordArgs, States, Unwind};
 pub use stats::{Format, Sort, StatsArgs};
 pub use view::{FlamegraphArgs, FoldedArgs, MinWidth, Shown, ThreadsArgs, ViewArgs};
 
 mod durations;
 mod labels;
+mod latency;
 mod record;
 mod stats;
 mod view;
@@ -25,6 +27,7 @@ Examples:
   profiler flamegraph --type off-cpu        where they waited; --type wall for both
   profiler threads                          each thread's time, on the CPU and off it
   profiler stats                            what every BPF program on the machine costs
+  profiler latency syscall:fsync            how long calls take: histograms, and stacks of slow ones
   profiler folded | grep -c malloc          folded stacks, one a line, root first
   go tool pprof -http=: output.pb.gz        the same file in the standard viewer";
 
@@ -52,6 +55,8 @@ pub enum Command {
     Threads(ThreadsArgs),
     /// Print what every BPF program on the machine costs (needs root or CAP_SYS_ADMIN)
     Stats(StatsArgs),
+    /// Measure how long calls take: system calls, functions of programs and of the kernel
+    Latency(LatencyArgs),
     /// Print how the stack is unwound at each instruction of a file
     #[command(hide = true)]
     UnwindTable(UnwindTableArgs),

@@ -23,24 +23,39 @@ pub struct Symbol {
     pub name: String,
 }
 
+/// A symbol that was asked for by its name. Several may have one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Address in the ELF image.
+    pub vaddr: u64,
+    /// Name.
+    pub name: String,
+    /// What is there chooses the function when the program starts.
+    pub is_indirect: bool,
+}
+
+/// Symbols of code whose names are wanted.
+///
+/// # Errors
+/// Those of [`of_code`].
+pub fn named(file: &dyn Source, wanted: impl Fn(&str) -> bool) -> Result<Vec<Named>> {
+    let mut found = Vec::new();
+    each(file, |symbol, kind| {
+        if wanted(&symbol.name) {
+            let is_indirect = kind == elf::STT_GNU_IFUNC;
+            found.push(Named { vaddr: symbol.vaddr, name: symbol.name, is_indirect });
+        }
+    })?;
+    Ok(found)
+}
+
 /// Symbols that lie in code, ascending; of several with one address, the first that has a size.
 ///
 /// # Errors
 /// If the file is no ELF program, or its tables cannot be read.
 pub fn of_code(file: &dyn Source) -> Result<Vec<Symbol>> {
-    let elf = Elf::read(file)?;
     let mut found = Vec::new();
-    for (symbols, names) in [(".symtab", ".strtab"), (".dynsym", ".dynstr")] {
-        let tables = elf.section(file, symbols, MAX_BYTES)?.zip(elf.section(file, names, MAX_BYTES)?);
-        if let Some((symbols, names)) = tables {
-            collect(&elf, &symbols, &names, &mut found);
-        }
-    }
-    if elf.sections.is_empty()
-        && let Some((symbols, names)) = dynamic_tables(&elf, file)?
-    {
-        collect(&elf, &symbols, &names, &mut found);
-    }
+    let elf = each(file, |symbol, _| found.push(symbol))?;
     found.sort_by_key(|symbol: &Symbol| (symbol.vaddr, symbol.end == symbol.vaddr));
     found.dedup_by_key(|symbol| symbol.vaddr);
     for at in 0..found.len() {
@@ -54,7 +69,24 @@ pub fn of_code(file: &dyn Source) -> Result<Vec<Symbol>> {
     Ok(found)
 }
 
-fn collect(elf: &Elf, symbols: &[u8], names: &[u8], found: &mut Vec<Symbol>) {
+/// All symbols of code with their kinds, from each table that the file has.
+fn each(file: &dyn Source, mut found: impl FnMut(Symbol, u8)) -> Result<Elf> {
+    let elf = Elf::read(file)?;
+    for (symbols, names) in [(".symtab", ".strtab"), (".dynsym", ".dynstr")] {
+        let tables = elf.section(file, symbols, MAX_BYTES)?.zip(elf.section(file, names, MAX_BYTES)?);
+        if let Some((symbols, names)) = tables {
+            collect(&elf, &symbols, &names, &mut found);
+        }
+    }
+    if elf.sections.is_empty()
+        && let Some((symbols, names)) = dynamic_tables(&elf, file)?
+    {
+        collect(&elf, &symbols, &names, &mut found);
+    }
+    Ok(elf)
+}
+
+fn collect(elf: &Elf, symbols: &[u8], names: &[u8], found: &mut impl FnMut(Symbol, u8)) {
     let (symbols, _) = symbols.as_chunks::<{ size_of::<Sym64<LE>>() }>();
     for symbol in symbols {
         let Ok(symbol) = one::<Sym64<LE>>(symbol) else { continue };
@@ -73,7 +105,7 @@ fn collect(elf: &Elf, symbols: &[u8], names: &[u8], found: &mut Vec<Symbol>) {
             continue;
         }
         let end = vaddr.saturating_add(symbol.st_size.get(LE));
-        found.push(Symbol { vaddr, end, name: String::from_utf8_lossy(name).into_owned() });
+        found(Symbol { vaddr, end, name: String::from_utf8_lossy(name).into_owned() }, kind);
     }
 }
 

@@ -195,6 +195,8 @@ pub enum Loss {
     CountsBusy,
     /// A block whose end the kernel did not tell: its time is among the short ones'.
     Unseen,
+    /// Another stack was being walked on the CPU, by a thread that was preempted.
+    Preempted,
 }
 
 impl Loss {
@@ -204,6 +206,7 @@ impl Loss {
             Self::CountsFull => "counts map full",
             Self::CountsBusy => "counts map busy",
             Self::Unseen => "switch not traced",
+            Self::Preempted => "another walk was preempted",
         }
     }
 }
@@ -234,6 +237,8 @@ pub enum Kind {
     OffCpu,
     /// None: the stack of who ended a block.
     Waker,
+    /// A call that took long: from its begin to its return.
+    Latency,
 }
 
 /// The process and the thread id of all tasks outside of our PID namespace: `OUTSIDE_ID` in bpf/profile.h.

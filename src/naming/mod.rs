@@ -5,7 +5,7 @@
 //! nothing helps, the recording is written without names.
 
 mod debug_files;
-mod demangle;
+pub mod demangle;
 mod files;
 mod go;
 pub mod isolate;

@@ -1,12 +1,14 @@
 //! What a recording says of itself: the kinds of values in it, the comments in its file, and why there is
 //! nothing in it.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use crate::cli::RecordArgs;
 use crate::machine::usage;
 use crate::model::profile::{Profile, ValueType};
 use crate::programs::sampled;
-use crate::recording::capture::bpf;
 use crate::recording::capture::perf::event::Event;
+use crate::recording::capture::{bpf, proc};
 use crate::recording::plan::Plan;
 use crate::recording::summary::Summary;
 use crate::text::exact_duration;
@@ -89,6 +91,9 @@ pub fn comments(summary: &Summary) -> Vec<String> {
         format!("profiler {} on Linux {}", env!("CARGO_PKG_VERSION"), usage::kernel()),
         format!("host: {}", usage::host()),
         match &summary.event {
+            None if summary.headline.is_some() => {
+                format!("{}, {:.3} s", summary.headline.as_deref().unwrap_or_default(), summary.duration_s)
+            }
             Some(event) => format!(
                 "event: {} {} on {} CPUs, {:.3} s",
                 event.name,
@@ -112,6 +117,12 @@ pub fn comments(summary: &Summary) -> Vec<String> {
     comments.extend(summary.counters.as_ref().map(|counters| format!("counters: {}", counters.text())));
     comments.push(format!("side-band records lost: {}", summary.sideband_lost));
     comments
+}
+
+/// Wall-clock time of a moment on the monotonic clock.
+pub fn unix_ns(monotonic_ns: u64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_nanos() as i64 - proc::now_ns().saturating_sub(monotonic_ns) as i64
 }
 
 /// Why there are no samples, or no blocks.

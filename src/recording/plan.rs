@@ -104,6 +104,7 @@ impl Plan {
                 false => EventKind::Perf,
             }),
             command: None,
+            latency: None,
             pid_namespace: pid_namespace(),
             counts_entries: args.counts_entries,
             off_cpu: (args.off_cpu || args.off_cpu_only).then(|| OffCpu {

@@ -3,7 +3,7 @@
 //! The order of the first steps is what makes short-lived processes visible: the side-band listens
 //! before `/proc` is read, both before the sampler starts, and the command waits for all of them.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -157,7 +157,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
             is_counted: counted.is_some(),
         });
     }
-    finished.profile.time_ns = unix_ns(start_ns);
+    finished.profile.time_ns = about::unix_ns(start_ns);
     finished.profile.duration_ns = duration.as_nanos() as i64;
     finished.profile.comments = about::comments(&summary);
 
@@ -293,12 +293,6 @@ fn open_window(args: &RecordArgs, measures_itself: bool) -> Option<Window> {
             None
         }
     }
-}
-
-/// Wall-clock time of a moment on the monotonic clock.
-fn unix_ns(monotonic_ns: u64) -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.as_nanos() as i64 - proc::now_ns().saturating_sub(monotonic_ns) as i64
 }
 
 /// CPU time that the watched processes have used so far.

@@ -93,6 +93,8 @@ pub struct Summary {
     pub tables: Option<TableFigures>,
     /// The event that was sampled, if it was not the CPU's clock.
     pub event: Option<SampledEvent>,
+    /// In place of the number of samples: of slow calls.
+    pub headline: Option<String>,
     /// What was used.
     pub counters: Option<Counters>,
     /// What was read from `/proc` again, since stacks showed that not all was told.
@@ -136,18 +138,14 @@ impl Summary {
         let blocks = self.blocks.as_ref().filter(|_| self.off_cpu_only);
         let (count, what) = blocks.map_or((self.taken(), "samples"), |blocks| (blocks.taken, "blocks"));
         let plural = if self.cpus == 1 { "" } else { "s" };
-        let _ = write!(
-            text,
-            "{} {what} in {:.1} s on {} CPU{plural}",
-            thousands(count),
-            self.duration_s,
-            self.cpus
-        );
+        let counted = format!("{} {what}", thousands(count));
+        let headline = self.headline.as_ref().unwrap_or(&counted);
+        let _ = write!(text, "{headline} in {:.1} s on {} CPU{plural}", self.duration_s, self.cpus);
         if let Some(event) = &self.event {
             let how = if event.is_counted { "counted" } else { "told by the samples" };
             let events = thousands(event.events);
             let _ = write!(text, " of {events} {} ({}; {how})", event.name, event.rate());
-        } else if !self.off_cpu_only {
+        } else if !self.off_cpu_only && self.headline.is_none() {
             let _ = write!(text, " at {} Hz", self.frequency_hz);
             if let Some(hz) = self.delivered_hz() {
                 let _ = write!(text, " ({hz:.1} Hz delivered per busy CPU)");

@@ -56,14 +56,17 @@ pub struct Tally {
     pub groups: Groups,
     /// Labels of all samples.
     pub fixed: Vec<Label>,
-    /// What samples on the CPU measure beside their number.
-    sampled: Rc<str>,
+    /// Names of the first two values: the number of samples, or of slow calls, and what they measure.
+    sampled: [Rc<str>; 2],
+    /// What slow calls are of: the leaf of their stacks.
+    pub called: String,
 }
 
 impl Tally {
     /// Starts from a profile that has its sample types and no samples.
     pub fn new(profile: Profile, short: String) -> Self {
-        let sampled = profile.sample_types.get(1).map_or("", |ty| &ty.name).into();
+        let name = |at: usize| profile.sample_types.get(at).map_or("", |ty| &ty.name).into();
+        let sampled = [name(0), name(1)];
         Self { profile, short, sampled, ..Self::default() }
     }
 
@@ -86,6 +89,10 @@ impl Tally {
                 OUTSIDE => OTHER_NAMESPACE,
                 _ => "[not recorded]",
             }));
+        }
+        if key.kind == Kind::Latency {
+            let called = self.called.clone();
+            frames.insert(0, self.marker(&called));
         }
         if key.kind == Kind::Waker {
             frames.push(self.marker(&resolved.thread_comm));
@@ -119,9 +126,9 @@ impl Tally {
 
     fn add(&mut self, count: &Count) {
         let Some(&seen) = self.seen.get(&count.key) else { return };
-        let sampled = Rc::clone(&self.sampled);
+        let [number, measure] = self.sampled.clone();
         let (wholeness, columns) = match count.key.kind {
-            Kind::OnCpu => (&mut self.samples, ["samples", &sampled]),
+            Kind::OnCpu | Kind::Latency => (&mut self.samples, [&*number, &*measure]),
             Kind::OffCpu => (&mut self.blocks, BLOCKED),
             Kind::Waker => return self.wakings.add(seen.truncation, count.samples),
         };

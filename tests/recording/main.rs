@@ -11,6 +11,7 @@ mod events;
 mod filters;
 mod identities;
 mod identity;
+mod latency;
 mod layouts;
 mod limits;
 mod names;

@@ -19,6 +19,7 @@ struct Features {
     /// The tracepoint `sched_switch` tells the state with which a thread leaves.
     state_at_switch: bool,
     sched_exit: bool,
+    task_storage: bool,
     /// Tracepoints tell of cgroups.
     cgroups: bool,
 }
@@ -30,11 +31,13 @@ static FEATURES: LazyLock<Features> = LazyLock::new(|| {
         task_pt_regs: true,
         state_at_switch: true,
         sched_exit: true,
+        task_storage: true,
         cgroups: true,
     };
     Btf::from_vmlinux().map_or(all, |btf| Features {
         bpf_loop: has_helper(&btf, "BPF_FUNC_loop"),
         task_pt_regs: has_helper(&btf, "BPF_FUNC_task_pt_regs"),
+        task_storage: has_helper(&btf, "BPF_FUNC_task_storage_get"),
         // The program's context, preempt, prev, next, prev_state.
         state_at_switch: tracepoint_parameters(&btf, "sched_switch").is_some_and(|n| n >= 5),
         sched_exit: tracepoint_parameters(&btf, "sched_exit_tp").is_some(),
@@ -86,6 +89,15 @@ pub fn lacks_for_tables() -> Option<&'static str> {
 /// What this kernel lacks for recording time off the CPU, in words.
 pub fn lacks_for_off_cpu() -> Option<&'static str> {
     (!FEATURES.state_at_switch).then_some("the thread's state in sched_switch (Linux 5.18)")
+}
+
+/// What this kernel lacks for measuring calls, in words.
+pub fn lacks_for_latency() -> Option<&'static str> {
+    match () {
+        () if !FEATURES.task_storage => Some("memory of BPF programs in each thread (Linux 5.11)"),
+        () if !FEATURES.task_pt_regs => Some("bpf_task_pt_regs (Linux 5.15)"),
+        () => lacks_for_tables(),
+    }
 }
 
 /// Whether there is a tracepoint behind a switch, in the thread that returns (Linux 6.18).

@@ -5,7 +5,7 @@
 //! read, so that the side-band's later word wins.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -99,6 +99,13 @@ fn parse_maps_line(tgid: u32, line: &str) -> Option<Mmap> {
     };
     let path = if path.is_empty() { "//anon" } else { path }.to_owned();
     Some(Mmap { tgid, range: hex(start)?..hex(end)?, file_offset, file, path })
+}
+
+/// Our own program's file, and where in it the code at an address of ours is.
+pub fn own_code(address: u64) -> Option<(PathBuf, u64)> {
+    let Event::Maps { mmaps, .. } = maps(std::process::id(), std::process::id()).event else { return None };
+    let mmap = mmaps.into_iter().find(|mmap| mmap.range.contains(&address))?;
+    Some((PathBuf::from("/proc/self/exe"), address - mmap.range.start + mmap.file_offset))
 }
 
 /// Appends the BPF programs and trampolines that are loaded now, from kallsyms.

@@ -33,6 +33,7 @@ pub(super) fn count_key(key: &abi::counts_key) -> CountKey {
         kind: match abi::kind(key.kind) {
             abi::kind::KIND_OFF_CPU => Kind::OffCpu,
             abi::kind::KIND_WAKER => Kind::Waker,
+            abi::kind::KIND_LATENCY => Kind::Latency,
             _ => Kind::OnCpu,
         },
         process_state: key.process_state,
@@ -62,7 +63,7 @@ pub(super) fn cgroup(bytes: &[u8]) -> Option<Timed> {
     Some(Timed { time_ns: event.time_ns, event: told })
 }
 
-fn comm(words: [u64; 2]) -> Comm {
+pub(super) fn comm(words: [u64; 2]) -> Comm {
     let mut comm = Comm::default();
     comm.0[..8].copy_from_slice(&words[0].to_ne_bytes());
     comm.0[8..].copy_from_slice(&words[1].to_ne_bytes());

@@ -43,6 +43,7 @@ mod decode;
 mod encode;
 mod figures;
 pub mod found;
+pub mod latency;
 mod off_cpu;
 mod statistics;
 pub mod tables;
@@ -76,6 +77,8 @@ pub struct Config {
     pub include_idle: bool,
     /// What is sampled in place of the CPU's clock.
     pub event: Option<EventKind>,
+    /// Measure how long calls take.
+    pub latency: Option<latency::Config>,
     /// The process whose first exec is where the recording begins for it.
     pub command: Option<u32>,
     /// Record time off the CPU too.
@@ -164,6 +167,7 @@ pub struct Sampler {
     arrived: usize,
     walks_by_tables: bool,
     hooks: Option<off_cpu::Hooks>,
+    calls: Option<latency::Hooks>,
     /// Sizes in force.
     pub sizes: Sizes,
     /// What this kernel lacks, in words.
@@ -222,7 +226,7 @@ impl Sampler {
         libbpf_rs::set_print(Some((PrintLevel::Warn, keep_message)));
         let mut missing = Vec::new();
         // There are as many events as there are: sized as for blocks.
-        let unbounded = config.off_cpu.is_some() || config.event.is_some();
+        let unbounded = config.off_cpu.is_some() || config.event.is_some() || config.latency.is_some();
         let mut sizes = Sizes::new(config.cpus, config.frequency_hz, unbounded);
         if let Some(entries) = config.counts_entries {
             sizes.counts_entries = entries;
@@ -291,8 +295,9 @@ impl Sampler {
             MOST_TARGETS
         })?;
 
-        let counted = counters::wanted(&config.filter, config.cgroup);
+        let counted = config.latency.is_none() && counters::wanted(&config.filter, config.cgroup);
         counters::configure(&mut open, counted, config.command)?;
+        let calls = latency::configure(&mut open, config.latency.as_ref(), tables.is_some())?;
         let hooks = off_cpu::configure(&mut open, config.off_cpu, tables.is_some(), config.cpus)?;
 
         let skeleton = open.load().map_err(|error| with_log(error, "failed to load the BPF program"))?;
@@ -327,7 +332,12 @@ impl Sampler {
             clocks: Vec::new(),
             counting: Vec::new(),
             event: config.event,
-            statistics: statistics::Statistics::begin(config.statistics_in_turns),
+            // They would add to what a call costs.
+            statistics: config
+                .latency
+                .is_none()
+                .then(|| statistics::Statistics::begin(config.statistics_in_turns))
+                .flatten(),
             bodies,
             received,
             counts,
@@ -335,10 +345,11 @@ impl Sampler {
             arrived: 0,
             walks_by_tables: tables.is_some(),
             hooks,
+            calls,
             sizes,
             missing,
         };
-        if sampler.statistics.is_none() && rights::has(Capability::SysAdmin) {
+        if sampler.statistics.is_none() && config.latency.is_none() && rights::has(Capability::SysAdmin) {
             sampler
                 .missing
                 .push("BPF run-time statistics (Linux 5.8): the sampler's own cost is not known".to_owned());
@@ -380,6 +391,10 @@ impl Sampler {
             let links = hooks.attach(self)?;
             self.links.extend(links);
             self.follow_threads()?;
+        }
+        if let Some(calls) = &self.calls {
+            let links = calls.attach(self)?;
+            self.links.extend(links);
         }
         for clock in clocks {
             // libbpf closes the event with the link.
@@ -450,7 +465,7 @@ impl Sampler {
 
     /// Whether the counts should not wait for the end of their interval, which has room for all samples.
     pub fn is_half_full(&self) -> bool {
-        (self.hooks.is_some() || self.event.is_some())
+        (self.hooks.is_some() || self.event.is_some() || self.calls.is_some())
             && self.arrived > self.sizes.counts_entries as usize / 2
     }
 

@@ -150,7 +150,7 @@ impl Hooks {
     pub(super) fn trim(&self, key: &CountKey, kernel: &mut Vec<u64>) {
         let within = |code: &[Range<u64>], frame: &u64| code.iter().any(|range| range.contains(frame));
         let hooked = match key.kind {
-            Kind::OnCpu => return,
+            Kind::OnCpu | Kind::Latency => return,
             Kind::OffCpu => &self.schedule,
             Kind::Waker => &self.wake_up,
         };

@@ -1,0 +1,171 @@
+//! What `profiler latency` is to measure, found by its name.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::syscalls;
+use crate::elf::Elf;
+use crate::elf::symbols::{self, Named};
+use crate::machine::kallsyms::Kallsyms;
+use crate::machine::rights::{self, Capability};
+use crate::naming::demangle::demangle;
+use crate::recording::capture::bpf::latency::Probe;
+
+/// A target that is there.
+#[derive(Debug)]
+pub struct Target {
+    /// As it was asked for.
+    pub name: String,
+    /// Its part of that, for the leaf of stacks.
+    pub called: String,
+    /// What of it the BPF programs are attached to.
+    pub probe: Probe,
+}
+
+impl Target {
+    /// Finds `syscall:NAME`, `PROG:FUNCTION` or `kernel:FUNCTION`.
+    ///
+    /// # Errors
+    /// If there is no such thing, or it cannot be measured.
+    pub fn find(text: &str) -> Result<Self> {
+        let (place, called) =
+            text.split_once(':').filter(|(_, called)| !called.is_empty()).with_context(|| {
+                format!("`{text}` is no target: expected syscall:NAME, PROG:FUNCTION or kernel:FUNCTION")
+            })?;
+        let probe = match place {
+            "syscall" => syscall(called)?,
+            "kernel" => kernel(called)?,
+            program => function(program, called)?,
+        };
+        Ok(Self { name: text.to_owned(), called: called.to_owned(), probe })
+    }
+}
+
+fn syscall(name: &str) -> Result<Probe> {
+    let number = syscalls::number(name).with_context(|| {
+        let like = syscalls::like(name);
+        let hint = if like.is_empty() {
+            "see syscalls(2)".to_owned()
+        } else {
+            format!("there are {}", like.join(", "))
+        };
+        format!("no system call `{name}`; {hint}")
+    })?;
+    let returns = !["exit", "exit_group", "rt_sigreturn"].contains(&name);
+    ensure!(returns, "the system call {name} does not return: there is no latency to measure");
+    Ok(Probe::Syscall(number))
+}
+
+fn kernel(name: &str) -> Result<Probe> {
+    let symbols = Kallsyms::read().context("failed to read /proc/kallsyms")?;
+    let mut found = symbols.iter().filter(|symbol| symbol.name == name && symbol.module != Some("[bpf]"));
+    let first = found.next().with_context(|| {
+        format!("this kernel has no function `{name}`: see /proc/kallsyms; small functions are inlined into others")
+    })?;
+    if first.addr == 0 {
+        bail!("the kernel's addresses are hidden: {}", rights::refusal(&[Capability::Syslog]));
+    }
+    ensure!(found.next().is_none(), "this kernel has several functions `{name}`, which cannot be told apart");
+    Ok(Probe::Kernel(name.to_owned()))
+}
+
+fn function(program: &str, name: &str) -> Result<Probe> {
+    let path = find_file(program)?;
+    let shown = path.display();
+    let file = File::open(&path).with_context(|| format!("failed to open {shown}"))?;
+    let elf = Elf::read(&file).with_context(|| format!("{shown} is no program that can be measured"))?;
+    // The runtime moves stacks, and finds the probe's return addresses on them.
+    let is_go = [".gopclntab", ".go.buildinfo"].iter().any(|section| elf.section_address(section).is_some());
+    ensure!(
+        !is_go,
+        "{shown} is a Go program, which return probes crash; record it with --off-cpu, or use its own trace"
+    );
+    let exact = symbols::named(&file, |symbol| symbol == name)
+        .with_context(|| format!("failed to read the symbols of {shown}"))?;
+    let found = match exact.is_empty() {
+        false => exact,
+        true => {
+            symbols::named(&file, |symbol| symbol.starts_with('_') && is_called(&demangle(symbol), name))?
+        }
+    };
+    let places: Vec<u64> = {
+        let mut places: Vec<u64> = found.iter().map(|symbol| symbol.vaddr).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    };
+    let place = match places[..] {
+        [one] => one,
+        [] => bail!(
+            "{shown} has no symbol of a function `{name}`: nm -D {shown} and nm {shown} show those that it has"
+        ),
+        _ => bail!(
+            "{shown} has {} functions `{name}`: name one by its symbol, such as {}",
+            places.len(),
+            found[0].name
+        ),
+    };
+    if let Some(Named { name, .. }) = found.iter().find(|symbol| symbol.is_indirect) {
+        bail!(
+            "{name} of {shown} is chosen from several when the program starts (IFUNC): name one of those, such as __{name}_avx2"
+        );
+    }
+    let offset =
+        elf.segments.iter().filter(|segment| segment.executable).find_map(|segment| segment.locate(place));
+    let (offset, _) = offset.with_context(|| format!("{name} of {shown} lies in no code of the file"))?;
+    Ok(Probe::Function { path, offset })
+}
+
+/// Whether people call a function so: by all of its name, or that without parameters.
+fn is_called(full: &str, name: &str) -> bool {
+    full == name || full.strip_prefix(name).is_some_and(|rest| rest.starts_with('('))
+}
+
+/// A path as it is, and a name as a shell or the loader would find it.
+fn find_file(program: &str) -> Result<PathBuf> {
+    if program.contains('/') {
+        let path = Path::new(program);
+        return path.canonicalize().with_context(|| format!("failed to find {program}"));
+    }
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let libraries = [
+        format!("/lib/{}-linux-gnu", std::env::consts::ARCH),
+        format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH),
+    ];
+    let others = ["/usr/local/lib", "/lib64", "/usr/lib64", "/lib", "/usr/lib"];
+    let directories = std::env::split_paths(&paths)
+        .chain(libraries.iter().map(PathBuf::from))
+        .chain(others.iter().map(PathBuf::from));
+    let found = directories.map(|directory| directory.join(program)).find(|path| path.is_file());
+    let found = found.with_context(|| {
+        format!("no program or library `{program}` in PATH or the loader's directories: name it by its path")
+    })?;
+    found.canonicalize().with_context(|| format!("failed to find {}", found.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_found_or_it_is_said_why_not() {
+        let error = |text: &str| format!("{:#}", Target::find(text).unwrap_err());
+        assert_eq!(Target::find("syscall:read").unwrap().probe, Probe::Syscall(nix::libc::SYS_read as u32));
+        assert!(error("syscall:raed").contains("no system call `raed`"));
+        assert!(error("syscall:exit_group").contains("does not return"));
+        assert!(error("read").contains("is no target"));
+        assert!(error("/nowhere/prog:main").contains("/nowhere/prog"));
+        assert!(error("kernel:no_such_function_here").contains("no function `no_such_function_here`"));
+        // This very program has it.
+        let own = std::env::current_exe().unwrap();
+        assert!(error(&format!("{}:no_such_function", own.display())).contains("no symbol of a function"));
+    }
+
+    #[test]
+    fn names_are_those_that_people_write() {
+        assert!(is_called("ns::f(int)", "ns::f") && is_called("ns::f(int)", "ns::f(int)"));
+        assert!(!is_called("ns::f2(int)", "ns::f") && !is_called("ns::f<int>(int)", "ns::f"));
+    }
+}
