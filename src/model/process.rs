@@ -100,7 +100,7 @@ impl Process {
                 Rc::make_mut(&mut self.regions).retain(|_, region| region.seen_ns > *at_ns);
                 true
             }
-            What::Forked(_) | What::Reread(_) => false,
+            What::Forked(_) | What::Reread { .. } => false,
         }
     }
 

@@ -214,41 +214,38 @@ impl Processes {
     fn reread(&mut self, time_ns: u64, tgid: u32, mmaps: &[Mmap], objects: &mut Objects) -> Option<Change> {
         let process = self.process(tgid, objects)?;
         let since_ns = process.begin_ns();
-        let mut found = Regions::new();
-        let mut is_changed = false;
+        let known = Rc::clone(&process.regions);
+        let mut shown = Rc::<Regions>::default();
         if !mmaps.is_empty() && since_ns <= time_ns {
             if !process.root_is_known {
                 process.root = objects.root_of(tgid).unwrap_or_else(|| process.root.clone());
                 process.root_is_known = true;
             }
-            let known = Rc::clone(&process.regions);
-            let known = &*known;
-            let mut shown = Regions::new();
+            let mut now = Regions::new();
             for mmap in mmaps {
                 let (object, file_offset) = process.held(time_ns, mmap, objects);
                 let Range { start, end } = mmap.range;
                 let (since_ns, seen_ns) = (time_ns, time_ns);
                 let mut region = Region { end, file_offset, object, since_ns, seen_ns };
-                if let Some((at, told)) = regions::holding(known, start)
+                if let Some((at, told)) = regions::holding(&known, start)
                     && told.object == object
                     && told.file_offset.wrapping_add(start - at) == file_offset
                 {
                     region.since_ns = told.since_ns;
                 }
-                regions::map(&mut shown, start, &region);
+                regions::map(&mut now, start, &region);
             }
-            found = regions::only_in(&shown, known);
             for (&start, region) in known.iter().filter(|(_, region)| region.seen_ns > time_ns) {
-                regions::map(&mut shown, start, region);
+                regions::map(&mut now, start, region);
             }
-            is_changed = !regions::are_alike(&shown, known);
-            process.regions = Rc::new(shown);
+            shown = Rc::new(now);
+            process.regions = Rc::clone(&shown);
             process.mapped_ns = process.mapped_ns.max(time_ns);
+            if !regions::are_alike(&shown, &known) {
+                self.changed.insert(tgid);
+            }
         }
-        if is_changed {
-            self.changed.insert(tgid);
-        }
-        Some(Change { tgid, since_ns, what: What::Reread(found) })
+        Some(Change { tgid, since_ns, what: What::Reread { shown, known } })
     }
 
     fn ksymbol(&mut self, symbol: &Ksymbol, objects: &mut Objects) {

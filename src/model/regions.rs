@@ -98,7 +98,7 @@ fn carve(regions: &mut Regions, range: Range<u64>, stays: impl Fn(&Region) -> bo
 }
 
 /// Takes everything out of a range.
-pub fn clear(regions: &mut Regions, range: Range<u64>) {
+fn clear(regions: &mut Regions, range: Range<u64>) {
     if range.start < range.end {
         carve(regions, range, |_| false);
     }

@@ -73,8 +73,9 @@ impl Snapshot {
         let since_ns = change.since_ns;
         match &change.what {
             What::Mapped { start, region } => regions::map(Rc::make_mut(&mut self.regions), *start, region),
-            What::Reread(found) => {
-                regions::fill(Rc::make_mut(&mut self.regions), found);
+            What::Reread { shown, known } => {
+                let found = regions::only_in(shown, known);
+                regions::fill(Rc::make_mut(&mut self.regions), &found);
                 !found.is_empty()
             }
             What::Forked(inherited) => {
@@ -110,26 +111,32 @@ impl Change {
         match &self.what {
             What::Mapped { region, .. } => region.seen_ns,
             What::Executed { at_ns } => *at_ns,
-            What::Forked(_) | What::Reread(_) => self.since_ns,
+            What::Forked(_) | What::Reread { .. } => self.since_ns,
         }
     }
 
     /// Whether it is what was read from `/proc`.
     pub fn is_reread(&self) -> bool {
-        matches!(self.what, What::Reread(_))
+        matches!(self.what, What::Reread { .. })
     }
 
     /// Of what was read from `/proc` at `read_ns`: takes in what had happened by then, but was not
     /// known.
     pub fn revise(&mut self, read_ns: u64, late: &Self) {
-        let What::Reread(found) = &mut self.what else { return };
+        let What::Reread { known, .. } = &mut self.what else { return };
         if late.tgid != self.tgid || late.since_ns > read_ns {
             return;
         }
         match &late.what {
-            What::Mapped { start, region } => regions::clear(found, *start..region.end),
-            What::Forked(_) | What::Executed { .. } => self.since_ns = self.since_ns.max(late.since_ns),
-            What::Reread(_) => {}
+            What::Mapped { start, region } => {
+                regions::map(Rc::make_mut(known), *start, region);
+            }
+            // What was known then was another process's, or another program's.
+            What::Forked(_) | What::Executed { .. } => {
+                self.since_ns = self.since_ns.max(late.since_ns);
+                Rc::make_mut(known).retain(|_, region| region.seen_ns > late.since_ns);
+            }
+            What::Reread { .. } => {}
         }
     }
 }
@@ -146,8 +153,11 @@ pub(super) enum What {
     },
     /// With a copy of its parent's memory.
     Forked(Rc<Regions>),
-    /// What nothing had told of.
-    Reread(Regions),
+    /// What was shown, and what was known by events: of the rest nothing had told.
+    Reread {
+        shown: Rc<Regions>,
+        known: Rc<Regions>,
+    },
 }
 
 /// Names of a process and of a thread: the sample has the thread's, which for the first one is the

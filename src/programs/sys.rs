@@ -36,6 +36,8 @@ pub struct Program {
     pub function_type: Option<u32>,
     /// Addresses of its functions' code.
     pub functions: Vec<u64>,
+    /// Bytes of each function's code.
+    pub lengths: Vec<u32>,
 }
 
 fn checked(returned: c_int) -> io::Result<c_int> {
@@ -122,20 +124,23 @@ pub fn program(fd: &OwnedFd) -> io::Result<Program> {
     loop {
         let mut maps = vec![0u32; room];
         let mut functions = vec![0u64; room];
+        let mut lengths = vec![0u32; room];
         let mut function = raw::bpf_func_info::default();
         let mut info = raw::bpf_prog_info {
             nr_map_ids: room as u32,
             map_ids: maps.as_mut_ptr() as u64,
             nr_jited_ksyms: room as u32,
             jited_ksyms: functions.as_mut_ptr() as u64,
+            nr_jited_func_lens: room as u32,
+            jited_func_lens: lengths.as_mut_ptr() as u64,
             nr_func_info: 1,
             func_info_rec_size: size_of::<raw::bpf_func_info>() as u32,
             func_info: &raw mut function as u64,
             ..Default::default()
         };
-        // SAFETY: there is room for `room` ids and addresses, and one function.
+        // SAFETY: there is room for `room` ids, addresses and lengths, and one function.
         unsafe { ask(fd, &mut info)? };
-        let needed = info.nr_map_ids.max(info.nr_jited_ksyms) as usize;
+        let needed = info.nr_map_ids.max(info.nr_jited_ksyms).max(info.nr_jited_func_lens) as usize;
         if needed > room {
             room = needed;
             continue;
@@ -143,9 +148,14 @@ pub fn program(fd: &OwnedFd) -> io::Result<Program> {
         maps.truncate(info.nr_map_ids as usize);
         // They are hidden where kernel addresses are.
         functions.truncate(info.nr_jited_ksyms as usize);
-        functions.retain(|address| *address != 0);
+        lengths.truncate(info.nr_jited_func_lens as usize);
+        if functions.contains(&0) {
+            functions.clear();
+            lengths.clear();
+        }
         let told = info.nr_func_info > 0 && function.type_id > 0;
-        return Ok(Program { raw: info, maps, function_type: told.then_some(function.type_id), functions });
+        let function_type = told.then_some(function.type_id);
+        return Ok(Program { raw: info, maps, function_type, functions, lengths });
     }
 }
 

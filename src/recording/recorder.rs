@@ -14,7 +14,7 @@ use crate::model::event::{Dump, Event, Timed};
 use crate::model::objects::Objects;
 use crate::model::processes::Processes;
 use crate::model::snapshot::Snapshot;
-use crate::programs::Window;
+use crate::programs::{self, Window};
 use crate::recording::about;
 use crate::recording::capture::bpf::{Filter, Sampler};
 use crate::recording::capture::perf::Sideband;
@@ -181,7 +181,7 @@ fn snapshot(plan: &Plan) -> Vec<Timed> {
         Filter::Threads(_) => plan.watched.clone(),
     };
     let mut events = Vec::new();
-    proc::snapshot_bpf(&mut events);
+    proc::snapshot_bpf(&programs::code(), &mut events);
     snapshot_of(processes, &mut events);
     events
 }

@@ -4,6 +4,7 @@
 //! twice, which changes nothing. Each process is stamped with the time at which its files were
 //! read, so that the side-band's later word wins.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -108,16 +109,21 @@ pub fn own_code(address: u64) -> Option<(PathBuf, u64)> {
     Some((PathBuf::from("/proc/self/exe"), address - mmap.range.start + mmap.file_offset))
 }
 
-/// Appends the BPF programs and trampolines that are loaded now, from kallsyms.
-pub fn snapshot_bpf(events: &mut Vec<Timed>) {
+/// Of BPF code whose length we may not know, and that no symbol follows.
+const LONGEST_UNKNOWN_PROGRAM: u64 = 1 << 20;
+
+/// Appends the BPF programs and trampolines that are loaded now, from kallsyms, which has no sizes:
+/// `code` has those of programs by address, as far as we may know them.
+pub fn snapshot_bpf(code: &HashMap<u64, u32>, events: &mut Vec<Timed>) {
     let time_ns = now_ns();
     let Ok(symbols) = Kallsyms::read() else { return };
     let programs = symbols.iter().filter(|symbol| symbol.module == Some("[bpf]") && symbol.addr != 0);
     let mut programs: Vec<(u64, &str)> = programs.map(|symbol| (symbol.addr, symbol.name)).collect();
     programs.sort_unstable();
     for (at, &(start, name)) in programs.iter().enumerate() {
-        // kallsyms gives no sizes. A program ends before the next one, and at 1 MiB at the latest.
-        let end = programs.get(at + 1).map_or(u64::MAX, |&(next, _)| next).min(start.saturating_add(1 << 20));
+        let next = programs.get(at + 1).map_or(u64::MAX, |&(next, _)| next);
+        let bytes = code.get(&start).map_or(LONGEST_UNKNOWN_PROGRAM, |&bytes| bytes.into());
+        let end = start.saturating_add(bytes).min(next);
         let event = Event::Ksymbol(Ksymbol { range: start..end, name: name.to_owned(), registered: true });
         events.push(Timed { time_ns, event });
     }
