@@ -3,6 +3,8 @@
  *
  * Usage: compiles SECONDS workers	two forked workers, each with a perf map of its own
  *        compiles SECONDS dump DIR	a jitdump in DIR, with a line
+ *        compiles SECONDS at-exit	a perf map that is written when the process ends, as a JVM's is
+ *        compiles SECONDS silent	no list; prints the line that a perf map would have
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -25,17 +27,25 @@ static void compute(void *at, double seconds)
 		((void (*)(void))at)();
 }
 
-static void work(void *at, const char *name, double seconds)
+static void list(void *at, const char *name)
 {
 	char path[64];
 	FILE *map;
 
-	memcpy(at, code, sizeof(code));
 	snprintf(path, sizeof(path), "/tmp/perf-%d.map", getpid());
 	map = fopen(path, "w");
 	fprintf(map, "%lx %zx %s\n", (unsigned long)at, sizeof(code), name);
 	fclose(map);
+}
+
+static void work(void *at, const char *name, double seconds)
+{
+	char path[64];
+
+	memcpy(at, code, sizeof(code));
+	list(at, name);
 	compute(at, seconds);
+	snprintf(path, sizeof(path), "/tmp/perf-%d.map", getpid());
 	unlink(path);
 	_exit(0);
 }
@@ -81,6 +91,19 @@ int main(int argc, char **argv)
 
 	if (!strcmp(argv[2], "dump")) {
 		dump(at, argv[3]);
+		compute(at, seconds);
+		return 0;
+	}
+	memcpy(at, code, sizeof(code));
+	if (!strcmp(argv[2], "at-exit")) {
+		compute(at, seconds);
+		usleep(600000);
+		list(at, "listed_at_exit");
+		return 0;
+	}
+	if (!strcmp(argv[2], "silent")) {
+		printf("%lx %zx\n", (unsigned long)at, sizeof(code));
+		fflush(stdout);
 		compute(at, seconds);
 		return 0;
 	}

@@ -4,6 +4,7 @@
 //! The tests need root and take turns. What cannot run here says so: `SKIP: test: why`.
 
 mod chance;
+mod commands;
 mod common;
 mod containers;
 mod endings;

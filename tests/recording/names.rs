@@ -1,10 +1,12 @@
 //! Names that are there, but not in a program's own symbol table. What is right says the source.
 
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use crate::chance;
-use crate::common::{ROOT, Recording, Test, output};
+use crate::common::{ROOT, Recording, Test, output, spawn};
 
 /// Requires that almost all samples of a program have these functions, the leaf last, side by side.
 fn require(recording: &Recording, comm: &str, functions: &[&str], what: &str) {
@@ -167,6 +169,58 @@ fn each_process_has_its_own_perf_map() {
     chance::at_least(one + other, recording.total(|_| true), 0.9, 300, &format!("{leaves:?}"));
     let pids = [by_process(&recording, "compiled_by_one"), by_process(&recording, "compiled_by_other")];
     assert!(pids[0].len() == 1 && pids[1].len() == 1 && pids[0] != pids[1], "{pids:?}: {leaves:?}");
+}
+
+#[test]
+fn a_perf_map_that_is_written_at_the_end() {
+    let Some(test) = Test::new("map-at-exit") else { return };
+    if !cfg!(target_arch = "x86_64") {
+        return test.skip("the program makes code for x86-64");
+    }
+    let program = test.compile("tests/programs/compiles.c", "compiles", &[]);
+    let recording = test.record(&["-F", "499", "--", &program, "0.5", "at-exit"]);
+    let pid = recording.samples.iter().find(|sample| sample.comm == "compiles").unwrap().pid;
+    fs::remove_file(format!("/tmp/perf-{pid}.map")).unwrap();
+    let named = recording.total(|sample| recording.leaf(sample).name() == "listed_at_exit");
+    chance::at_least(named, recording.total(|_| true), 0.9, 100, &format!("{:?}", recording.leaves()));
+}
+
+/// Ids repeat and /tmp stays, and everybody may write there.
+#[test]
+fn a_perf_map_that_is_not_the_processs() {
+    let Some(test) = Test::new("foreign-map") else { return };
+    if !cfg!(target_arch = "x86_64") {
+        return test.skip("the program makes code for x86-64");
+    }
+    let program = test.compile("tests/programs/compiles.c", "compiles", &[]);
+    let mut command = Command::new(program);
+    let mut running = spawn(command.args(["1000", "silent"]).stdout(Stdio::piped()));
+    let mut range = String::new();
+    BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut range).unwrap();
+    let pid = running.0.id();
+    let path = format!("/tmp/perf-{pid}.map");
+    let record = |name: &str, prepare: &dyn Fn()| {
+        fs::write(&path, format!("{} {name}\n", range.trim())).unwrap();
+        prepare();
+        let recording = test.record_until(0.3, pid, &["-F", "499", "-p", &pid.to_string()]);
+        fs::remove_file(&path).unwrap();
+        let all = recording.total(|_| true);
+        assert!(all > 50, "{:?}", recording.leaves());
+        (recording.with(name), recording)
+    };
+    // Where the file is the process's own, its name is believed: so the others' could have been.
+    let (named, recording) = record("of_its_own", &|| {});
+    chance::at_least(named, recording.total(|_| true), 0.9, 50, &format!("{:?}", recording.leaves()));
+    let two_days = Duration::from_secs(2 * 86_400);
+    let age = || {
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() - two_days).unwrap();
+    };
+    let (named, recording) = record("of_the_past", &age);
+    assert_eq!(named, 0, "{:?}", recording.leaves());
+    let give_away = || std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+    let (named, recording) = record("forged", &give_away);
+    assert_eq!(named, 0, "{:?}", recording.leaves());
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::chance;
+use libbpf_rs::query::{ProgInfoIter, ProgInfoQueryOptions};
+
 use crate::common::{JUDGES, Test, output, spawn};
 
 #[test]
@@ -181,12 +183,16 @@ fn bpf_programs_have_frames() {
     let busy = spawn(Command::new("dd").args(args).stderr(Stdio::null()));
     let pid = busy.0.id();
     let recording = test.record_until(0.5, pid, &["-F", "1999", "-p", &pid.to_string()]);
-    let in_bpf = recording.total(|sample| {
-        sample.stack.iter().any(|id| {
-            let location = &recording.locations[id];
-            location.path() == "[bpf]" && location.name().ends_with("_busy_in_bpf")
-        })
-    });
+    let is_the_program = |id: &u64| {
+        recording.locations[id].path() == "[bpf]" && recording.locations[id].name().ends_with("_busy_in_bpf")
+    };
+    let in_bpf = recording.total(|sample| sample.stack.iter().any(is_the_program));
     test.tell(&format!("{in_bpf} of {} samples in the BPF program", recording.total(|_| true)));
     assert!(in_bpf > 20, "{:#?}", recording.leaves());
+    // It ends where its code does, and not where the next program begins.
+    let lengths = ProgInfoQueryOptions::default().include_jited_func_lens(true);
+    let told = ProgInfoIter::with_query_opts(lengths).find(|told| told.name == "busy_in_bpf").unwrap();
+    let id = recording.locations.keys().find(|id| is_the_program(id)).unwrap();
+    let mapping = recording.locations[id].mapping.as_ref().unwrap();
+    assert_eq!(mapping.limit - mapping.start, u64::from(told.jited_func_lens[0]));
 }
