@@ -1,6 +1,5 @@
 //! What is mounted, as `/proc/self/mountinfo` lists it (proc_pid_mountinfo(5)).
 
-use std::fs;
 use std::path::PathBuf;
 
 /// A mount.
@@ -16,7 +15,7 @@ pub struct Mount {
 
 /// Mounts of a type of file system, as far as this process sees them.
 pub fn of_type(kind: &str) -> Vec<Mount> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let text = super::read_text("/proc/self/mountinfo").unwrap_or_default();
     text.lines().filter_map(|line| parse(line, kind)).collect()
 }
 

@@ -71,7 +71,7 @@ impl Capability {
 
 /// The effective set of this process; if it cannot be read, all.
 fn effective() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = super::read_text("/proc/self/status").unwrap_or_default();
     let set =
         status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
     set.unwrap_or(u64::MAX)

@@ -50,7 +50,7 @@ pub fn own_cpu_s() -> f64 {
 /// Largest resident memory of this process so far, in bytes.
 pub fn own_peak_bytes() -> u64 {
     // The resource usage of a process counts its parent's pages until exec: read our own instead.
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = super::read_text("/proc/self/status").unwrap_or_default();
     let peak =
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
     peak.unwrap_or(0u64) * 1024

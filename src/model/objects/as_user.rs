@@ -24,6 +24,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Uid, fork, pipe2, read, setgroups, setresgid, setresuid, write};
 
 use super::open::Missing;
+use crate::machine;
 
 /// Waiting for all such files together.
 pub const PATIENCE: Duration = Duration::from_millis(200);
@@ -81,7 +82,7 @@ pub fn copy(tgid: u32, place: &OwnedFd, patience: &mut Duration) -> Result<File,
 
 impl User {
     fn of(tgid: u32) -> Option<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{tgid}/status")).ok()?;
+        let status = machine::read_text(format!("/proc/{tgid}/status")).ok()?;
         let ids = |name: &str| -> Option<Vec<u32>> {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             Some(line.split_whitespace().filter_map(|id| id.parse().ok()).collect())
@@ -137,7 +138,7 @@ impl User {
 
 /// An id as it is inside of a process's user namespace: lines are `INSIDE OUTSIDE COUNT`.
 fn inside(tgid: u32, map: &str, id: u32) -> Option<u32> {
-    let map = std::fs::read_to_string(format!("/proc/{tgid}/{map}")).ok()?;
+    let map = machine::read_text(format!("/proc/{tgid}/{map}")).ok()?;
     map.lines().find_map(|line| {
         let numbers: Vec<u32> = line.split_whitespace().filter_map(|number| number.parse().ok()).collect();
         let [inside, outside, count] = numbers[..] else { return None };

@@ -21,6 +21,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::{Missing, ObjectId, Root};
+use crate::machine;
 
 /// Processes that were forked from one another, and whose lists are asked one after the other.
 pub const MOST_PARENTS: usize = 16;
@@ -163,12 +164,12 @@ impl Jit {
 impl Owner {
     /// Who a living process is.
     fn of(tgid: u32) -> Option<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{tgid}/status")).ok()?;
+        let status = machine::read_text(format!("/proc/{tgid}/status")).ok()?;
         let numbers = |name: &str| -> Vec<u32> {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.into_iter().flat_map(str::split_whitespace).filter_map(|word| word.parse().ok()).collect()
         };
-        let stat = std::fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
+        let stat = machine::read_text(format!("/proc/{tgid}/stat")).ok()?;
         // The name, in parentheses, may hold anything; the 20th field behind it is the start since boot.
         let ticks: i64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
         let ticks_per_s = sysconf(SysconfVar::CLK_TCK).ok()??;

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::{Missing, ObjectId, Objects, Pinned};
+use crate::machine;
 use crate::model::event::Mmap;
 
 impl Objects {
@@ -52,7 +53,7 @@ fn memory(tgid: u32, range: &Range<u64>) -> Result<Vec<u8>, Missing> {
 
 /// Where ours is.
 pub(super) fn own() -> Option<Range<u64>> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let maps = machine::read_text("/proc/self/maps").ok()?;
     let range = maps.lines().find(|line| line.ends_with("[vdso]"))?.split(' ').next()?;
     let (start, end) = range.split_once('-')?;
     Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::time::{ClockId, clock_gettime};
 
+use crate::machine;
 use crate::machine::kallsyms::Kallsyms;
 use crate::model::event::{Event, FileId, Ksymbol, Mmap, Timed};
 
@@ -33,13 +34,13 @@ pub fn exists(id: u32) -> bool {
 
 /// The process a thread belongs to.
 pub fn tgid_of(tid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let status = machine::read_text(format!("/proc/{tid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
 /// User and system time of a process and of the children it waited for, in nanoseconds.
 pub fn cpu_time_ns(tgid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
+    let stat = machine::read_text(format!("/proc/{tgid}/stat")).ok()?;
     // The name in parentheses may hold anything; fields are counted from behind it.
     let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
     let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
@@ -51,8 +52,8 @@ pub fn snapshot(tgid: u32, events: &mut Vec<Timed>) {
     let time_ns = now_ns();
     let mut push = |event| events.push(Timed { time_ns, event });
     for tid in threads(tgid) {
-        if let Ok(comm) = fs::read(format!("/proc/{tgid}/task/{tid}/comm")) {
-            let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
+        if let Ok(comm) = machine::read_text(format!("/proc/{tgid}/task/{tid}/comm")) {
+            let comm = comm.trim_end_matches('\n').to_owned();
             push(Event::Comm { tgid, tid, comm, exec: false });
         }
     }
@@ -64,8 +65,7 @@ pub fn snapshot(tgid: u32, events: &mut Vec<Timed>) {
 pub fn maps(tgid: u32, tid: u32) -> Timed {
     let time_ns = now_ns();
     let read = |tid: u32| {
-        let lines = fs::read(format!("/proc/{tgid}/task/{tid}/maps")).unwrap_or_default();
-        let lines = String::from_utf8_lossy(&lines);
+        let lines = machine::read_text(format!("/proc/{tgid}/task/{tid}/maps")).unwrap_or_default();
         lines.lines().filter_map(|line| parse_maps_line(tgid, line)).collect::<Vec<_>>()
     };
     let mut mmaps = read(tid);
@@ -121,17 +121,31 @@ pub fn snapshot_bpf(code: &HashMap<u64, u32>, events: &mut Vec<Timed>) {
     let mut programs: Vec<(u64, &str)> = programs.map(|symbol| (symbol.addr, symbol.name)).collect();
     programs.sort_unstable();
     for (at, &(start, name)) in programs.iter().enumerate() {
-        let next = programs.get(at + 1).map_or(u64::MAX, |&(next, _)| next);
-        let bytes = code.get(&start).map_or(LONGEST_UNKNOWN_PROGRAM, |&bytes| bytes.into());
-        let end = start.saturating_add(bytes).min(next);
-        let event = Event::Ksymbol(Ksymbol { range: start..end, name: name.to_owned(), registered: true });
+        let next = programs.get(at + 1).map(|&(next, _)| next);
+        let range = start..end_of_program(start, next, code.get(&start).copied());
+        let event = Event::Ksymbol(Ksymbol { range, name: name.to_owned(), registered: true });
         events.push(Timed { time_ns, event });
     }
+}
+
+/// Where BPF code ends: where it is known to, or where the next begins.
+fn end_of_program(start: u64, next: Option<u64>, bytes: Option<u32>) -> u64 {
+    let longest = bytes.map_or(LONGEST_UNKNOWN_PROGRAM, u64::from);
+    start.saturating_add(longest).min(next.unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bpf_programs_end_with_their_code() {
+        assert_eq!(end_of_program(0x1000, Some(0x9000), Some(0x40)), 0x1040);
+        assert_eq!(end_of_program(0x1000, None, Some(0x40)), 0x1040);
+        assert_eq!(end_of_program(0x1000, Some(0x1020), Some(0x40)), 0x1020);
+        assert_eq!(end_of_program(0x1000, Some(0x9000), None), 0x9000);
+        assert_eq!(end_of_program(0x1000, None, None), 0x10_1000);
+    }
 
     #[test]
     fn maps_lines() {
