@@ -8,6 +8,7 @@
 //! end. So it is asked about each new container until it knows, and names are joined to the samples when the
 //! recording ends.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
@@ -71,9 +72,9 @@ impl Containers {
                 Event::Thread(time) => (time.tgid, time.cgroups),
                 _ => continue,
             };
-            if !groups.contains_key(&ids) {
+            if let Entry::Vacant(group) = groups.entry(ids) {
                 self.find(tgid, ids, &mut was_scanned);
-                groups.insert(ids, self.labels(ids));
+                group.insert(self.labels(ids));
             }
         }
         if self.paths.len() > MOST_PATHS {
