@@ -332,6 +332,25 @@ fn a_leaf_that_no_row_covers_has_its_return_address_at_hand() {
     assert_eq!(called.walk(ip), (vec![ip, within(1)], None));
 }
 
+/// `sub $8,%rsp; call *%rcx; add $8,%rsp; ret`, as Python makes one for each function to be seen by perf.
+#[test]
+fn a_trampoline_that_keeps_one_word_is_left() {
+    let trampoline = |calls: bool| {
+        let mut world = from_leaf(at_sp(8));
+        world.code.push((MADE + 4, vec![0xff, 0xd1, 0x48, 0x83, 0xc4, 0x08, 0xc3]));
+        if !calls {
+            world.code.retain(|(at, _)| *at != within(1) - 2);
+        }
+        world.put(&[(0, MADE + 6), (1, 7), (2, within(1))])
+    };
+    trampoline(true).whole(&[MADE + 6, within(1)]);
+    // Back from its call, as a leaf.
+    let mut leaf = trampoline(true);
+    leaf.stack[..2].copy_from_slice(&[7, within(1)]);
+    assert_eq!(leaf.walk(MADE + 6), (vec![MADE + 6, within(1)], None));
+    trampoline(false).cut(&[MADE + 6], Truncation::NoRow);
+}
+
 #[test]
 fn a_frame_pointer_of_0_is_an_end_only_behind_others() {
     // Any register may be 0.
