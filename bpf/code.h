@@ -12,6 +12,13 @@ static __always_inline bool read_word(__u64 *into, __u64 address)
 	return !bpf_probe_read_user(into, sizeof(*into), (const void *)address);
 }
 
+/* One round of a multiplicative hash; the constant is 2^64 divided by the golden ratio. */
+static __always_inline __u64 hash_step(__u64 hash, __u64 word)
+{
+	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+	return hash ^ (hash >> 29);
+}
+
 /* What goes before an address. */
 enum before {
 	BEFORE_UNREADABLE,

@@ -29,7 +29,7 @@ static __always_inline enum outcome sample_hit(void *ctx, struct cpu_state *cpu,
 		if (body->outcome == OUTCOME_COMPLETE || user == OUTCOME_USER_DUMPED)
 			body->outcome = user;
 	}
-	return count(cpu, body, hits_per_sample);
+	return count(cpu, body, hits_per_sample, by_tables);
 }
 
 static __always_inline int hit(void *ctx, bool by_tables)

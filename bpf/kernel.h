@@ -109,6 +109,12 @@ struct thread_info {
 	unsigned int status;
 };
 
+#if defined(__TARGET_ARCH_x86)
+struct thread_struct {
+	unsigned long fsbase; /* the thread pointer */
+};
+#endif
+
 struct task_struct {
 	struct thread_info thread_info;
 	unsigned int __state; /* Linux 5.14 on */
@@ -131,6 +137,9 @@ struct task_struct {
 	unsigned long nvcsw, nivcsw; /* switches: to wait, and to let others run */
 	unsigned long min_flt, maj_flt;
 	char comm[16];
+#if defined(__TARGET_ARCH_x86)
+	struct thread_struct thread;
+#endif
 };
 
 struct seq_file;

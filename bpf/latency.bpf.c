@@ -188,7 +188,7 @@ static __always_inline enum outcome count_slow(void *ctx, struct task_struct *ta
 		if (body->outcome == OUTCOME_COMPLETE || user == OUTCOME_USER_DUMPED)
 			body->outcome = user;
 	}
-	return count(cpu, body, ns);
+	return count(cpu, body, ns, latency_by_tables);
 }
 
 static __always_inline void keep_slow(void *ctx, struct task_struct *task, struct latency *latency,

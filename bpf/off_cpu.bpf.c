@@ -266,7 +266,7 @@ static __always_inline enum outcome count_block(void *ctx, struct cpu_state *cpu
 	if (kernel_stacks)
 		cpu->body.outcome = collect_kernel_stack(ctx, &cpu->body);
 	add_user_stack(ctx, task, cpu);
-	outcome = count(cpu, &cpu->body, ns);
+	outcome = count(cpu, &cpu->body, ns, off_cpu_by_tables);
 	if (outcome >= OUTCOME_LOST_COUNTS_FULL) {
 		change(time);
 		time->stacked_ns -= ns;

@@ -20,6 +20,7 @@
 #include "cgroups.h"
 #include "window.h"
 #include "tables.h"
+#include "codes.h"
 #include "uretprobes.h"
 
 static __always_inline __u64 initial_stack(void)
@@ -97,6 +98,14 @@ const enum outcome *abi_outcome __attribute__((unused));
 const enum kind *abi_kind __attribute__((unused));
 const enum has_table *abi_has_table __attribute__((unused));
 const enum filter *abi_filter __attribute__((unused));
+const struct unwind_run *abi_unwind_run __attribute__((unused));
+const enum runtime *abi_runtime __attribute__((unused));
+const enum script_missing *abi_script_missing __attribute__((unused));
+const enum python_runs *abi_python_runs __attribute__((unused));
+const enum python_lines *abi_python_lines __attribute__((unused));
+const struct code_record *abi_code_record __attribute__((unused));
+
+#include "send_codes.h"
 
 static const __u32 zero = 0;
 
@@ -374,7 +383,7 @@ static __always_inline enum outcome walk_by_tables(struct task_struct *task, str
 	struct unwind_process *process = bpf_map_lookup_elem(&unwind_processes, &tgid);
 	struct walk_context context = {.cpu = cpu};
 	struct walk *walk = &cpu->walk;
-	struct unwind_mapping *header = NULL;
+	struct unwind_run *header = NULL;
 	__u32 index;
 	__u32 is_return_address = walk->is_return_address;
 
@@ -386,9 +395,10 @@ static __always_inline enum outcome walk_by_tables(struct task_struct *task, str
 		header = bpf_map_lookup_elem(&unwind_mappings, &index);
 	}
 	/* Not known yet, or an entry that has outlived its mappings. */
-	if (!header || header->start != walk->process.run)
+	if (!header || header->number != walk->process.run)
 		return dump_stack(cpu, process);
 	begin_walk(walk);
+	begin_interpreters(walk, header);
 	bpf_loop(FRAMES_CAPACITY - 1 - cpu->body.kernel_frames, walk_frame, &context, 0);
 	/* A library that has just been loaded, most likely; or one that is large. */
 	if (walk->outcome == OUTCOME_USER_NO_MAPPING || walk->outcome == OUTCOME_USER_NO_TABLE) {
@@ -460,7 +470,8 @@ static __always_inline enum outcome collect_user_stack(struct perf_event_context
 }
 
 /* The frames are not sent to user space again while their key stays in the map. */
-static __always_inline bool send_body(struct cpu_state *cpu, struct stack_body *body)
+static __always_inline bool send_body(struct cpu_state *cpu, struct stack_body *body,
+				      bool by_tables)
 {
 	__u32 n = body->kernel_frames + body->user_frames;
 	__u64 size = __builtin_offsetof(struct stack_body, frames) +
@@ -469,6 +480,8 @@ static __always_inline bool send_body(struct cpu_state *cpu, struct stack_body *
 	/* User space has more than the frames of this one. */
 	if (body->outcome == OUTCOME_USER_DUMPED)
 		return true;
+	if (by_tables && body->user_frames && cpu->walk.interpreters)
+		send_codes(body->key.kind);
 	body->time_ns = bpf_ktime_get_ns();
 	/* User space looks at the ring by the clock; waking it here would cost more. */
 	if (!bpf_ringbuf_output(&bodies, body, size, BPF_RB_NO_WAKEUP))
@@ -478,7 +491,8 @@ static __always_inline bool send_body(struct cpu_state *cpu, struct stack_body *
 }
 
 /* Counts the sample under its key; the first one of a key brings the frames along. */
-static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_body *body, __u64 ns)
+static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_body *body, __u64 ns,
+					  bool by_tables)
 {
 	void *counts = bpf_map_lookup_elem(&current_counts, &zero);
 	struct counts_value *value;
@@ -493,7 +507,7 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 		    .time_ns = ns,
 		};
 
-		first.body_sent = send_body(cpu, body);
+		first.body_sent = send_body(cpu, body, by_tables);
 		err = bpf_map_update_elem(counts, &body->key, &first, BPF_NOEXIST);
 		if (!err)
 			return body->outcome;
@@ -506,7 +520,7 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 	__sync_fetch_and_add(&value->samples, 1);
 	__sync_fetch_and_add(&value->time_ns, ns);
 	if (!value->body_sent)
-		value->body_sent = send_body(cpu, body);
+		value->body_sent = send_body(cpu, body, by_tables);
 	return body->outcome;
 }
 
@@ -560,7 +574,7 @@ static __always_inline enum outcome sample(struct perf_event_context *ctx, struc
 			outcome = user;
 	}
 	body->outcome = outcome;
-	return count(cpu, body, period);
+	return count(cpu, body, period, by_tables);
 }
 
 static __always_inline int run(struct perf_event_context *ctx, bool by_tables)

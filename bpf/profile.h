@@ -29,6 +29,12 @@ enum limits {
 	/* Latency of calls. */
 	MAX_OPEN_CALLS = 64, /* of a thread, a power of two: the kernel's MAX_URETPROBE_DEPTH */
 	LATENCY_SLOTS = 42,  /* powers of two of nanoseconds: an hour and more is the last */
+	/* Interpreters. */
+	MAX_INTERPRETERS = 256, /* files of each runtime */
+	MAX_CODE_NAME = 127,	/* bytes of a name, of a path, of a table of lines */
+	MAX_CODE_FILE = 255,
+	MAX_CODE_LINES = 2047,
+	NO_OFFSET = 0xffff,
 };
 
 /*
@@ -162,11 +168,20 @@ _Static_assert(sizeof(struct unwind_mapping) == 32, "unwind_mapping has padding"
 
 /*
  * The mappings of a process are a run in the array, by ascending address. Before them lies the
- * run's header, an entry of which only `start` counts: the run's number. It changes when the run is
- * taken back, before others' mappings are written there. So an entry that has outlived its run,
- * such as a child's that user space does not know of yet, leads nowhere.
+ * run's header. The number in it changes when the run is taken back, before others' mappings are
+ * written there. So an entry that has outlived its run, such as a child's that user space does not
+ * know of yet, leads nowhere.
+ */
+struct unwind_run {
+	__u64 number;
+	__u64 python_bias; /* address - address in its file */
+	__u32 python;	   /* the process's interpreters: index in `pythons`, 0 if there is none */
+	__u32 v8;
+	__u64 unused;
+};
+_Static_assert(sizeof(struct unwind_run) == sizeof(struct unwind_mapping), "a header is an entry");
 
- *
+/*
  * A process id is given away again, and what user space publishes may be those of a program that is
  * gone: an entry says whose it is.
  */
@@ -241,8 +256,13 @@ enum saved_fp {
 #define IS_PC_EXACT(saved) ((saved)&SAVED_PC_EXACT)
 #define SAVED_BX(saved) ((saved) >> 4)
 
+/* The code is that of an interpreter's loop: see interpreters.h. */
+#define CFA_OF_LOOP 0x80
+#define CFA(rule) ((rule)->cfa & ~CFA_OF_LOOP)
+#define IS_LOOP(rule) ((rule)->cfa & CFA_OF_LOOP)
+
 struct unwind_rule {
-	__u8 cfa;   /* enum cfa */
+	__u8 cfa;   /* enum cfa, and CFA_OF_LOOP */
 	__u8 saved; /* enum saved_fp in bits 0-2, SAVED_PC_EXACT, saved_bx above */
 	__s16 fp_offset;
 	__s32 offset;
@@ -272,6 +292,113 @@ struct stack_dump {
 	__u8 stack[STACK_DUMP_PAGES * STACK_DUMP_PAGE];
 };
 
+/*
+ * A frame of a script is two words among the addresses, of which no user's has the top bit. The
+ * first has the runtime and the address of what describes the function, a code object; the second
+ * the instruction in it and a checksum of what the code object was then, so that another one which
+ * takes its place has another name. Or it is one word, that a frame is missing and why.
+ */
+#define SCRIPT_FRAME (1ULL << 63)
+#define SCRIPT_RUNTIME_SHIFT 58
+#define SCRIPT_MISSING 1ULL /* no code object has an odd address */
+#define SCRIPT_MISSING_SHIFT 8
+#define SCRIPT_INSTRUCTION_SHIFT 40
+#define SCRIPT_INSTRUCTION_MASK 0x7fffffULL
+#define SCRIPT_CHECKSUM_MASK ((1ULL << SCRIPT_INSTRUCTION_SHIFT) - 1)
+
+enum runtime {
+	RUNTIME_PYTHON,
+	RUNTIME_V8,
+};
+
+/* Why frames of a script are missing where the interpreter's loop ran. */
+enum script_missing {
+	MISSING_NONE,
+	MISSING_THREAD,	 /* the interpreter knows no such thread */
+	MISSING_FRAME,	 /* a frame could not be read */
+	MISSING_CODE,	 /* what a frame executes could not be read, or is none */
+	MISSING_NO_ROOM, /* for all of them */
+};
+
+/* Which frames of CPython's one run of its loop has, which is one native frame. */
+enum python_runs {
+	PYTHON_ONE_EACH, /* one: up to 3.10 */
+	PYTHON_IS_ENTRY, /* 3.11: up to the one that is marked */
+	PYTHON_SHIM,	 /* 3.12 on: up to one without code, which lies in the native frame */
+};
+
+/* How CPython tells lines. */
+enum python_lines {
+	PYTHON_LNOTAB,	  /* up to 3.9 */
+	PYTHON_LINETABLE, /* 3.10 */
+	PYTHON_LOCATIONS, /* 3.11 on */
+};
+
+/* Where a CPython has what: addresses in its file, and offsets in its structures. NO_OFFSET: there
+ * is no such field. */
+struct python {
+	__u64 interpreters; /* the pointer to the first PyInterpreterState */
+	__u64 code_type;    /* PyCode_Type */
+	__u16 interpreter_next, interpreter_threads;
+	__u16 thread_next, thread_id, thread_frame, thread_cframe;
+	__u16 cframe_frame, cframe_previous;
+	__u16 frame_code, frame_previous, frame_instruction, frame_owner;
+	__u16 object_type;
+	__u16 code_size, code_first_line, code_name, code_qualified, code_file, code_lines;
+	__u16 code_instructions;
+	__u16 text_length, text_hash, text_ascii, text_wide, bytes_data;
+	__u16 text_kind_shift;
+	__u16 runs;  /* enum python_runs */
+	__u16 lines; /* enum python_lines */
+};
+
+/* The same of V8, by what it exports for debuggers. */
+struct v8 {
+	__s16 fp_function;
+	__u16 map_type;
+	__u16 js_first, js_last, js_shared; /* types of functions */
+	__u16 shared_type, shared_name, shared_script, shared_flags;
+	__u16 scope_type, scope_first_local, scope_locals;
+	__u16 nonstring, string_length, string_chars;
+	__u16 script_type, script_name;
+	__u16 shared_bytes; /* that are read of a SharedFunctionInfo */
+	__u16 unused[2];
+};
+_Static_assert(sizeof(struct v8) % 8 == 0, "entries of a mapped array are multiples of 8");
+
+/* What names a code object. */
+struct code_record {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 code;
+	__u64 checksum;
+	__u32 tgid;
+	__u32 first_line;
+	__u16 runtime;	 /* enum runtime */
+	__u16 lines;	 /* enum python_lines */
+	__u16 name_kind; /* bytes of a character; 0: of ASCII */
+	__u16 file_kind;
+	__u16 name_bytes; /* of what follows, one behind the other */
+	__u16 file_bytes;
+	__u16 lines_bytes;
+	__u16 padding;
+	__u8 text[512 + 2048]; /* room for the largest at any place that the two before leave */
+};
+_Static_assert(sizeof(struct code_record) == 48 + 512 + 2048, "code_record has padding");
+
+/* CPython's, in a walk: see python.h. */
+struct python_walk {
+	__u64 low; /* of the native frame of the loop: its sp and its CFA */
+	__u64 high;
+	__u64 frame; /* the next one */
+	__u64 cframe;
+	__u64 code; /* the last one */
+	__u64 checksum;
+	__u32 is_known; /* 1: `frame` is */
+	__u32 missing;	/* enum script_missing */
+};
+
+#define OBJECT_BYTES 256 /* of a structure; a power of two */
+
 #define STACK_WINDOW 512 /* bytes: see window.h */
 
 /* A walk of a user stack, between two frames. */
@@ -290,6 +417,13 @@ struct walk {
 	__u32 padding;
 	__u64 uretprobe; /* the next replaced return address: see uretprobes.h */
 	__u64 uretprobe_sp;
+	__u32 interpreters; /* 1 if the process has some */
+	__u32 python;	    /* as in struct unwind_run */
+	__u32 v8;
+	__u32 unused;
+	__u64 python_bias;
+	struct python_walk in_python;
+	__u8 object[OBJECT_BYTES + 8]; /* a structure of an interpreter's, as far as it was read */
 	__u64 window_start;
 	__u8 window[STACK_WINDOW + 16];
 };
@@ -438,8 +572,9 @@ struct cpu_state {
 	__u64 threads_lost;   /* threads for whose time or its record there was no room */
 	__u64 hits;	      /* of a tracepoint, since the last sample */
 	__u64 pending_ns;     /* off the CPU, of the thread that is about to return from a block */
-	struct walk walk;     /* scratch space of the sampler, as is `body` */
+	struct walk walk;     /* scratch space of the sampler, as are the next two */
 	struct stack_body body;
+	struct code_record code;
 };
 
 #endif

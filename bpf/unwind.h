@@ -181,12 +181,12 @@ static __always_inline enum step unwind_step(struct unwind_registers *regs,
 {
 	struct frame_record frame;
 	enum step step;
-	__u32 return_register = LEAF_REGISTERS;
+	__u32 return_register = LEAF_REGISTERS, how = CFA(rule);
 	__u64 cfa;
 
-	if ((rule->cfa == CFA_FP || rule->cfa == CFA_DEREF_FP) && regs->fp == FP_LOST)
+	if ((how == CFA_FP || how == CFA_DEREF_FP) && regs->fp == FP_LOST)
 		return STEP_REGISTER;
-	switch (rule->cfa) {
+	switch (how) {
 	case CFA_UNCOVERED:
 		return step_by_frame_pointer(regs, memory);
 	case CFA_END:
@@ -201,7 +201,7 @@ static __always_inline enum step unwind_step(struct unwind_registers *regs,
 		break;
 	case CFA_DEREF_SP:
 	case CFA_DEREF_FP:
-		cfa = (rule->cfa == CFA_DEREF_SP ? regs->sp : regs->fp) + (__s16)rule->offset;
+		cfa = (how == CFA_DEREF_SP ? regs->sp : regs->fp) + (__s16)rule->offset;
 		if (READ_STACK(memory, &cfa, 8, cfa))
 			return STEP_FAULT;
 		cfa += rule->offset >> 16;

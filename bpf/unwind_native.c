@@ -68,6 +68,33 @@ static __u64 initial_stack(void)
 	return environment->initial_stack;
 }
 
+/* No frames of scripts: they are elsewhere than on the stack, and have changed since. */
+static const struct array pythons, v8s;
+
+static __u64 thread_pointer(void)
+{
+	return 0;
+}
+
+static __u64 recall_thread(void)
+{
+	return 0;
+}
+
+static void remember_thread(__u64 thread)
+{
+	(void)thread;
+}
+
+static void bpf_loop(__u32 times, long (*step)(__u32, void *), void *context, __u64 flags)
+{
+	(void)flags;
+	for (__u32 i = 0; i < times; i++) {
+		if (step(i, context))
+			break;
+	}
+}
+
 /* The copy has the true ones. */
 static void restore_return_address(struct walk *walk)
 {

@@ -49,7 +49,7 @@ static __always_inline enum outcome count_waker(void *ctx, struct cpu_state *cpu
 	else
 		add_user_stack(ctx, task, cpu);
 	identify_waker(&body->key);
-	return count(cpu, body, 0);
+	return count(cpu, body, 0, off_cpu_by_tables);
 }
 
 SEC("tp_btf/sched_waking")

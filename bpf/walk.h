@@ -10,6 +10,7 @@
  *	unwind_mappings and the other tables        as in tables.h
  *	READ_STACK                                  see unwind.h
  *	initial_stack()                             where the process's first function began
+ *	what interpreters.h wants
  *	restore_return_address(walk)                see uretprobes.h
  *
  * Functions that are neither static nor inlined the kernel verifies once, and not with each caller.
@@ -26,19 +27,14 @@
 #include "unwind.h"
 #include "code.h"
 #include "go.h"
+#include "interpreters.h"
 
 #define MAX_SWITCHES 8 /* between stacks, in one walk */
 #define LONGEST_LEAF (1 << 16)
 /* What the functions before main() have of the stack, where no table describes them. */
 #define INITIAL_FRAME 128
+#define FRAME_RECORD 16 /* fp and return address */
 #define INITIAL_LEAF 16 /* the first of them itself, before it calls */
-
-/* One round of a multiplicative hash; the constant is 2^64 divided by the golden ratio. */
-static __always_inline __u64 hash_step(__u64 hash, __u64 word)
-{
-	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-	return hash ^ (hash >> 29);
-}
 
 /* Steps of 2^n down to 2^m of a binary search. What is in memory the verifier does not know, so
  * that it need not follow each of the ways through the search. */
@@ -276,6 +272,7 @@ __noinline int has_switched(struct walk *walk, __u32 cfa)
 /* From `walk->regs`, by the mappings of `walk->process`. */
 static __always_inline void begin_walk(struct walk *walk)
 {
+	walk->interpreters = 0;
 	walk->mapping = walk->process.first_mapping;
 	walk->has_rule = 0;
 	walk->regs.bx = walk->leaf[LEAF_BX];
@@ -296,12 +293,13 @@ static long walk_frame(__u32 i, void *data)
 	struct walk *walk = &cpu->walk;
 	struct stack_body *body = &cpu->body;
 	const struct unwind_rule *rule = NULL;
-	__u64 ip = walk->regs.ip, sp = walk->regs.sp;
+	__u64 ip = walk->regs.ip, sp = walk->regs.sp, fp = walk->regs.fp;
 	struct unwind_mapping *mapping;
 	bool has_rule, is_trampoline;
+	__u64 frame, hash = walk->hash;
 	const __u64 *leaf;
 	enum step step;
-	__u64 frame;
+	__u32 cfa;
 
 	/* A return address may lie behind its function's last instruction. */
 	mapping = find_mapping(walk, ip - walk->is_return_address);
@@ -312,14 +310,13 @@ static long walk_frame(__u32 i, void *data)
 	/* A caller is none where no code is known, but a leaf runs there. */
 	if (!mapping || mapping->has_table == TABLE_SOON) {
 		walk->outcome = mapping ? OUTCOME_USER_NO_TABLE : OUTCOME_USER_NO_MAPPING;
-		body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = ip;
-		body->user_frames = i + 1;
-		walk->hash = hash_step(walk->hash, ip);
+		push_word(cpu, ip);
 		return 1;
 	}
 	if (mapping->has_table == TABLE_READY)
 		rule = find_rule(mapping, walk);
-	has_rule = rule && rule->cfa != CFA_UNCOVERED;
+	cfa = rule ? CFA(rule) : CFA_UNCOVERED;
+	has_rule = cfa != CFA_UNCOVERED;
 	/* musl does not describe its signal trampoline. */
 	is_trampoline = !has_rule && walk->has_rule && is_sigreturn(ip);
 	if (is_trampoline)
@@ -329,21 +326,19 @@ static long walk_frame(__u32 i, void *data)
 	barrier_var(leaf); /* so that what is checked is what is used */
 	/* User space takes one byte off all but the leaf's. */
 	frame = ip + (i && !walk->is_return_address);
-	body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = frame;
-	body->user_frames = i + 1;
-	walk->hash = hash_step(walk->hash, frame);
-	if (has_rule && rule->cfa == CFA_SIGNAL) /* nor is a trampoline called */
-		body->frames[(body->kernel_frames + i) & (FRAMES_CAPACITY - 1)] = ip + 1;
+	if (cfa == CFA_SIGNAL) /* nor is a trampoline called */
+		frame = ip + 1;
+	push_word(cpu, frame);
 	if (is_trampoline) {
 		step = step_out_of_signal(&walk->regs, walk);
 	} else if (!has_rule) {
 		step = leave_uncovered(walk, i, mapping->has_table);
-	} else if (rule->cfa >= CFA_SYSTEM_STACK) {
+	} else if (cfa >= CFA_SYSTEM_STACK) {
 		if (walk->switches++ >= MAX_SWITCHES) {
 			walk->outcome = OUTCOME_USER_CHAIN;
 			return 1;
 		}
-		step = leave_go_stack(walk, rule->cfa, i);
+		step = leave_go_stack(walk, cfa, i);
 		sp = 0; /* on another stack */
 	} else {
 		step = unwind_step(&walk->regs, rule, leaf, walk);
@@ -352,12 +347,29 @@ static long walk_frame(__u32 i, void *data)
 		walk->outcome = outcome_of(step);
 		return 1;
 	}
+	if (walk->interpreters) {
+		if (has_rule && IS_LOOP(rule)) {
+			/* Towards the leaf from the loop's own frame. */
+			body->user_frames--;
+			walk->hash = hash;
+			push_python_run(cpu, sp, walk->regs.sp);
+			push_word(cpu, frame);
+		} else if (!has_rule && walk->v8 && walk->regs.sp == fp + FRAME_RECORD) {
+			/* By its frame pointer: then what lies below that is the frame's own. */
+			body->user_frames--;
+			walk->hash = hash;
+			if (!push_v8_frame(cpu, fp))
+				push_word(cpu, frame);
+		}
+		if (!has_room(body))
+			return 1;
+	}
 	walk->is_return_address = step == STEP_CALLER;
 	if (step == STEP_INTERRUPTED)
 		return 0;
 	restore_return_address(walk);
 	/* A caller's frame lies above; only a leaf may have nothing on its own. */
-	if (walk->regs.sp < sp + (i != 0) && !(has_rule && has_switched(walk, rule->cfa))) {
+	if (walk->regs.sp < sp + (i != 0) && !(has_rule && has_switched(walk, cfa))) {
 		walk->outcome = OUTCOME_USER_CHAIN;
 		return 1;
 	}

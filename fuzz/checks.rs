@@ -1,6 +1,8 @@
 //! What must hold of any input: for the fuzz targets, and for the tests that keep what they found.
 
 use profiler::elf::{self, CallFrames, Dialect, Machine, Segment};
+use profiler::interpreters::python::Lines;
+use profiler::interpreters::{self, python};
 use profiler::unwind::sources::{self, Sources};
 use profiler::unwind::{self, Rule};
 use profiler::viewing::{folded, pprof};
@@ -28,7 +30,7 @@ pub fn unwind(bytes: &[u8]) -> bool {
             max_fdes: (flags & 2 != 0).then_some(u32::from(flags >> 2)),
         };
         let (segments, frames) = (&[code, high], &[frames]);
-        sources::table(Sources { machine, segments, go: Vec::new(), frames, plts: Vec::new() })
+        sources::table(Sources { machine, segments, go: Vec::new(), frames, plts: Vec::new(), loops: &[] })
     };
     let Ok(table) = table else { return false };
     let rows: Vec<_> = table.rows().map(|row| (row.file_offset, table.rule(row.rule))).collect();
@@ -50,6 +52,33 @@ pub fn unwind(bytes: &[u8]) -> bool {
         assert!(!page.rows.is_empty() && page.rows.is_sorted_by(|a, b| a.pc_low < b.pc_low));
     }
     true
+}
+
+/// A file that may be an interpreter's; or a byte that says how, and a function's table of lines or a string.
+/// Says whether something was found.
+pub fn scripts(bytes: &[u8]) -> bool {
+    if bytes.starts_with(b"\x7fELF") {
+        let found = interpreters::find(&bytes.to_vec());
+        assert!(found.loops.iter().all(|code| code.start < code.end));
+        return !found.is_empty();
+    }
+    let Some((&how, rest)) = bytes.split_first() else { return false };
+    let lines = match how & 3 {
+        0 => Lines::Lnotab,
+        1 => Lines::Linetable,
+        2 => Lines::Locations,
+        _ => {
+            let text = python::text(rest, u16::from(how >> 2));
+            assert!(text.chars().count() <= rest.len());
+            return true;
+        }
+    };
+    let first = u32::from_le_bytes([how, how, how, 0]);
+    let mut found = false;
+    for instruction in (0..64).chain([1 << 20, u64::from(u32::MAX)]) {
+        found |= python::line(lines, rest, first, instruction).is_some();
+    }
+    found
 }
 
 /// The message in a pprof file. What can be read can be folded. Says whether it could be read.

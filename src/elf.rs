@@ -24,6 +24,8 @@ const MAX_CALL_FRAMES_BYTES: u64 = 64 << 20;
 const MAX_PLT_BYTES: u64 = 4 << 20;
 /// Linkers make four at most.
 const MAX_PLTS: usize = 8;
+/// Of the image, at a time.
+const MAX_IMAGE_BYTES: u64 = 4 << 20;
 const MAX_NOTES_BYTES: u64 = 1 << 16;
 /// Of sections. Each has a name at least, and debug builds one for each function.
 const MAX_HEADERS: u64 = 1 << 16;
@@ -304,6 +306,34 @@ impl Elf {
     /// The address of the section of a name, of which the first 16 letters count.
     pub fn section_address(&self, name: &str) -> Option<u64> {
         self.find(name).map(|section| section.vaddr)
+    }
+
+    /// Bytes of the image at an address, as far as the file has them.
+    pub(crate) fn image(&self, file: &dyn Source, vaddr: u64, bytes: u64) -> Result<Vec<u8>> {
+        let place = self.segments.iter().find_map(|segment| segment.locate(vaddr));
+        let (offset, left) = place.with_context(|| format!("no segment holds address {vaddr:#x}"))?;
+        ensure!(bytes <= left, "{bytes} bytes at address {vaddr:#x} are beyond their segment's end");
+        read(file, offset, bytes, MAX_IMAGE_BYTES)
+    }
+
+    /// Where functions begin, ascending: by the search table of `.eh_frame_hdr`, which all linkers encode
+    /// in the same way. Empty if there is none.
+    pub(crate) fn function_starts(&self, file: &dyn Source) -> Vec<u64> {
+        const ENCODINGS: [u8; 4] = [1, 0x1b, 0x03, 0x3b]; // version 1; relative to here; u32; to the header
+        let Some(header) = &self.eh_frame_header else { return Vec::new() };
+        let Ok(bytes) = read(file, header.file_offset, header.file_bytes, MAX_CALL_FRAMES_BYTES) else {
+            return Vec::new();
+        };
+        let (Some(&ENCODINGS), Some(entries)) = (bytes.first_chunk(), bytes.get(12..)) else {
+            return Vec::new();
+        };
+        let (entries, _) = entries.as_chunks::<8>();
+        let start = |entry: &[u8; 8]| {
+            let distance = i32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
+            header.vaddr.wrapping_add_signed(distance.into())
+        };
+        let starts: Vec<u64> = entries.iter().map(start).collect();
+        if starts.is_sorted() { starts } else { Vec::new() }
     }
 
     /// `.eh_frame_hdr` begins with a version, three encodings, the address of `.eh_frame` and the

@@ -19,6 +19,7 @@
 //! | [`viewing`] | everything that starts from a file: flamegraphs, folded stacks, tables; pprof itself |
 //! | [`latency`] | how long calls take: histograms, and the stacks of slow ones by way of [`recording`] |
 //! | [`programs`] | what every BPF program on the machine costs; a recording takes a window of it |
+//! | [`interpreters`] | what an interpreter's file says of where its frames are |
 //! | [`machine`], [`elf`], [`gopclntab`], [`text`] | what several of them need: the operating system, ELF files, Go's table of functions, numbers for people |
 //!
 //! # The words
@@ -38,6 +39,7 @@ pub mod text;
 pub mod cli;
 pub mod elf;
 pub mod gopclntab;
+pub mod interpreters;
 pub mod latency;
 pub mod machine;
 pub mod model;

@@ -111,6 +111,11 @@ pub struct RecordArgs {
     #[arg(long, value_name = "HOW", default_value = "auto", hide_possible_values = true)]
     pub unwind: Unwind,
 
+    /// Leave out the functions of scripts in Python and JavaScript: record the native functions of their
+    /// interpreters alone
+    #[arg(long)]
+    pub no_interpreters: bool,
+
     /// Leave out what BPF programs cost, which the kernel takes some 70 ns a run to count; our own are
     /// then measured for a tenth of the time
     #[arg(long)]

@@ -36,6 +36,10 @@ pub struct ViewArgs {
     #[arg(long)]
     pub hide_idle: bool,
 
+    /// Show the native functions of an interpreter too, among those of the scripts that it runs
+    #[arg(long)]
+    pub native: bool,
+
     /// Only stacks with a frame whose name matches this regular expression
     #[arg(long, value_name = "REGEX")]
     pub focus: Option<String>,

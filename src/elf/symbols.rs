@@ -12,6 +12,10 @@ use super::{Elf, MAX_PROGRAM_HEADERS, Source, array, one, read};
 /// Of one table. That of a browser with all symbols is 100 MB.
 const MAX_BYTES: u64 = 256 << 20;
 
+/// Of a symbol that is looked for by its name; and how many of those are looked at.
+const MOST_IN_NAME: usize = 256;
+const MOST_EXPORTED: usize = 4096;
+
 /// A function or a label in code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol {
@@ -107,6 +111,49 @@ fn collect(elf: &Elf, symbols: &[u8], names: &[u8], found: &mut impl FnMut(Symbo
         let end = vaddr.saturating_add(symbol.st_size.get(LE));
         found(Symbol { vaddr, end, name: String::from_utf8_lossy(name).into_owned() }, kind);
     }
+}
+
+/// A symbol that a file exports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// Address in the ELF image.
+    pub vaddr: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Name.
+    pub name: String,
+}
+
+/// The exported symbols whose names begin in one of these ways; none, and soon, of a file without such
+/// names.
+///
+/// # Errors
+/// If the tables cannot be read.
+pub fn exported(elf: &Elf, file: &dyn Source, prefixes: &[&str]) -> Result<Vec<Exported>> {
+    let is_wanted = |name: &[u8]| prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+    let (symbols, names) = match elf.section(file, ".dynstr", MAX_BYTES)? {
+        // Most files have none of the names.
+        Some(names) if !names.split(|&byte| byte == 0).any(is_wanted) => return Ok(Vec::new()),
+        Some(names) => (elf.section(file, ".dynsym", MAX_BYTES)?.unwrap_or_default(), names),
+        None => dynamic_tables(elf, file)?.unwrap_or_default(),
+    };
+    let (symbols, _) = symbols.as_chunks::<{ size_of::<Sym64<LE>>() }>();
+    let mut found = Vec::new();
+    for symbol in symbols {
+        let Ok(symbol) = one::<Sym64<LE>>(symbol) else { continue };
+        let name = names.get(symbol.st_name.get(LE) as usize..).unwrap_or_default();
+        if symbol.st_shndx.get(LE) == elf::SHN_UNDEF || !is_wanted(name) {
+            continue;
+        }
+        let Some(end) = name.iter().take(MOST_IN_NAME).position(|&byte| byte == 0) else { continue };
+        let name = &name[..end];
+        let (vaddr, size) = (symbol.st_value.get(LE), symbol.st_size.get(LE));
+        found.push(Exported { vaddr, size, name: String::from_utf8_lossy(name).into_owned() });
+        if found.len() == MOST_EXPORTED {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// The tables that the dynamic linker uses. It needs no number of symbols; linkers put their names right

@@ -5,10 +5,12 @@
 //! and their stacks. Identifiers are the kernel's: `tgid` is what people call a pid, `tid` names a
 //! thread.
 //!
-//! This module knows only std.
+//! This module knows only std and [`crate::model::scripts`].
 
 use std::fmt;
 use std::ops::Range;
+
+use crate::model::scripts::{Code, CodeKey, Frame};
 
 /// Something that happened at a point in time.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +84,8 @@ pub enum Event {
         /// The process.
         tgid: u32,
     },
+    /// A function of a script was seen for the first time.
+    Code(CodeKey, Box<Code>),
 }
 
 /// A file, as the kernel names it in a mapping.
@@ -288,6 +292,8 @@ pub struct Stack {
     pub kernel: Vec<u64>,
     /// Addresses in user space.
     pub user: Vec<u64>,
+    /// Frames of scripts, each with the number of addresses that go before it.
+    pub scripts: Vec<(usize, Frame)>,
 }
 
 /// A stack that has yet to be walked.

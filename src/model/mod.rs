@@ -12,5 +12,6 @@ pub mod processes;
 pub mod profile;
 pub mod regions;
 pub mod remapped;
+pub mod scripts;
 pub mod snapshot;
 pub mod unsymbolized;

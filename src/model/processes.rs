@@ -114,7 +114,7 @@ impl Processes {
             Event::Maps { tgid, mmaps } => changes.extend(self.reread(time_ns, tgid, &mmaps, objects)),
             Event::Ksymbol(symbol) => self.ksymbol(&symbol, objects),
             Event::Joined { tgid } => self.adopt(tgid),
-            Event::Stack(_) | Event::Dump(_) | Event::Thread(_) | Event::Cgroup { .. } => {
+            Event::Stack(_) | Event::Dump(_) | Event::Thread(_) | Event::Cgroup { .. } | Event::Code(..) => {
                 debug_assert!(false, "what was measured is resolved, not applied");
             }
         }
@@ -321,7 +321,15 @@ impl Processes {
         }
         let mut truncation = stack.truncation;
         let mut is_stale = truncation == Some(Truncation::ReturnAddress);
+        let mut scripts = stack.scripts.iter().peekable();
+        let mut push_scripts = |frames: &mut Vec<Location>, depth: usize, objects: &mut Objects| {
+            while let Some((_, frame)) = scripts.next_if(|(before, _)| *before == depth) {
+                let object = ObjectId::of_scripts(frame.runtime());
+                frames.push(Location { object, file_offset: objects.scripts.number(*frame) });
+            }
+        };
         for (depth, &addr) in stack.user.iter().enumerate() {
+            push_scripts(&mut frames, depth, objects);
             // Return addresses point behind the call, a leaf's own address at its instruction.
             let addr = if depth > 0 { addr.wrapping_sub(1) } else { addr };
             match then.location(addr) {
@@ -353,6 +361,7 @@ impl Processes {
                 }
             }
         }
+        push_scripts(&mut frames, stack.user.len(), objects);
         for frame in &mut frames {
             if frame.object == ObjectId::MEMORY {
                 frame.object = objects.jit(&then.jit, &then.root);
@@ -447,7 +456,7 @@ mod tests {
                 cgroups: CgroupIds::default(),
             };
             let (kernel, user) = (kernel.to_vec(), user.to_vec());
-            let stack = Stack { key, truncation: None, kernel, user };
+            let stack = Stack { key, truncation: None, kernel, user, scripts: Vec::new() };
             let then = self.0.snapshot(u64::MAX, tgid);
             self.0.resolve(&then, &stack, &mut self.1)
         }

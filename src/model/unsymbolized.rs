@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::model::event::Truncation;
 use crate::model::objects::{ObjectId, Objects, Source};
 use crate::model::profile::{LocationId, MappingId, Profile};
+use crate::model::scripts::{self, Runtime};
 
 /// A recording that is complete, but not named.
 #[derive(Debug)]
@@ -41,6 +42,40 @@ impl Unsymbolized {
             }
         }
         samples
+    }
+
+    /// Samples and blocks with frames of scripts, by whose they are.
+    pub fn scripts(&self, objects: &Objects) -> BTreeMap<Runtime, scripts::Figures> {
+        let columns =
+            ["samples", "off_cpu_events"].iter().filter_map(|name| self.profile.sample_type(Some(name)));
+        let columns: Vec<usize> = columns.collect();
+        let frame = |id: LocationId| {
+            let location = self.profile.location(id);
+            match objects.get(*self.object_of.get(&location.mapping?)?).source {
+                Source::Script(runtime) => Some((runtime, location)),
+                _ => None,
+            }
+        };
+        let mut figures: BTreeMap<Runtime, scripts::Figures> = BTreeMap::new();
+        for sample in self.profile.samples() {
+            let count = columns.iter().map(|&at| sample.values[at].cast_unsigned()).sum::<u64>();
+            let mut of_sample: BTreeMap<Runtime, Option<scripts::Missing>> = BTreeMap::new();
+            for (runtime, location) in self.profile.stack(sample.stack).filter_map(frame) {
+                let mapping = location.mapping.map(|id| self.profile.mapping(id));
+                let number = mapping.map_or(0, |it| location.address - it.memory_start + it.file_offset);
+                let missing = objects.scripts.name(number).err().map(|(_, why)| why);
+                let first = of_sample.entry(runtime).or_default();
+                *first = first.or(missing);
+            }
+            for (runtime, missing) in of_sample {
+                let figures = figures.entry(runtime).or_default();
+                match missing {
+                    None => figures.named += count,
+                    Some(why) => *figures.unnamed.entry(why).or_default() += count,
+                }
+            }
+        }
+        figures
     }
 
     /// pprof takes the first mapping for the main binary and titles the profile with it. Of a whole

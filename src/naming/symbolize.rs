@@ -140,7 +140,20 @@ fn names_in(object: &Object, objects: &Objects, offsets: &[u64], inlined: bool) 
         },
         Source::Jit(Some(lists)) => jit::names(lists, objects, offsets),
         Source::Jit(None) => vec![Err("JIT code of an unknown process"); offsets.len()],
+        Source::Script(_) => offsets.iter().map(|&at| Ok(vec![script_frame(objects, at)])).collect(),
         Source::Nowhere => vec![Err("unmapped"); offsets.len()],
+    }
+}
+
+/// A function of a script, or a frame that says why it has no name.
+fn script_frame(objects: &Objects, number: u64) -> Frame {
+    match objects.scripts.name(number) {
+        Ok(name) => {
+            Frame { filename: name.file.to_string(), line: name.line.into(), ..Frame::named(&name.function) }
+        }
+        Err((runtime, why)) => {
+            Frame::named(&format!("[{}: {}]", runtime.language().to_lowercase(), why.reason()))
+        }
     }
 }
 

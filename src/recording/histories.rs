@@ -212,7 +212,8 @@ impl World {
                     let time_ns = self.now_ns;
                     let key = key(self.samples.len(), tgid);
                     let user = vec![page * PAGE + 1];
-                    let stack = Stack { key, truncation: None, kernel: Vec::new(), user };
+                    let stack =
+                        Stack { key, truncation: None, kernel: Vec::new(), user, scripts: Vec::new() };
                     self.tell(Event::Stack(stack));
                     self.samples.push(Sample { time_ns, tgid, page, truth });
                 }

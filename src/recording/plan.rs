@@ -107,6 +107,7 @@ impl Plan {
             latency: None,
             pid_namespace: pid_namespace(),
             counts_entries: args.counts_entries,
+            interpreters: !args.no_interpreters,
             off_cpu: (args.off_cpu || args.off_cpu_only).then(|| OffCpu {
                 min_ns: nanoseconds(args.min_block),
                 max_ns: args.max_block.map_or(u64::MAX, nanoseconds),

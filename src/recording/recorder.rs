@@ -50,7 +50,7 @@ impl Recorder {
             Tally::new(about::empty_profile(args, plan.event.as_ref()), about::short_blocks(args)),
         );
         timeline.tally.fixed = args.label.iter().map(|(key, value)| containers::text(key, value)).collect();
-        let mut unwinding = Unwinding::default();
+        let mut unwinding = Unwinding::new(plan.config.interpreters);
         timeline.inbox().extend(snapshot(plan));
         timeline.advance(proc::now_ns(), |_: u64, _: &Rc<Dump>, _: &Snapshot, _: &Objects| None);
         if plan.walk_by_tables {

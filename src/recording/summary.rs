@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use crate::machine::usage::CpuTime;
 use crate::model::event::{Loss, Outcome, Truncation};
 use crate::model::profile::Profile;
+use crate::model::scripts::{Figures, Runtime};
 use crate::programs::{Program, Statistics};
 use crate::recording::capture::bpf::{Blocks, Cost, Outcomes, tables};
 use crate::recording::counters::Counters;
@@ -26,6 +27,10 @@ pub struct TableFigures {
     pub refused_files: u64,
     /// Processes for whose mappings there was no room, for a time at least.
     pub refused_processes: u64,
+    /// Files that are interpreters.
+    pub interpreters: usize,
+    /// Those for which there was no room: their scripts have no frames.
+    pub refused_interpreters: u64,
 }
 
 /// The event of a recording.
@@ -73,6 +78,8 @@ pub struct Summary {
     pub sideband_lost: u64,
     /// Files with samples whose names are missing, by the reason.
     pub missing: BTreeMap<&'static str, usize>,
+    /// Samples and blocks with frames of scripts, by whose they are.
+    pub scripts: BTreeMap<Runtime, Figures>,
     /// CPU time of the sampled CPUs.
     pub cpu: CpuTime,
     /// What the BPF programs cost.
@@ -178,6 +185,15 @@ impl Summary {
             let reasons = self.missing.iter().map(|(why, files)| format!("{why} {files}"));
             let _ = writeln!(text, "  files without names: {}", reasons.collect::<Vec<_>>().join(", "));
         }
+        for (runtime, figures) in &self.scripts {
+            let of = thousands(figures.named + figures.unnamed.values().sum::<u64>());
+            let _ = write!(text, "  scripts {of} stacks in {}, ", runtime.language());
+            let _ = write!(text, "{} with all names", thousands(figures.named));
+            for (why, stacks) in &figures.unnamed {
+                let _ = write!(text, "; {} {}", why.reason(), thousands(*stacks));
+            }
+            text.push('\n');
+        }
         if self.rereads.stacks > 0 {
             let _ = writeln!(
                 text,
@@ -222,6 +238,10 @@ impl Summary {
             if built.refused_files > 0 {
                 let files = thousands(built.refused_files);
                 let _ = write!(text, "; no room for {files} files: walked by frame pointers");
+            }
+            if built.refused_interpreters > 0 {
+                let files = thousands(built.refused_interpreters);
+                let _ = write!(text, "; no room for {files} interpreters: scripts in them have no frames");
             }
             if built.refused_processes > 0 {
                 let processes = thousands(built.refused_processes);

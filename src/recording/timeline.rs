@@ -155,6 +155,7 @@ impl Timeline {
                     let then = self.processes.snapshot(time_ns, stack.key.tgid);
                     self.hold(time_ns, then, stack, None);
                 }
+                Event::Code(key, code) => self.objects.scripts.learn(key, *code),
                 Event::Thread(time) => {
                     let comm = self.processes.comm(time.tgid).into();
                     self.tally.thread(&time, &comm);
@@ -360,7 +361,13 @@ mod tests {
     }
 
     fn stack(time_ns: u64, addr: u64) -> Timed {
-        let stack = Stack { key: key(addr), truncation: None, kernel: Vec::new(), user: vec![addr] };
+        let stack = Stack {
+            key: key(addr),
+            truncation: None,
+            kernel: Vec::new(),
+            user: vec![addr],
+            scripts: Vec::new(),
+        };
         Timed { time_ns, event: Event::Stack(stack) }
     }
 

@@ -14,11 +14,13 @@ use std::rc::{Rc, Weak};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
+use crate::interpreters::{self, Interpreters};
 use crate::model::event::{Dump, Stack, Truncation};
 use crate::model::objects::{ObjectId, Objects, Pinned, Source};
 use crate::model::processes::Processes;
 use crate::model::regions::{self, Region, Regions};
 use crate::model::snapshot::Snapshot;
+use crate::recording::capture::bpf::interpreters::{Known, Mapped};
 use crate::recording::capture::bpf::tables::{
     Capacity, Code, FileTable, Mapping, MappingRun, Refusal, Tables, joined,
 };
@@ -41,24 +43,24 @@ enum State {
 }
 
 /// A table and the seconds that it took; none of a file that has none.
-type Built = (ObjectId, Option<Table>, f64);
+type Built = (ObjectId, Option<Table>, Interpreters, f64);
 
 /// The thread that builds tables of large files. It ends when nobody asks any more.
 struct Builder {
-    requests: Sender<(ObjectId, File)>,
+    requests: Sender<(ObjectId, File, bool)>,
     built: Receiver<Built>,
     waiting: usize,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        let (requests, queue) = channel::<(ObjectId, File)>();
+        let (requests, queue) = channel::<(ObjectId, File, bool)>();
         let (done, built) = channel();
         // Without a thread requests fail, and files are built at once.
         let _ = std::thread::Builder::new().name("tables".to_owned()).spawn(move || {
-            for (object, file) in queue {
-                let (table, seconds) = build(&file);
-                if done.send((object, table, seconds)).is_err() {
+            for (object, file, with_interpreters) in queue {
+                let (table, interpreters, seconds) = build(&file, with_interpreters);
+                if done.send((object, table, interpreters, seconds)).is_err() {
                     break;
                 }
             }
@@ -67,11 +69,18 @@ impl Default for Builder {
     }
 }
 
-fn build(file: &dyn crate::elf::Source) -> (Option<Table>, f64) {
+fn build(file: &dyn crate::elf::Source, with_interpreters: bool) -> (Option<Table>, Interpreters, f64) {
     let started = Instant::now();
     // Untrusted input: a bug in the parser costs this file's table.
-    let table = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unwind::build(file)));
-    (table.ok().and_then(Result::ok), started.elapsed().as_secs_f64())
+    let caught = |work: &mut dyn FnMut()| {
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    };
+    let (mut interpreters, mut table) = (Interpreters::default(), None);
+    if with_interpreters {
+        caught(&mut || interpreters = interpreters::find(file));
+    }
+    caught(&mut || table = unwind::build_with_loops(file, &interpreters.loops).ok());
+    (table, interpreters, started.elapsed().as_secs_f64())
 }
 
 /// Tables of files and of processes.
@@ -84,6 +93,10 @@ pub struct Unwinding {
     late: Vec<(u64, Snapshot, Stack)>,
     /// Built, and waiting for the arrays to exist.
     unpublished: Vec<(ObjectId, Table)>,
+    /// Whether frames of scripts are looked for.
+    with_interpreters: bool,
+    /// Files that are interpreters, and what the kernel knows them by.
+    interpreters: HashMap<ObjectId, (Interpreters, Known)>,
     /// By process. None: the kernel knows that it has none.
     processes: HashMap<u32, Option<Rc<Published>>>,
     /// Processes whose mappings are not published, and how many that was true of.
@@ -111,6 +124,11 @@ struct Published {
 }
 
 impl Unwinding {
+    /// Nothing yet.
+    pub fn new(with_interpreters: bool) -> Self {
+        Self { with_interpreters, ..Self::default() }
+    }
+
     /// Builds the tables of everything that is mapped now, before there is a kernel to give them to.
     pub fn prepare(&mut self, processes: &Processes, objects: &Objects) {
         let mapped: Vec<ObjectId> = processes.mapped_objects().collect();
@@ -129,6 +147,9 @@ impl Unwinding {
     /// Takes the kernel's arrays and fills them with what is known.
     pub fn publish(&mut self, tables: Tables, processes: &mut Processes, objects: &Objects) {
         self.tables = Some(tables);
+        for (interpreters, known) in self.interpreters.values_mut() {
+            *known = self.tables.as_mut().map_or(Known::default(), |it| it.add_interpreters(interpreters));
+        }
         for (object, table) in std::mem::take(&mut self.unpublished) {
             self.publish_file(object, &table);
         }
@@ -166,8 +187,8 @@ impl Unwinding {
         }
         builder.waiting -= all.len();
         let mut changed = Vec::new();
-        for (object, table, seconds) in all {
-            self.built(object, table, seconds);
+        for (object, table, interpreters, seconds) in all {
+            self.built(object, table, interpreters, seconds);
             let is_it = |region: &Region| objects.get(region.object).table == object;
             let maps = |published: &Published| published.regions.values().any(is_it);
             self.by_regions.retain(|_, published| published.upgrade().is_some_and(|one| !maps(&one)));
@@ -197,10 +218,10 @@ impl Unwinding {
         let Some(mut builder) = self.builder.take() else { return };
         drop(builder.requests);
         while builder.waiting > 0
-            && let Ok((object, table, seconds)) = builder.built.recv()
+            && let Ok((object, table, interpreters, seconds)) = builder.built.recv()
         {
             builder.waiting -= 1;
-            self.built(object, table, seconds);
+            self.built(object, table, interpreters, seconds);
         }
         self.files.values_mut().filter(|state| matches!(state, State::Building)).for_each(|state| {
             *state = State::Done(None);
@@ -226,6 +247,8 @@ impl Unwinding {
             build_s: self.build_s,
             refused_files: tables.refused_files,
             refused_processes: self.refused_ever,
+            interpreters: self.interpreters.len(),
+            refused_interpreters: tables.refused_interpreters(),
         })
     }
 
@@ -241,8 +264,8 @@ impl Unwinding {
                 self.files.insert(object, State::Building);
             }
             Ok(Ok(file)) => {
-                let (table, seconds) = build(file);
-                self.built(object, table, seconds);
+                let (table, interpreters, seconds) = build(file, self.with_interpreters);
+                self.built(object, table, interpreters, seconds);
             }
             // What it holds now is another program's.
             Ok(Err(_)) => {}
@@ -255,13 +278,18 @@ impl Unwinding {
         let large = file.metadata().is_ok_and(|meta| meta.len() >= LARGE_BYTES);
         let Some(file) = large.then(|| file.try_clone().ok()).flatten() else { return false };
         let builder = self.builder.get_or_insert_default();
-        let asked = builder.requests.send((object, file)).is_ok();
+        let asked = builder.requests.send((object, file, self.with_interpreters)).is_ok();
         builder.waiting += usize::from(asked);
         asked
     }
 
-    fn built(&mut self, object: ObjectId, table: Option<Table>, seconds: f64) {
+    fn built(&mut self, object: ObjectId, table: Option<Table>, interpreters: Interpreters, seconds: f64) {
         self.build_s += seconds;
+        if !interpreters.is_empty() {
+            let tables = self.tables.as_mut();
+            let known = tables.map_or(Known::default(), |tables| tables.add_interpreters(&interpreters));
+            self.interpreters.insert(object, (interpreters, known));
+        }
         self.files.insert(object, State::Done(None));
         let Some(table) = table else { return };
         self.rows += table.rows_bytes() / 4;
@@ -338,11 +366,24 @@ impl Unwinding {
             self.build(region.object, objects);
         }
         let mappings = self.mappings(regions, objects);
+        let mapped = self.mapped_interpreters(regions, objects);
         let tables = self.tables.as_mut().ok_or(Refusal::NoRoom)?;
-        let run = tables.add_mappings(&mappings)?;
+        let run = tables.add_mappings(&mappings, mapped)?;
         let published = Rc::new(Published { run, regions: Rc::clone(regions) });
         self.by_regions.insert(Rc::as_ptr(regions), Rc::downgrade(&published));
         Ok(published)
+    }
+
+    fn mapped_interpreters(&self, regions: &Regions, objects: &Objects) -> Mapped {
+        let mut mapped = Mapped::default();
+        for (&start, region) in regions {
+            if let Some((found, known)) = self.interpreters.get(&objects.get(region.object).table)
+                && let Some(bias) = found.bias(start, region.file_offset)
+            {
+                mapped.add(*known, bias);
+            }
+        }
+        mapped
     }
 
     fn mappings(&self, regions: &Regions, objects: &Objects) -> Vec<Mapping> {
@@ -387,6 +428,7 @@ impl Unwinding {
             truncation: dump.truncation,
             kernel: dump.kernel.clone(),
             user: Vec::new(),
+            scripts: Vec::new(),
         };
         // A thread of the kernel's.
         if dump.registers[0] == 0 {

@@ -317,7 +317,7 @@ mod tests {
 
     fn all_of(frames: &[CallFrames], plts: Vec<sources::Rows>) -> Result<Table> {
         let machine = Machine::X86_64;
-        sources::table(Sources { machine, segments: &[CODE], go: Vec::new(), frames, plts })
+        sources::table(Sources { machine, segments: &[CODE], go: Vec::new(), frames, plts, loops: &[] })
     }
 
     fn rsp(offset: i32) -> Rule {

@@ -231,7 +231,8 @@ impl Registers {
     pub(super) fn is_from_base(&self, rule: &Rule) -> bool {
         match rule {
             Rule::Frame(Frame { cfa: Cfa::Register { register, .. }, .. })
-            | Rule::ExactFrame(Frame { cfa: Cfa::Register { register, .. }, .. }) => {
+            | Rule::ExactFrame(Frame { cfa: Cfa::Register { register, .. }, .. })
+            | Rule::LoopFrame(Frame { cfa: Cfa::Register { register, .. }, .. }) => {
                 u16::from(register.0) == self.base
             }
             _ => false,

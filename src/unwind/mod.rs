@@ -42,6 +42,8 @@ pub mod sources;
 pub mod table;
 pub mod x86_64;
 
+use std::ops::Range;
+
 use anyhow::{Result, ensure};
 
 use crate::elf::{Elf, Machine, Source};
@@ -59,6 +61,8 @@ pub enum Rule {
     /// interrupted, so that what is the return address elsewhere is the very instruction. Assembly
     /// that switches stacks is often marked like this, for debuggers to bear with it.
     ExactFrame(frame::Frame),
+    /// An ordinary frame, of an interpreter's loop: it stands for frames of a script.
+    LoopFrame(frame::Frame),
     /// The kernel has interrupted the caller, to deliver a signal.
     SignalFrame,
     /// The caller is on another stack.
@@ -140,16 +144,24 @@ impl Machine {
 /// If the file cannot be read, is not for this machine, has no call frame information, or more of it
 /// than is reasonable.
 pub fn build(file: &dyn Source) -> Result<Table> {
+    build_with_loops(file, &[])
+}
+
+/// The same, with the code of interpreters' loops marked, by file offset.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with_loops(file: &dyn Source, loops: &[Range<u64>]) -> Result<Table> {
     let elf = Elf::read(file)?;
     ensure!(
         elf.machine == Machine::NATIVE,
         "failed to find code for this machine: it is {:?}'s",
         elf.machine
     );
-    build_for_any_machine(&elf, file)
+    build_for_any_machine(&elf, file, loops)
 }
 
-fn build_for_any_machine(elf: &Elf, file: &dyn Source) -> Result<Table> {
+fn build_for_any_machine(elf: &Elf, file: &dyn Source, loops: &[Range<u64>]) -> Result<Table> {
     // Go's stacks are laid out in another way on arm64.
     let go =
         if elf.machine == Machine::X86_64 { go::rows(elf, file).unwrap_or_default() } else { Vec::new() };
@@ -158,5 +170,12 @@ fn build_for_any_machine(elf: &Elf, file: &dyn Source) -> Result<Table> {
         Err(error) if go.is_empty() && plts.is_empty() => return Err(error),
         frames => frames.unwrap_or_default(),
     };
-    sources::table(Sources { machine: elf.machine, segments: &elf.segments, go, frames: &frames, plts })
+    sources::table(Sources {
+        machine: elf.machine,
+        segments: &elf.segments,
+        go,
+        frames: &frames,
+        plts,
+        loops,
+    })
 }

@@ -22,7 +22,7 @@ pub fn run(args: &UnwindTableArgs) -> Result<()> {
     let file = File::open(&args.file).with_context(|| format!("failed to open {name}"))?;
     let start = Instant::now();
     let elf = Elf::read(&file).with_context(|| format!("failed to read {name}"))?;
-    let table = super::build_for_any_machine(&elf, &file)
+    let table = super::build_for_any_machine(&elf, &file, &[])
         .with_context(|| format!("failed to build the table of {name}"))?;
     let elapsed = start.elapsed();
     match write(&table, &elf, BufWriter::new(io::stdout().lock())) {
@@ -70,7 +70,7 @@ fn write(table: &Table, elf: &Elf, mut out: impl Write) -> io::Result<()> {
 /// A rule in columns: CFA, frame pointer and return address, if it is an ordinary frame's.
 pub fn words(rule: &Rule, registers: &Registers) -> String {
     match rule {
-        Rule::Frame(frame) | Rule::ExactFrame(frame) => {
+        Rule::Frame(frame) | Rule::ExactFrame(frame) | Rule::LoopFrame(frame) => {
             let [cfa, fp, ra] = registers.words(frame);
             format!("{cfa:<14} {fp:<10} {ra}")
         }

@@ -8,6 +8,8 @@
 //! whole from the first. So assembly that has its frames in `.debug_frame` alone is covered in a program
 //! whose compiler wrote `.eh_frame`, and neither is mixed with what the other says of a function.
 
+use std::ops::Range;
+
 use anyhow::Result;
 
 use super::eh_frame::{self, Work};
@@ -32,6 +34,8 @@ pub struct Sources<'a> {
     pub frames: &'a [CallFrames],
     /// Rows of each procedure linkage table.
     pub plts: Vec<Rows>,
+    /// Code of interpreters' loops: whole functions, by file offset.
+    pub loops: &'a [Range<u64>],
 }
 
 /// Code that one source describes.
@@ -76,6 +80,7 @@ pub fn table(sources: Sources<'_>) -> Result<Table> {
         let mut work = Work::new(sections.iter().map(|section| section.bytes()).sum(), follows_base);
         let mut builder = Builder::default();
         for Piece { code, source } in &pieces {
+            builder.in_loop(sources.loops.iter().any(|code_of_loop| code_of_loop.contains(&code.start)));
             match sections.get(*source) {
                 Some(section) => section.rows(code, &mut work, &mut builder)?,
                 None => {

@@ -137,6 +137,8 @@ impl Table {
 pub struct Builder {
     table: Table,
     indexes: HashMap<Rule, RuleIndex>,
+    /// What comes is code of an interpreter's loop.
+    in_loop: bool,
     /// Not yet a row: the next may replace it, or turn out to be the same rule.
     pending: Option<(u64, Rule)>,
     /// Rule of the last row.
@@ -149,17 +151,32 @@ impl Default for Builder {
         let rules = vec![Rule::Uncovered, Rule::NotUnderstood(Reason::TooManyRules)];
         let indexes = [(rules[0], RuleIndex::UNCOVERED), (rules[1], RuleIndex::TOO_MANY)].into();
         let table = Table { pages: Vec::new(), page_rows: Vec::new(), rules, stats: Stats::default() };
-        Self { table, indexes, pending: None, current: (Rule::Uncovered, RuleIndex::UNCOVERED) }
+        Self {
+            table,
+            indexes,
+            in_loop: false,
+            pending: None,
+            current: (Rule::Uncovered, RuleIndex::UNCOVERED),
+        }
     }
 }
 
 impl Builder {
+    /// Says whether the rules to come are of an interpreter's loop.
+    pub fn in_loop(&mut self, in_loop: bool) {
+        self.in_loop = in_loop;
+    }
+
     /// From this offset on, below [`END_OF_TABLE`], this rule holds. Offsets never descend; of two
     /// rules for the same offset the later one holds.
     ///
     /// # Errors
     /// If the table would become too large.
     pub fn push(&mut self, file_offset: u64, rule: Rule) -> Result<()> {
+        let rule = match rule {
+            Rule::Frame(frame) if self.in_loop => Rule::LoopFrame(frame),
+            rule => rule,
+        };
         if let Some((offset, last)) = self.pending.replace((file_offset, rule))
             && offset != file_offset
         {

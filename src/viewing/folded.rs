@@ -65,6 +65,8 @@ pub(super) fn annotation(kind: FrameKind) -> &'static str {
         FrameKind::Waker => "_[w]",
         FrameKind::Process
         | FrameKind::User
+        | FrameKind::Python
+        | FrameKind::JavaScript
         | FrameKind::Bpf
         | FrameKind::Unresolved
         | FrameKind::Blocked

@@ -14,6 +14,7 @@ pub mod names;
 mod picture;
 pub mod pprof;
 pub mod scale;
+mod scripts;
 pub mod threads;
 pub mod tree;
 
@@ -92,6 +93,10 @@ fn open(view: &ViewArgs) -> Result<View> {
             }
         ),
         _ => {}
+    }
+    // After the choice of stacks, which may be by their names.
+    if !view.native {
+        scripts::hide_interpreters(&mut profile);
     }
     Ok(View { profile, index, blocked, idle })
 }

@@ -16,6 +16,10 @@ pub enum FrameKind {
     Inlined,
     /// Code made at run time.
     Jit,
+    /// A function of a script in Python.
+    Python,
+    /// A function of a script in JavaScript.
+    JavaScript,
     /// A BPF program.
     Bpf,
     /// An address without a name.
@@ -26,6 +30,13 @@ pub enum FrameKind {
     Waker,
     /// No function: a thread that waits for a CPU.
     Runnable,
+}
+
+impl FrameKind {
+    /// Whether it is a function of a script.
+    pub fn is_script(self) -> bool {
+        matches!(self, Self::Python | Self::JavaScript)
+    }
 }
 
 /// Name of a location that has none: `libc.so.6+0x1234`, in which the number is an offset in the
@@ -61,6 +72,8 @@ pub fn mapping_kind(path: &str) -> FrameKind {
         return match inner.split([']', ':', '.']).next().unwrap_or_default() {
             "bpf" | "bpf programs" => FrameKind::Bpf,
             "jit" | "anon" | "anon_shmem" => FrameKind::Jit,
+            "python" => FrameKind::Python,
+            "javascript" => FrameKind::JavaScript,
             "vdso" | "vdso32" | "vvar" | "vsyscall" | "vectors" | "sigpage" | "heap" | "stack"
             | "uprobes" | "unknown" | "" => FrameKind::User,
             // `[kernel.kallsyms]`, `[guest.kernel.kallsyms]`, or a module such as `[ext4]`.
@@ -179,6 +192,8 @@ mod tests {
             ("/usr/lib/debug/boot/vmlinux-6.1.0", Kernel),
             ("[bpf]", Bpf),
             ("[jit]", Jit),
+            ("[python]", Python),
+            ("[javascript]", JavaScript),
             ("//anon", Jit),
             ("[anon]", Jit),
             ("[anon:v8]", Jit),

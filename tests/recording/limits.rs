@@ -42,7 +42,8 @@ pub fn bounds(cpus: f64, hz: f64, processes: f64, stacks: f64, rows: Option<f64>
     // Both CPUs at 10,000 Hz are below the 32,768 samples per second that shorten the interval.
     let ring = (cpus * hz / 2.0 * 2096.0).clamp(262144.0, 64.0 * MIB) as u64;
     let ring = ring.next_power_of_two() as f64;
-    let tables = rows.map_or(0.0, |rows| 30.0 + 24.0 * rows / MIB);
+    // Those of scripts are there where tables are.
+    let tables = rows.map_or(0.0, |rows| 32.0 + 24.0 * rows / MIB);
     let base = 16.0 + 0.5 * cpus + 4096.0 * processes / MIB + tables;
     (base + 2.0 * ring / MIB + 768.0 * stacks / MIB, base + 48.0 + 1300.0 * stacks / MIB)
 }

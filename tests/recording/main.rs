@@ -23,6 +23,7 @@ mod programs;
 mod refusals;
 mod rights;
 mod runtimes;
+mod scripts;
 mod shares;
 mod viewers;
 mod walks;

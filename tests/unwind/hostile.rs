@@ -28,7 +28,12 @@ fn survive(slowest: &mut Duration, bytes: &[u8]) -> bool {
 /// Inputs that once found something, and a few that together reach most of the code.
 #[test]
 fn inputs_that_fuzzing_found_are_survived() {
-    for (target, check) in [("unwind", checks::unwind as fn(&[u8]) -> bool), ("pprof", checks::pprof)] {
+    let targets = [
+        ("unwind", checks::unwind as fn(&[u8]) -> bool),
+        ("pprof", checks::pprof),
+        ("scripts", checks::scripts),
+    ];
+    for (target, check) in targets {
         let inputs =
             fs::read_dir(format!("{}/tests/data/fuzz/{target}", env!("CARGO_MANIFEST_DIR"))).unwrap();
         let (mut all, mut good, mut slowest) = (0, 0, Duration::ZERO);

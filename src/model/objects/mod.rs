@@ -42,6 +42,7 @@ pub use self::jit::{Jit, JitSlot};
 pub use self::open::{Missing, Root};
 use crate::elf;
 use crate::model::event::{FileId, Mmap};
+use crate::model::scripts::{Runtime, Scripts};
 use crate::text::basename;
 
 /// Index of an object.
@@ -55,6 +56,11 @@ impl ObjectId {
     pub const NONE: Self = Self(1);
     /// Memory that was filled at run time, of whatever process: see [`Objects::jit`].
     pub const MEMORY: Self = Self(2);
+
+    /// Functions of scripts that a runtime runs.
+    pub fn of_scripts(runtime: Runtime) -> Self {
+        Self(3 + runtime as u32)
+    }
 
     /// Position in [`Objects::iter`].
     pub fn index(self) -> usize {
@@ -80,6 +86,8 @@ pub enum Source {
     /// Code that a process's runtime compiled; offsets are addresses in the process. `None` of memory whose
     /// process is not known.
     Jit(Option<Jit>),
+    /// Functions of scripts; offsets are numbers in [`Objects::scripts`].
+    Script(Runtime),
     /// Nothing.
     Nowhere,
 }
@@ -154,6 +162,8 @@ pub struct Objects {
     roots: HashMap<(u64, u64, u64), Rc<OwnedFd>>,
     /// The kernel has one image for each mode of the machine, told apart by length and place.
     vdso: HashMap<(u64, bool), ObjectId>,
+    /// Frames of scripts.
+    pub scripts: Scripts,
     /// Bytes of content that are copied.
     copied: u64,
     /// How long may be waited for file systems that are their users' own.
@@ -170,12 +180,17 @@ impl Default for Objects {
             tables: HashMap::new(),
             roots: HashMap::new(),
             vdso: HashMap::new(),
+            scripts: Scripts::default(),
             copied: 0,
             patience: as_user::PATIENCE,
         };
         objects.add("[kernel.kallsyms]", elf::kernel_build_id().unwrap_or_default(), Source::Kernel);
         objects.add("[unmapped]", Vec::new(), Source::Nowhere);
         objects.add("[jit]", Vec::new(), Source::Jit(None));
+        for runtime in Runtime::ALL {
+            let path = format!("[{}]", runtime.language().to_lowercase());
+            objects.add(&path, Vec::new(), Source::Script(runtime));
+        }
         objects
     }
 }

@@ -4,9 +4,11 @@ use std::mem::{offset_of, size_of};
 use std::ptr;
 
 use super::skeleton::types as abi;
+use crate::interpreters::python::{self, Lines};
 use crate::model::event::{
     CgroupIds, Comm, CountKey, Dump, Event, Kind, Loss, Outcome, Stack, ThreadTime, Timed, Truncation,
 };
+use crate::model::scripts::{Code, CodeKey, Frame, Missing, Runtime};
 
 /// Types of the ABI: integers only, so that any bytes make a value.
 pub(super) trait Plain: Default {}
@@ -16,6 +18,7 @@ impl Plain for abi::stack_dump {}
 impl Plain for abi::thread_record {}
 impl Plain for abi::blocked_thread {}
 impl Plain for abi::cgroup_event {}
+impl Plain for abi::code_record {}
 
 /// A value from the start of `bytes`; what they do not cover stays zero.
 pub(super) fn plain<T: Plain>(bytes: &[u8]) -> T {
@@ -77,14 +80,77 @@ pub(super) fn stack(bytes: &[u8]) -> Option<Timed> {
     let kernel = usize::from(u16::from_ne_bytes(at(head, offset_of!(abi::stack_body, kernel_frames))?));
     let user = usize::from(u16::from_ne_bytes(at(head, offset_of!(abi::stack_body, user_frames))?));
     let mut frames = bytes[FRAMES..].chunks_exact(8).map(|frame| at(frame, 0).map_or(0, u64::from_ne_bytes));
+    let key = count_key(&plain(head));
+    let kernel = frames.by_ref().take(kernel).collect();
+    let (user, scripts) = script_frames(key.tgid, frames.take(user));
     let stack = Stack {
-        key: count_key(&plain(head)),
+        key,
         truncation: truncation(u32::from_ne_bytes(at(head, offset_of!(abi::stack_body, outcome))?)),
-        kernel: frames.by_ref().take(kernel).collect(),
-        user: frames.take(user).collect(),
+        kernel,
+        user,
+        scripts,
     };
     let time_ns = u64::from_ne_bytes(at(head, offset_of!(abi::stack_body, time_ns))?);
     Some(Timed { time_ns, event: Event::Stack(stack) })
+}
+
+/// Addresses, and the frames of scripts among them: see `SCRIPT_FRAME` in bpf/profile.h.
+fn script_frames(tgid: u32, words: impl Iterator<Item = u64>) -> (Vec<u64>, Vec<(usize, Frame)>) {
+    const SCRIPT: u64 = 1 << 63;
+    const RUNTIME_SHIFT: u32 = 58;
+    const INSTRUCTION_SHIFT: u32 = 40;
+    let (mut user, mut scripts) = (Vec::new(), Vec::new());
+    let mut words = words;
+    while let Some(word) = words.next() {
+        if word & SCRIPT == 0 {
+            user.push(word);
+            continue;
+        }
+        let runtime = usize::try_from((word & !SCRIPT) >> RUNTIME_SHIFT).ok();
+        let Some(&runtime) = runtime.and_then(|at| Runtime::ALL.get(at)) else { continue };
+        let frame = if word & 1 != 0 {
+            Frame::Missing(runtime, missing((word >> 8 & 0xff) as u32))
+        } else {
+            let Some(second) = words.next() else { break };
+            let code = word & ((1 << RUNTIME_SHIFT) - 1);
+            let checksum = second & ((1 << INSTRUCTION_SHIFT) - 1);
+            let instruction = (second & !SCRIPT) >> INSTRUCTION_SHIFT;
+            Frame::In(CodeKey { tgid, runtime, code, checksum }, instruction as u32)
+        };
+        scripts.push((user.len(), frame));
+    }
+    (user, scripts)
+}
+
+fn missing(number: u32) -> Missing {
+    match abi::script_missing(number) {
+        abi::script_missing::MISSING_THREAD => Missing::Thread,
+        abi::script_missing::MISSING_FRAME => Missing::Frame,
+        _ => Missing::Code,
+    }
+}
+
+/// What names a code object.
+pub(super) fn code(bytes: &[u8]) -> Option<Timed> {
+    let record: abi::code_record = plain(bytes);
+    let runtime = *Runtime::ALL.get(usize::from(record.runtime))?;
+    let key = CodeKey { tgid: record.tgid, runtime, code: record.code, checksum: record.checksum };
+    let (name, rest) = record.text.split_at_checked(record.name_bytes.into())?;
+    let (file, rest) = rest.split_at_checked(record.file_bytes.into())?;
+    let lines = match abi::python_lines(record.lines.into()) {
+        abi::python_lines::PYTHON_LNOTAB => Lines::Lnotab,
+        abi::python_lines::PYTHON_LINETABLE => Lines::Linetable,
+        _ => Lines::Locations,
+    };
+    let name = python::text(name, record.name_kind);
+    let code = Code {
+        name: if name.is_empty() { "(anonymous)".to_owned() } else { name },
+        file: python::text(file, record.file_kind),
+        first_line: record.first_line,
+        lines,
+        table: rest.get(..usize::from(record.lines_bytes))?.to_vec(),
+    };
+    Some(Timed { time_ns: record.time_ns, event: Event::Code(key, Box::new(code)) })
 }
 
 fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {

@@ -9,14 +9,15 @@ use crate::unwind::{Reason, Rule, Switch, aarch64};
 /// Stands for a register in a rule that needs none.
 const NO_REGISTER: i32 = abi::limits::LEAF_REGISTERS.0 as i32;
 
-/// The macro of profile.h.
+/// The macros of profile.h.
 const SAVED_PC_EXACT: u8 = 8;
+const CFA_OF_LOOP: u8 = 0x80;
 
 /// A rule that has no such form is not understood.
 pub(super) fn encode(rule: Rule) -> abi::unwind_rule {
     let plain = |cfa: abi::cfa| abi::unwind_rule { cfa: cfa.0 as u8, ..Default::default() };
     let frame = match rule {
-        Rule::Frame(frame) | Rule::ExactFrame(frame) => frame,
+        Rule::Frame(frame) | Rule::ExactFrame(frame) | Rule::LoopFrame(frame) => frame,
         Rule::SignalFrame => return plain(abi::cfa::CFA_SIGNAL),
         Rule::Switch(switch) => {
             return plain(match switch {
@@ -35,8 +36,10 @@ pub(super) fn encode(rule: Rule) -> abi::unwind_rule {
         Machine::Aarch64 => aarch64(&frame),
     };
     let mut encoded = encoded.unwrap_or(plain(abi::cfa::CFA_NOT_UNDERSTOOD));
-    if matches!(rule, Rule::ExactFrame(_)) {
-        encoded.saved |= SAVED_PC_EXACT;
+    match rule {
+        Rule::ExactFrame(_) => encoded.saved |= SAVED_PC_EXACT,
+        Rule::LoopFrame(_) => encoded.cfa |= CFA_OF_LOOP,
+        _ => {}
     }
     encoded
 }
@@ -135,6 +138,8 @@ fn aarch64(frame: &Frame) -> Option<abi::unwind_rule> {
 /// The rule that an encoded one stands for. Only the leaf has other registers than sp and fp, so that
 /// a frame pointer in one of them is lost here; and why a rule is not understood is not kept.
 pub(super) fn decode(rule: &abi::unwind_rule) -> Rule {
+    let in_loop = rule.cfa & CFA_OF_LOOP != 0;
+    let rule = &abi::unwind_rule { cfa: rule.cfa & !CFA_OF_LOOP, ..*rule };
     let switch = match abi::cfa(rule.cfa.into()) {
         abi::cfa::CFA_UNCOVERED => return Rule::Uncovered,
         abi::cfa::CFA_END => return Rule::EndOfStack,
@@ -146,7 +151,12 @@ pub(super) fn decode(rule: &abi::unwind_rule) -> Rule {
         _ => None,
     };
     let is_exact = rule.saved & SAVED_PC_EXACT != 0;
-    let frame = || decoded_frame(rule).map(if is_exact { Rule::ExactFrame } else { Rule::Frame });
+    let kind = match (is_exact, in_loop) {
+        (true, _) => Rule::ExactFrame,
+        (false, true) => Rule::LoopFrame,
+        (false, false) => Rule::Frame,
+    };
+    let frame = || decoded_frame(rule).map(kind);
     switch.map(Rule::Switch).or_else(frame).unwrap_or(NOT_UNDERSTOOD)
 }
 

@@ -43,6 +43,7 @@ mod decode;
 mod encode;
 mod figures;
 pub mod found;
+pub mod interpreters;
 pub mod latency;
 mod off_cpu;
 mod statistics;
@@ -87,6 +88,8 @@ pub struct Config {
     pub counts_entries: Option<u32>,
     /// Keep the kernel's run-time statistics for a part of the time only.
     pub statistics_in_turns: bool,
+    /// Look for frames of scripts.
+    pub interpreters: bool,
     /// Walk user stacks by unwind tables of this size; without it, by frame pointers.
     pub tables: Option<tables::Capacity>,
 }
@@ -133,6 +136,12 @@ const DEEP_BODY_BYTES: u64 = (offset_of!(abi::stack_body, frames) + 8 * 256) as 
 const DUMPS_BYTES: u32 = 1 << 22;
 /// Ring for cgroups that are made, 240 of them.
 const CGROUPS_BYTES: u32 = 1 << 18;
+/// Threads of interpreters that are found without a search.
+const MOST_THREADS: u32 = 1 << 14;
+/// Functions of scripts whose names are not sent again.
+const MOST_CODES: u32 = 1 << 15;
+/// Ring for names of functions of scripts: some hundreds.
+const CODES_BYTES: u32 = 1 << 19;
 /// Processes or threads that can be followed at once.
 const MOST_TARGETS: u32 = 1 << 16;
 
@@ -284,6 +293,11 @@ impl Sampler {
             open.maps.unwind_mappings.set_max_entries(capacity.mappings)?;
             open.maps.unwind_processes.set_max_entries(capacity.processes)?;
             open.maps.dumps.set_max_entries(DUMPS_BYTES)?;
+            if config.interpreters {
+                open.maps.python_threads.set_max_entries(MOST_THREADS)?;
+                open.maps.known_codes.set_max_entries(MOST_CODES)?;
+                open.maps.codes.set_max_entries(CODES_BYTES)?;
+            }
         }
         open.maps.counts_a.set_max_entries(sizes.counts_entries)?;
         open.maps.counts_b.set_max_entries(sizes.counts_entries)?;
@@ -313,6 +327,12 @@ impl Sampler {
         })?;
         builder.add(&skeleton.maps.dumps, move |bytes| {
             dumped.borrow_mut().extend(dump(bytes));
+            0
+        })?;
+        let named = Rc::clone(&received);
+        // Behind the stacks, which were sent later: what is read there has its names here.
+        builder.add(&skeleton.maps.codes, move |bytes| {
+            named.borrow_mut().extend(decode::code(bytes));
             0
         })?;
         let ended = Rc::clone(&received);
@@ -423,6 +443,7 @@ impl Sampler {
             &maps.unwind_pages,
             &maps.unwind_mappings,
             &maps.unwind_rules,
+            [&maps.pythons, &maps.v8s],
             processes,
         )
         .map(Some)

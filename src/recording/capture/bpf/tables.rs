@@ -17,7 +17,9 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use super::arrays::{Array, FreeRuns};
 use super::decode::{Plain, plain};
 use super::encode::encode;
+use super::interpreters::{Known, Layouts, Mapped};
 use super::skeleton::types as abi;
+use crate::interpreters::Interpreters;
 use crate::unwind::table::{Page, Table};
 use crate::unwind::{Reason, Rule};
 
@@ -207,6 +209,7 @@ pub struct Tables {
     mappings: Array<abi::unwind_mapping>,
     rules: Array<abi::unwind_rule>,
     processes: ProcessMap,
+    layouts: Layouts,
     known_rules: HashMap<Rule, u16>,
     chunks_used: u32,
     pages_used: u32,
@@ -233,11 +236,13 @@ impl Tables {
         pages: &dyn MapCore,
         mappings: &dyn MapCore,
         rules: &dyn MapCore,
+        [pythons, v8s]: [&dyn MapCore; 2],
         processes: MapHandle,
     ) -> Result<Self> {
         let (chunks, pages) = (Array::map(chunks)?, Array::map(pages)?);
         let (mappings, rules) = (Array::map(mappings)?, Array::map(rules)?);
-        Ok(Self::of(chunks, pages, mappings, rules, ProcessMap::Kernel(processes)))
+        let layouts = Layouts::map(pythons, v8s)?;
+        Ok(Self::of(chunks, pages, mappings, rules, layouts, ProcessMap::Kernel(processes)))
     }
 
     /// Arrays of the same layout without a kernel that walks by them: for tests, and to be printed.
@@ -248,7 +253,8 @@ impl Tables {
         let (chunks, pages) = (Array::private(capacity.chunks)?, Array::private(capacity.pages)?);
         let mappings = Array::private(capacity.mappings)?;
         let rules = Array::private(abi::limits::MAX_RULES.0)?;
-        Ok(Self::of(chunks, pages, mappings, rules, ProcessMap::Private(HashMap::new())))
+        let processes = ProcessMap::Private(HashMap::new());
+        Ok(Self::of(chunks, pages, mappings, rules, Layouts::private()?, processes))
     }
 
     fn of(
@@ -256,6 +262,7 @@ impl Tables {
         pages: Array<abi::unwind_page>,
         mappings: Array<abi::unwind_mapping>,
         mut rules: Array<abi::unwind_rule>,
+        layouts: Layouts,
         processes: ProcessMap,
     ) -> Self {
         let free = FreeRuns::all(mappings.len());
@@ -266,6 +273,7 @@ impl Tables {
             mappings,
             rules,
             processes,
+            layouts,
             known_rules: HashMap::from([NO_ROOM_FOR_RULE]),
             chunks_used: 0,
             pages_used: 0,
@@ -340,11 +348,21 @@ impl Tables {
         Some(abi::unwind_page { chunk, first, rows: n })
     }
 
-    /// Writes mappings, sorted by address, where no process points yet.
+    /// Adds what a file has of interpreters.
+    pub fn add_interpreters(&mut self, interpreters: &Interpreters) -> Known {
+        self.layouts.add(interpreters)
+    }
+
+    /// Files of interpreters that found no room.
+    pub fn refused_interpreters(&self) -> u64 {
+        self.layouts.refused
+    }
+
+    /// Writes mappings, sorted by address, and the interpreters among them, where no process points yet.
     ///
     /// # Errors
     /// If they are too many or there is no room.
-    pub fn add_mappings(&mut self, mappings: &[Mapping]) -> Result<MappingRun, Refusal> {
+    pub fn add_mappings(&mut self, mappings: &[Mapping], mapped: Mapped) -> Result<MappingRun, Refusal> {
         let len = u32::try_from(mappings.len()).ok().filter(|&len| len <= abi::limits::MAX_MAPPINGS.0);
         let len = len.ok_or(Refusal::TooMany)?;
         let start = self.free.take(len + 1).ok_or(Refusal::NoRoom)?;
@@ -353,12 +371,12 @@ impl Tables {
         }
         // 0 is no run's. It takes a year to have written all numbers.
         self.runs = self.runs.checked_add(1).unwrap_or(1);
-        self.number_run(start, self.runs);
+        self.write_header(start, mapped.header(self.runs));
         Ok(MappingRun { start, mappings: len, number: self.runs })
     }
 
-    fn number_run(&mut self, start: u32, number: u32) {
-        self.mappings.write(start, abi::unwind_mapping { start: number.into(), ..Default::default() });
+    fn write_header(&mut self, start: u32, header: abi::unwind_run) {
+        self.mappings.write_part(start, 0, header);
     }
 
     /// Points a process to its mappings; false if there are too many processes.
@@ -390,7 +408,7 @@ impl Tables {
 
     /// Takes a run back. Processes that still point to it are not walked by it any more.
     pub fn retire(&mut self, run: MappingRun) {
-        self.number_run(run.start, 0);
+        self.write_header(run.start, abi::unwind_run::default());
         self.retired.push(run);
     }
 

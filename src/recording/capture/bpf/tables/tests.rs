@@ -4,6 +4,7 @@ use super::*;
 use crate::unwind::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
 use crate::unwind::table::{Builder, Stats};
 
+const NO_SCRIPTS: Mapped = Mapped::NONE;
 const SMALL: Capacity = Capacity { chunks: 4, pages: 64, mappings: 64, processes: 8 };
 
 fn sp(offset: i32) -> Rule {
@@ -92,18 +93,19 @@ fn a_page_with_too_many_rows_costs_only_itself() {
 fn a_run_is_not_given_away_while_anyone_points_to_it() {
     let mut tables = Tables::private(&Capacity { mappings: 3, ..SMALL }).unwrap();
     let (parent, child, other) = (1, 2, 3);
-    let run =
-        tables.add_mappings(&[mapping(0x1000..0x2000, 0, None), mapping(0x5000..0x6000, 0, None)]).unwrap();
+    let run = tables
+        .add_mappings(&[mapping(0x1000..0x2000, 0, None), mapping(0x5000..0x6000, 0, None)], NO_SCRIPTS)
+        .unwrap();
     assert!(tables.set_process(parent, &run));
     // The kernel's hook gives a child its parent's entry, before anyone here knows of it.
     let _ = tables.set_process(child, &run);
     assert_eq!(tables.walked_by(child), [(0x1000, 0x2000), (0x5000, 0x6000)]);
     tables.retire(run);
     // Walks that had begun may still be in it.
-    assert_eq!(tables.add_mappings(&[mapping(0x9000..0xa000, 0, None)]), Err(Refusal::NoRoom));
+    assert_eq!(tables.add_mappings(&[mapping(0x9000..0xa000, 0, None)], NO_SCRIPTS), Err(Refusal::NoRoom));
     assert!(tables.walked_by(child).is_empty());
     tables.settle();
-    let run = tables.add_mappings(&[mapping(0x9000..0xa000, 0, None)]).unwrap();
+    let run = tables.add_mappings(&[mapping(0x9000..0xa000, 0, None)], NO_SCRIPTS).unwrap();
     let _ = tables.set_process(other, &run);
     assert_eq!(tables.walked_by(other), [(0x9000, 0xa000)]);
     assert_eq!((tables.walked_by(parent), tables.walked_by(child)), (Vec::new(), Vec::new()));
@@ -117,12 +119,12 @@ fn too_many_mappings_are_not_the_same_as_no_room() {
     let mappings =
         |n: u64| -> Vec<Mapping> { (0..n).map(|i| mapping(i << 13..(i << 13) + 4096, 0, None)).collect() };
     let most = u64::from(abi::limits::MAX_MAPPINGS.0);
-    assert_eq!(tables.add_mappings(&mappings(most + 1)), Err(Refusal::TooMany));
-    assert_eq!(tables.add_mappings(&mappings(most)), Err(Refusal::NoRoom));
-    assert!(tables.add_mappings(&mappings(63)).is_ok());
-    assert_eq!(tables.add_mappings(&[]), Err(Refusal::NoRoom));
+    assert_eq!(tables.add_mappings(&mappings(most + 1), NO_SCRIPTS), Err(Refusal::TooMany));
+    assert_eq!(tables.add_mappings(&mappings(most), NO_SCRIPTS), Err(Refusal::NoRoom));
+    assert!(tables.add_mappings(&mappings(63), NO_SCRIPTS).is_ok());
+    assert_eq!(tables.add_mappings(&[], NO_SCRIPTS), Err(Refusal::NoRoom));
     let mut tables = Tables::private(&Capacity::new(0, 0, 0)).unwrap();
-    let run = tables.add_mappings(&mappings(most)).unwrap();
+    let run = tables.add_mappings(&mappings(most), NO_SCRIPTS).unwrap();
     let _ = tables.set_process(1, &run);
     assert_eq!(tables.walked_by(1).len() as u64, most);
 }
