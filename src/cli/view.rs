@@ -8,7 +8,9 @@ use crate::cli::TEMPLATE;
 
 const FLAMEGRAPH_EXAMPLES: &str = "\
 Examples:
-  profiler flamegraph                       output.pb.gz into flamegraph.svg
+  profiler flamegraph                       output.pb.gz into flamegraph.svg: a picture, and opened in a
+                                            browser a viewer
+  profiler flamegraph -o profile.html       the same as a page
   profiler flamegraph --inverted            roots on top (icicle)
   profiler flamegraph --focus '^malloc$'    only stacks with this function
   profiler flamegraph --reverse             merged from the leaf: which functions are hot, then who calls them
@@ -111,9 +113,14 @@ pub struct FlamegraphArgs {
     #[allow(missing_docs)]
     pub view: ViewArgs,
 
-    /// Where to write; `-` is standard output
+    /// Where to write; `-` is standard output. A name that ends in .html makes a page, any other an SVG
+    /// image; opened in a browser, both are a viewer
     #[arg(short, long, value_name = "FILE", default_value = "flamegraph.svg")]
     pub output: PathBuf,
+
+    /// Only the picture, without the viewer and the profile in it
+    #[arg(long)]
+    pub picture_only: bool,
 
     /// Draw roots on top and leaves below (icicle). Stacks stay as they are: see --reverse
     #[arg(short, long)]

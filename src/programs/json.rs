@@ -1,4 +1,4 @@
-//! Statistics as one JSON object; docs/stats.md describes it. The only user of serde_json.
+//! Statistics as one JSON object; docs/stats.md describes it. With viewing::columns the only user of serde_json.
 
 use serde_json::{Value, json};
 

@@ -1,16 +1,17 @@
-//! Flamegraphs: one SVG file, a picture and more.
+//! Flamegraphs: one file that is a picture, and opened in a browser a viewer.
 
 use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
 use inferno::flamegraph::color::Palette;
 
+use super::columns::Opening;
 use super::file::Pending;
 use super::idle::Idle;
 use super::names::FrameKind;
 use super::picture::Picture;
 use super::tree::{Shape, Tree};
-use super::{View, open, scale};
+use super::{View, columns, open, scale, viewer};
 use crate::cli::FlamegraphArgs;
 use crate::model::profile::{Profile, ValueType};
 use crate::text::{seconds, thousands};
@@ -49,8 +50,27 @@ pub fn run(args: &FlamegraphArgs) -> Result<()> {
         in_legend: &in_legend,
     };
     let drawn = picture.draw(args)?;
+    let is_html = args.output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html"));
+    let written = if args.picture_only {
+        drawn.svg
+    } else {
+        let opening = Opening {
+            title: picture.title,
+            about: picture.subtitle,
+            value: index,
+            group: &args.view.tagroot,
+            inverted: args.inverted,
+            reverse: args.reverse,
+        };
+        let data = columns::pack(profile, &Tree::new(profile, &Shape::default())?, &opening)?;
+        if is_html {
+            viewer::into_html(&drawn.svg, &opening.title, &data)
+        } else {
+            viewer::into_svg(&drawn.svg, &data)
+        }
+    };
     let mut file = Pending::create(&args.output)?;
-    file.write_all(drawn.svg.as_bytes())?;
+    file.write_all(written.as_bytes())?;
     let name = file.name();
     file.commit()?;
     let frames = thousands(drawn.frames as i64);

@@ -4,6 +4,7 @@
 //! every output is made of that tree; [`scale`] writes its values for people.
 
 mod colors;
+mod columns;
 pub mod file;
 pub mod flamegraph;
 mod focus;
@@ -17,6 +18,7 @@ pub mod scale;
 mod scripts;
 pub mod threads;
 pub mod tree;
+mod viewer;
 
 use anyhow::{Result, bail};
 

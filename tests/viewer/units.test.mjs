@@ -1,0 +1,282 @@
+// The viewer's modules, each by itself, in node.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { contrast, darkened, hash, mixed, ofHue } from "../../src/viewing/viewer/js/colors.js";
+import { decode } from "../../src/viewing/viewer/js/data.js";
+import { ROW, nodeAt, panelOf, visit } from "../../src/viewing/viewer/js/draw.js";
+import { step } from "../../src/viewing/viewer/js/keys.js";
+import { clipped, escapeFolded, printable } from "../../src/viewing/viewer/js/names.js";
+import { PrefixTree } from "../../src/viewing/viewer/js/prefix.js";
+import { amount, percent } from "../../src/viewing/viewer/js/scale.js";
+import { matcher, matches, matchingFrames } from "../../src/viewing/viewer/js/search.js";
+import { Profile, shape } from "../../src/viewing/viewer/js/shape.js";
+import { tableRows } from "../../src/viewing/viewer/js/table.js";
+import { firstView, fromFragment, toFragment } from "../../src/viewing/viewer/js/view.js";
+import { made } from "./made.mjs";
+
+const ROWS = [
+  { stack: ["main", "parse", "read"], labels: { comm: "a", pid: "1" }, values: [5] },
+  { stack: ["main", "parse"], labels: { comm: "a", pid: "1" }, values: [2] },
+  { stack: ["main", "eval", "eval", "read"], labels: { comm: "b", pid: "2" }, values: [3] },
+  { stack: ["idle"], labels: { comm: "b", pid: "2" }, values: [1] },
+];
+
+function profileOf(rows = ROWS, header = {}) {
+  return new Profile(decode(made(rows, header)));
+}
+
+function viewOf(profile, parts = {}) {
+  return Object.assign(firstView(profile.header), parts);
+}
+
+// Paths and totals of a tree, in its order.
+function paths(profile, tree) {
+  const found = {};
+  for (let node = 1; node < tree.length; node += 1) {
+    const names = [];
+    for (let at = node; at !== 0; at = tree.parent[at]) {
+      names.unshift(profile.frames.name[tree.frame[at]]);
+    }
+    found[names.join(";")] = tree.total[node];
+  }
+  return found;
+}
+
+function drawn(parts, rows = ROWS) {
+  const profile = profileOf(rows);
+  return paths(profile, shape(profile, viewOf(profile, parts)).main);
+}
+
+test("a prefix tree has each beginning once", () => {
+  const tree = new PrefixTree();
+  const insert = (elements) => elements.reduce((node, element) => tree.child(node, element), 0);
+  const known = new Map([["", 0]]);
+  let state = 7;
+  for (let i = 0; i < 20000; i += 1) {
+    const elements = [];
+    for (let k = 0; k < i % 9; k += 1) {
+      state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+      elements.push((state >>> 16) % 7);
+    }
+    const node = insert(elements);
+    const key = elements.join();
+    assert.equal(known.get(key) === undefined ? node : known.get(key), node, key);
+    elements.forEach((_, k) => known.set(elements.slice(0, k + 1).join(), insert(elements.slice(0, k + 1))));
+  }
+  assert.equal(tree.length, known.size);
+});
+
+test("the file is read as it was written", () => {
+  const rows = [
+    { stack: [{ name: "a", kind: "kernel", binary: "/lib/x", file: "x.c", line: 300 }], values: [2 ** 40, -1] },
+    { stack: ["b", "c"], values: [0, 129] },
+  ];
+  const types = [{ name: "x", unit: "bytes" }, { name: "y", unit: "count" }];
+  const { frames, tree, rows: read, header } = decode(made(rows, { types }));
+  assert.deepEqual(frames.name, ["a", "b", "c"]);
+  assert.deepEqual([...frames.firstLine], [300, 0, 0]);
+  assert.equal(header.binaries[frames.binary[0] - 1], "/lib/x");
+  assert.deepEqual([...tree.parent], [0, 0, 0, 2]);
+  assert.deepEqual(read.values.map((column) => [...column]), [[2 ** 40, 0], [-1, 129]]);
+});
+
+test("stacks from the root", () => {
+  assert.deepEqual(drawn({}), {
+    idle: 1,
+    main: 10,
+    "main;eval": 3,
+    "main;eval;eval": 3,
+    "main;eval;eval;read": 3,
+    "main;parse": 7,
+    "main;parse;read": 5,
+  });
+});
+
+test("stacks from the leaf", () => {
+  assert.deepEqual(drawn({ reverse: true }), {
+    idle: 1,
+    parse: 2,
+    "parse;main": 2,
+    read: 8,
+    "read;eval": 3,
+    "read;eval;eval": 3,
+    "read;eval;eval;main": 3,
+    "read;parse": 5,
+    "read;parse;main": 5,
+  });
+});
+
+test("labels stand at the root", () => {
+  const one = drawn({ group: ["comm"] });
+  assert.equal(one.a, 7);
+  assert.equal(one["b;main;eval;eval;read"], 3);
+  assert.equal(drawn({ group: ["comm", "pid"] })["a;1;main;parse;read"], 5);
+  // From the leaf they are the outermost callers: what is hot is so in all of them together.
+  const turned = drawn({ group: ["comm"], reverse: true });
+  assert.deepEqual([turned.read, turned["read;parse;main;a"], turned["idle;b"]], [8, 5, 1]);
+});
+
+test("what is hidden, in focus or of a label is all that counts", () => {
+  assert.deepEqual(drawn({ hide: ["parse"] }).main, 3);
+  assert.deepEqual(Object.keys(drawn({ hide: ["parse", "idle"] })), ["main", "main;eval", "main;eval;eval", "main;eval;eval;read"]);
+  assert.deepEqual(drawn({ focus: ["read"] }).main, 8);
+  assert.deepEqual(drawn({ focus: ["read"], hide: ["eval"] }), { main: 5, "main;parse": 5, "main;parse;read": 5 });
+  assert.deepEqual(drawn({ only: { key: "pid", value: "2" } }).main, 3);
+});
+
+test("recursion and unresolved addresses fold", () => {
+  const folded = drawn({ recursion: true });
+  assert.equal(folded["main;eval;read"], 3);
+  assert.equal(folded["main;eval;eval"], undefined);
+  const address = (name) => ({ name, kind: "unresolved", binary: "/lib/libx.so.1" });
+  const rows = [
+    { stack: ["main", address("libx.so.1+0x1"), address("libx.so.1+0x2"), "leaf"], values: [1] },
+    { stack: ["main", address("libx.so.1+0x3")], values: [4] },
+  ];
+  assert.deepEqual(drawn({ unresolved: true }, rows), {
+    main: 5,
+    "main;[unresolved in libx.so.1]": 5,
+    "main;[unresolved in libx.so.1];leaf": 1,
+  });
+});
+
+test("callers and callees add up to what the function has in the table", () => {
+  const profile = profileOf();
+  for (const name of ["read", "eval", "parse", "main", "idle"]) {
+    const { callers, callees, full } = shape(profile, viewOf(profile, { callers: name }));
+    const row = tableRows(profile, full, "own").find((it) => it.name === name);
+    assert.equal(callers.total[0], row.total, name);
+    assert.equal(callees.total[0], row.total, name);
+  }
+  const { callers, callees } = shape(profile, viewOf(profile, { callers: "eval" }));
+  assert.deepEqual(paths(profile, callers), { eval: 3, "eval;main": 3 });
+  assert.deepEqual(paths(profile, callees), { eval: 3, "eval;eval": 3, "eval;eval;read": 3 });
+});
+
+test("the table counts recursion once", () => {
+  const profile = profileOf();
+  const rows = (sort) => tableRows(profile, shape(profile, viewOf(profile)).main, sort);
+  assert.deepEqual(
+    rows("total").map(({ name, own, total }) => [name, own, total]),
+    [["main", 0, 10], ["read", 8, 8], ["parse", 2, 7], ["eval", 0, 3], ["idle", 1, 1]],
+  );
+  assert.equal(rows("own")[0].name, "read");
+  assert.equal(rows("name")[0].name, "eval");
+});
+
+test("search is plain text in any case, or an expression", () => {
+  assert.equal(matcher(""), null);
+  assert.ok(matcher("JSON.(*dec")("encoding/json.(*Decoder).Decode"));
+  assert.ok(!matcher("json.(*Decoder)")("jsonX(*Decoder)"));
+  assert.ok(matcher("/^ma.n$/")("MAIN"));
+  assert.throws(() => matcher("/(/"));
+  const profile = profileOf();
+  const tree = shape(profile, viewOf(profile)).main;
+  const isMatch = matchingFrames(profile, matcher("eval"));
+  const found = matches(tree, isMatch, 0);
+  assert.deepEqual([found.nodes.length, found.all, found.zoomed], [2, 3, 3]);
+  const parse = found.nodes[1] + 2;
+  assert.equal(profile.frames.name[tree.frame[parse]], "parse");
+  assert.equal(matches(tree, isMatch, parse).zoomed, 0);
+  const main = matchingFrames(profile, matcher("main"));
+  assert.equal(matches(tree, main, parse).zoomed, 7);
+});
+
+test("only what is wide enough is drawn, and nothing is left without a trace", () => {
+  const rows = [];
+  for (let i = 0; i < 5000; i += 1) {
+    rows.push({ stack: ["main", `narrow${i}`, "below"], values: [1] });
+  }
+  rows.push({ stack: ["main", "wide"], values: [5000] });
+  const profile = profileOf(rows);
+  const tree = shape(profile, viewOf(profile)).main;
+  const panel = panelOf(tree, 0, null, { up: false, base: 0, skip: 0 });
+  const [frames, greys] = [[], []];
+  visit(panel, 1000, 0, 10, (node) => frames.push(node), (x, w, depth, height) => greys.push([x, w, depth, height]));
+  assert.equal(frames.length, 3);
+  const covered = greys.reduce((sum, [, w]) => sum + w, 0);
+  assert.ok(Math.abs(covered - 500) < 1, `${covered} pixels are grey`);
+  assert.ok(greys.length <= 1000 && greys.every(([, , depth, height]) => depth === 2 && height === 2));
+  // A zoom finds every one of them.
+  for (const i of [0, 1234, 4999]) {
+    const node = 2 + 2 * i;
+    const at = nodeAt(panelOf(tree, node, null, { up: false, base: 0, skip: 0 }), 500, 2 * ROW + 1, 1000);
+    assert.equal(at, node);
+  }
+});
+
+test("arrows lead to callers, callees and siblings", () => {
+  const profile = profileOf();
+  const tree = shape(profile, viewOf(profile)).main;
+  const name = (node) => (node === 0 ? "all" : profile.frames.name[tree.frame[node]]);
+  const panel = { tree, up: true };
+  const go = (...keys) => name(keys.reduce((node, key) => step(panel, node, key), 0));
+  assert.equal(go("ArrowUp"), "main");
+  assert.equal(go("ArrowUp", "ArrowUp"), "parse");
+  assert.equal(go("ArrowUp", "ArrowUp", "ArrowLeft"), "eval");
+  assert.equal(go("ArrowUp", "ArrowLeft"), "idle");
+  assert.equal(go("ArrowUp", "ArrowUp", "ArrowRight"), "parse");
+  assert.equal(go("ArrowUp", "ArrowDown", "ArrowDown"), "all");
+});
+
+test("names are harmless", () => {
+  assert.equal(printable("a\u202eb\u0007c"), "a\ufffdb\ufffdc");
+  assert.ok(printable("x".repeat(1e7)).length < 3000);
+  assert.equal(escapeFolded("[u8; 8]::f 3"), "[u8: 8]::f_3");
+  assert.equal(clipped("abcdef", 4), "abc…");
+  assert.equal(clipped("abcdef", 3), "");
+});
+
+test("values are scaled as the program does", () => {
+  // The cases of src/viewing/scale.rs.
+  const text = readFileSync(new URL("../../src/viewing/scale.rs", import.meta.url), "utf8");
+  const cases = [...text.matchAll(/\((-?[\d_]+|-\(3 << 19\)), "([^"]*)", "([^"]*)"\)/g)];
+  assert.ok(cases.length >= 10);
+  for (const [, number, unit, shown] of cases) {
+    const value = number.startsWith("-(") ? -(3 << 19) : Number(number.replace(/_/g, ""));
+    assert.equal(amount(value, unit), shown);
+  }
+  assert.deepEqual([percent(1, 3), percent(1, 10), percent(1, 1e4), percent(0, 0)], ["33.3 %", "10.0 %", "0.0100 %", "0 %"]);
+});
+
+test("a link shows the same again", () => {
+  const { header } = profileOf(ROWS, { types: [{ name: "samples", unit: "count" }, { name: "cpu", unit: "nanoseconds" }], group: ["comm"] });
+  const view = Object.assign(firstView(header), {
+    value: 1,
+    group: [],
+    hide: ["a&b=c", "d;#"],
+    callers: "x y",
+    only: { key: "k", value: "a=b" },
+    search: "/é+/",
+    zoom: 17,
+    flip: true,
+    time: [5, 9],
+    range: [0.5, 3],
+  });
+  assert.deepEqual(fromFragment(`#${toFragment(view, header)}`, header), view);
+  assert.equal(toFragment(firstView(header), header), "");
+  assert.deepEqual(fromFragment("#zoom=-1&value=none&only=x&time=a", header), firstView(header));
+});
+
+test("text is readable on every colour", () => {
+  const kinds = readFileSync(new URL("../../src/viewing/colors.rs", import.meta.url), "utf8");
+  const colors = [...kinds.matchAll(/\[(\d+), (\d+), (\d+)\]/g)].map((found) => found.slice(1).map(Number));
+  assert.ok(colors.length > 20);
+  for (let hue = 0; hue < 360; hue += 5) {
+    colors.push(ofHue(hue, 0.7, 0.78), ofHue(hue, 0.7, 0.85));
+  }
+  for (const color of colors) {
+    assert.ok(contrast(color, [0, 0, 0]) > 7, `${color} has ${contrast(color, [0, 0, 0])} to black`);
+    const dark = darkened(color);
+    assert.ok(contrast(dark, [255, 255, 255]) > 7, `${dark} has ${contrast(dark, [255, 255, 255])} to white`);
+  }
+});
+
+test("colours are those of the picture", () => {
+  // FNV-1a of "a" and of "foobar" from the hash's own page.
+  assert.equal(hash("a"), (0x8601ec8c ^ 0xaf63dc4c) & 255);
+  assert.equal(hash("foobar"), (0xf73967e8 ^ 0x85944171) & 255);
+  assert.deepEqual(mixed([0, 10, 20], [255, 10, 0], 255), [255, 10, 0]);
+});
