@@ -119,7 +119,8 @@ export class Browser {
 
   async until(condition) {
     const end = Date.now() + PATIENCE_MS;
-    while (!(await this.run(condition))) {
+    const guarded = `(() => { try { return ${condition}; } catch { return false; } })()`;
+    while (!(await this.run(guarded))) {
       if (Date.now() > end) {
         throw new Error(`${condition} does not come true; ${this.errors.join("; ")}`);
       }
