@@ -265,7 +265,7 @@ test("the tooltip has name, binary, source, self, total and shares in scaled uni
 test("a menu switches between all values of the file", async () => {
   await open(ROWS);
   const values = await browser.run("[...viewer.controls.value.options].map(it => it.textContent)");
-  assert.deepEqual(values, ["samples", "cpu (nanoseconds)"]);
+  assert.deepEqual(values, ["samples", "cpu"]);
   await choose("value", "1");
   assert.equal((await state()).total, "1300000000");
   const server = `${SAMPLES}server.pb.gz`;
@@ -460,6 +460,31 @@ test("zoom, search, value and layout live in the address", async () => {
   delete now.selected;
   assert.deepEqual(now, before_);
   assert.deepEqual([now.zoom, now.value, now.matches], ["json.(*Decoder).Decode", "cpu", "2"]);
+});
+
+test("dragging over the strip of time restricts all to that range", async () => {
+  await open(ROWS);
+  assert.ok(await browser.run("document.querySelector('.strip').hidden"));
+  const at = (ms) => ({ comm: "alpha", timeline: ms * 1e6 });
+  await open([
+    { stack: ["main", "early"], labels: at(0), values: [10, 1] },
+    { stack: ["main", "middle"], labels: at(100), values: [20, 1] },
+    { stack: ["main", "middle"], labels: at(200), values: [30, 1] },
+    { stack: ["main", "late"], labels: at(300), values: [40, 1] },
+  ]);
+  const { left, width, top } = await browser.run("document.querySelector('.strip canvas').getBoundingClientRect().toJSON()");
+  const drag = async (from, to) => {
+    const y = top + 20;
+    await browser.mouse("mousePressed", left + from * width, y, { button: "left", clickCount: 1 });
+    await browser.mouse("mouseMoved", left + to * width, y, { button: "left" });
+    await browser.mouse("mouseReleased", left + to * width, y, { button: "left", clickCount: 1 });
+  };
+  await drag(0.26, 0.74);
+  assert.equal((await state()).total, "50");
+  assert.deepEqual([(await nodes("early")).length, (await nodes("middle")).length], [0, 1]);
+  assert.match((await texts(".chip")).join(), /from 100.000 ms to 300.000 ms/);
+  await browser.key("Escape");
+  assert.equal((await state()).total, "100");
 });
 
 test("print is one page of the current view", async () => {

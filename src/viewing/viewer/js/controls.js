@@ -1,7 +1,7 @@
 // What stands around the picture: the bar above it, what was hidden or chosen, the line below it, the help.
 
 import { element, replaceChildren } from "./dom.js";
-import { printable } from "./names.js";
+import { clipped, printable } from "./names.js";
 import { amount, percent } from "./scale.js";
 import { labelValues } from "./shape.js";
 import { nameOf } from "./tooltip.js";
@@ -41,7 +41,10 @@ export class Controls {
     };
     const onValue = () => app.change({ value: Number(this.value.value) });
     this.value = element("select", { title: "What is shown", onchange: onValue });
-    header.types.forEach((type, i) => this.value.append(element("option", { value: String(i) }, typeText(type))));
+    header.types.forEach((type, i) => {
+      const name = printable(type.name).replace(/_/g, " ");
+      this.value.append(element("option", { value: String(i), title: printable(type.unit) }, name));
+    });
     this.group = element("select", { title: "What stands at the root", onchange: () => this.groupBy() });
     this.only = element("select", { title: "Only samples with a label", onchange: () => this.onlyWith() });
     this.fillLabels(header.labels.keys);
@@ -202,7 +205,7 @@ export class Controls {
       this.legend,
       ...this.app.colors.legend.map(({ name, color }) => {
         const square = element("i", { style: `background:${color}` });
-        return element("span", { class: "entry" }, square, printable(name).slice(0, 30));
+        return element("span", { class: "entry" }, square, clipped(printable(name), 24));
       }),
     );
   }
@@ -216,11 +219,6 @@ export class Controls {
     this.status.textContent = text;
     window.setTimeout(() => this.showFoot(), SAID_MS);
   }
-}
-
-function typeText(type) {
-  const words = type.name.replace(/_/g, " ");
-  return type.unit === "count" || type.unit === "" ? words : `${words} (${type.unit})`;
 }
 
 const LABELS = { comm: "process", thread_comm: "thread", tid: "thread id", pid: "pid" };
