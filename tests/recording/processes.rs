@@ -169,7 +169,8 @@ fn javascript_is_named_by_the_runtimes_map() {
          let x = 0;
          while (process.cpuUsage().user < 1500000) x += burnInScript(200000);",
     );
-    let recording = test.record(&["-F", "499", "--", "node", "--perf-basic-prof", &script]);
+    let command = ["node", "--perf-basic-prof", &script];
+    let recording = test.record(&[&["-F", "499", "--no-interpreters", "--"], &command[..]].concat());
     for pid in recording.samples.iter().map(|sample| sample.pid).collect::<std::collections::HashSet<_>>() {
         let _ = fs::remove_file(format!("/tmp/perf-{pid}.map"));
     }
