@@ -38,6 +38,9 @@ pub enum Identity {
     Text(fn(FrameKind) -> &'static str),
 }
 
+/// What tells frames apart: name, kind and mapping.
+type Key = (Box<str>, Option<FrameKind>, Option<u32>);
+
 /// All frames of a profile, each once, and how they were found.
 #[derive(Debug)]
 pub struct Frames<'a> {
@@ -45,7 +48,7 @@ pub struct Frames<'a> {
     identity: Identity,
     /// The frames.
     pub all: Vec<Frame>,
-    index: HashMap<(Box<str>, Option<FrameKind>, Option<u32>), u32>,
+    index: HashMap<Key, u32>,
     /// Paths of binaries.
     pub binaries: Interner<Box<str>>,
     names_bytes: usize,

@@ -127,7 +127,8 @@ fn inner_mark(kind: FrameKind) -> &'static str {
 fn text(name: &str, mark: &str) -> String {
     let mut name = escape(name);
     if name.len() > MAX_NAME {
-        name.truncate(name.floor_char_boundary(MAX_NAME));
+        let end = (0..=MAX_NAME).rfind(|&at| name.is_char_boundary(at)).unwrap_or(0);
+        name.truncate(end);
         name.push('…');
     }
     // It takes one mark off the end, which the function itself may be called.
