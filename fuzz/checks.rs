@@ -3,9 +3,10 @@
 use profiler::elf::{self, CallFrames, Dialect, Machine, Segment};
 use profiler::interpreters::python::Lines;
 use profiler::interpreters::{self, python};
+use profiler::model::profile::Profile;
 use profiler::unwind::sources::{self, Sources};
 use profiler::unwind::{self, Rule};
-use profiler::viewing::{folded, pprof};
+use profiler::viewing::{folded, pprof, reading};
 
 /// Begins like an ELF file and is taken for one, or is a byte of flags and the section of call
 /// frames in a file that is otherwise sound: mutations seldom get past an ELF file's headers. Says
@@ -84,8 +85,20 @@ pub fn scripts(bytes: &[u8]) -> bool {
 /// The message in a pprof file. What can be read can be folded. Says whether it could be read.
 pub fn pprof(bytes: &[u8]) -> bool {
     let Ok(profile) = pprof::parse(bytes) else { return false };
+    folds(&profile);
+    true
+}
+
+/// A file of any other kind: what it is says its content. Says whether it could be read.
+pub fn formats(bytes: &[u8]) -> bool {
+    let Ok(profile) = reading::parse(bytes) else { return false };
+    folds(&profile);
+    true
+}
+
+fn folds(profile: &Profile) {
     for index in 0..profile.sample_types.len() {
-        if let Ok(folded) = folded::fold(&profile, index, &["comm".to_owned()]) {
+        if let Ok(folded) = folded::fold(profile, index, &["comm".to_owned()]) {
             let text = String::from_utf8(folded).unwrap();
             for line in text.lines() {
                 let (stack, value) = line.rsplit_once(' ').unwrap();
@@ -94,5 +107,4 @@ pub fn pprof(bytes: &[u8]) -> bool {
             }
         }
     }
-    true
 }

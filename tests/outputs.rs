@@ -434,7 +434,7 @@ fn what_is_written_satisfies_the_judges() {
     let script = format!("{JUDGES}/pprofcheck.py");
     for name in ["cpu.pb.gz", "heap.pb.gz"] {
         let original = format!("{DATA}/{name}");
-        let profile = profiler::viewing::pprof::read(Path::new(&original)).unwrap();
+        let profile = profiler::viewing::reading::read(Path::new(&original)).unwrap();
         let written = directory.file(name, &profiler::viewing::pprof::encode(&profile));
         if let Some(program) = &gopprofcheck {
             // `FILE: OK samples=… totals=[…]`, then the hottest leaves.

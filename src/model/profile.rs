@@ -197,6 +197,11 @@ pub struct Profile {
     pub sample_types: Vec<ValueType>,
     /// Name of the sample type to show first, or empty.
     pub default_sample_type: String,
+    /// Regular expression for the whole name of functions that viewers leave out, with all that they
+    /// call, or empty: the allocator's in a profile of allocations.
+    pub drop_frames: String,
+    /// Exceptions from `drop_frames`, or empty.
+    pub keep_frames: String,
     /// What `period` measures.
     pub period_type: ValueType,
     /// Distance between two samples.
@@ -241,6 +246,18 @@ impl Profile {
     /// Interns a stack, leaf first.
     pub fn intern_stack(&mut self, leaf_first: &[LocationId]) -> StackId {
         StackId(self.stacks.insert(leaf_first.iter().rev().map(|at| at.0)))
+    }
+
+    /// The stack in which that of `callers` calls `leaf`; without callers, the one that begins with it.
+    pub fn push_frame(&mut self, callers: Option<StackId>, leaf: LocationId) -> StackId {
+        StackId(self.stacks.child(callers.map_or(PrefixTree::ROOT, |stack| stack.0), leaf.0))
+    }
+
+    /// The callers of a stack's leaf, and the leaf; none of an empty stack.
+    pub fn pop_frame(&self, stack: StackId) -> Option<(Option<StackId>, LocationId)> {
+        let leaf = self.stack(stack).next()?;
+        let callers = self.stacks.parent(stack.0);
+        Some(((callers != PrefixTree::ROOT).then_some(StackId(callers)), leaf))
     }
 
     /// Number of distinct beginnings of stacks, which take eight bytes each.

@@ -1,26 +1,31 @@
 //! Writers and readers of files: pprof, folded stacks, flamegraphs.
 //!
-//! [`pprof`] reads a file, `open` applies the options that say what of it is shown, [`tree`] merges its stacks, and
+//! [`reading`] reads a file, `open` applies the options that say what of it is shown, [`tree`] merges its stacks, and
 //! every output is made of that tree; [`scale`] writes its values for people.
 
+mod budget;
 mod colors;
 mod columns;
+mod dropped;
 pub mod file;
 pub mod flamegraph;
 mod focus;
 pub mod folded;
 pub mod frames;
 mod idle;
+mod merge;
 pub mod names;
 mod picture;
 pub mod pprof;
+pub mod reading;
 pub mod scale;
 mod scripts;
 pub mod threads;
 pub mod tree;
 mod viewer;
+mod values;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::cli::{Shown, ViewArgs};
 use crate::model::profile::{Profile, ValueType};
@@ -38,7 +43,7 @@ struct View {
 
 /// What the options name.
 fn open(view: &ViewArgs) -> Result<View> {
-    let mut profile = pprof::read(&view.input)?;
+    let mut profile = reading::read(&view.input)?;
     let off_cpu = profile.sample_type(Some("off_cpu"));
     let on = profile.sample_type(Some("cpu"));
     if let Some(off) = off_cpu
@@ -49,37 +54,11 @@ fn open(view: &ViewArgs) -> Result<View> {
             on.map_or(0, |on| values[on]).saturating_add(values[off])
         });
     }
-    let names: Vec<_> = profile.sample_types.iter().map(|ty| ty.name.as_str()).collect();
+    dropped::leave_out(&mut profile)
+        .with_context(|| format!("failed to show the profile {}", view.input.display()))?;
+    let index = values::choose(&profile, view)?;
     let name = view.input.display();
-    let wanted = view.shown.map(Shown::name).or(view.sample_index.as_deref());
-    let index = match wanted {
-        // Stacks weighted by samples are what flamegraphs are known for, whatever the default of
-        // the file, which is made for tables.
-        None => profile.sample_type(Some("samples")).or_else(|| profile.sample_type(None)),
-        Some(wanted) => match profile.sample_type(Some(wanted)) {
-            None => bail!(
-                "failed to find the value '{wanted}' in {name}: it has {}; name one of them with \
-                 --sample-index, or record with --off-cpu or without --no-bpf-stats",
-                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-            ),
-            found => found,
-        },
-    };
-    let Some(index) = index.filter(|_| !profile.samples().is_empty()) else {
-        bail!(
-            "failed to find samples in {name}: the profile is empty; record longer, or while the \
-             program uses CPU"
-        );
-    };
-    if profile.samples().iter().all(|sample| sample.values[index] == 0) {
-        bail!(
-            "failed to find samples in {name}: every value of '{}' is 0; name one of {} with \
-             --sample-index",
-            names[index],
-            names.join(", ")
-        );
-    }
-    let is_blocked = ["off_cpu", "wall"].contains(&names[index]);
+    let is_blocked = ["off_cpu", "wall"].contains(&&*profile.sample_types[index].name);
     if view.focus.is_some() || view.ignore.is_some() {
         focus::keep(&mut profile, view.focus.as_deref(), view.ignore.as_deref())?;
     }

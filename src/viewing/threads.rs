@@ -26,7 +26,7 @@ use std::io::{self, Write as _};
 
 use anyhow::{Context, Result, bail};
 
-use super::pprof;
+use super::reading;
 use crate::cli::ThreadsArgs;
 use crate::model::profile::{Profile, Sample};
 
@@ -63,7 +63,7 @@ impl Row {
 /// # Errors
 /// If the file cannot be read or has no times of threads, or if standard output cannot be written.
 pub fn run(args: &ThreadsArgs) -> Result<()> {
-    let profile = pprof::read(&args.input)?;
+    let profile = reading::read(&args.input)?;
     let rows = rows(&profile);
     if rows.values().all(|row| row.lifetime == 0) {
         bail!("failed to find the times of threads in {}: record with --off-cpu", args.input.display());

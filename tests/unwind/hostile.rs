@@ -49,6 +49,49 @@ fn inputs_that_fuzzing_found_are_survived() {
     }
 }
 
+/// Files of other profilers, cut off and with bytes and digits changed.
+#[test]
+fn damaged_files_of_other_profilers_are_survived() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let (mut good, mut all) = (0, 0);
+    let seeds = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/formats")).unwrap();
+    for seed in seeds {
+        let seed = fs::read(seed.unwrap().path()).unwrap();
+        assert!(checks::formats(&seed));
+        for _ in 0..500 {
+            let mut bytes = seed.clone();
+            for _ in 0..=random(3) {
+                let at = random(bytes.len());
+                match random(4) {
+                    0 => bytes[at] = b"0123456789-,[]{}:\"; \n\xff"[random(23)],
+                    1 => bytes.truncate(at + 1),
+                    2 => drop(bytes.remove(at.min(bytes.len() - 2))),
+                    // Numbers are indices and times.
+                    _ => {
+                        let digits: Vec<_> =
+                            (0..bytes.len()).filter(|&at| bytes[at].is_ascii_digit()).collect();
+                        if !digits.is_empty() {
+                            bytes[digits[random(digits.len())]] = b"0123456789"[random(10)];
+                        }
+                    }
+                }
+                if bytes.len() < 3 {
+                    break;
+                }
+            }
+            good += usize::from(checks::formats(&bytes));
+            all += 1;
+        }
+    }
+    assert!(good > all / 20 && good < all, "{good} of {all}");
+}
+
 #[test]
 fn truncated_files_are_survived() {
     let directory = Directory::new("truncated");

@@ -4,79 +4,38 @@
 //! memory stays bounded whatever the file says. Fields come in any order, therefore the message is
 //! walked once for each table that needs an earlier one.
 //!
-//! `drop_frames`, `keep_frames`, `is_folded` and columns are checked or skipped and not kept:
-//! nothing here draws them.
+//! `is_folded` and columns are checked or skipped and not kept: nothing here draws them.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::load::{self, DAMAGED, TOO_BIG};
+use super::super::budget::{Advice, Budget, DAMAGED, MAX_MEMORY};
 use super::wire::{Fields, Value};
 use crate::model::profile::{
     Function, FunctionId, Label, LabelValue, Line, Location, LocationId, Mapping, MappingId, Profile,
     ValueType,
 };
+use crate::naming::demangle::demangle;
 
-/// Most bytes that the profile takes in memory, as estimated by [`Budget`].
-const MAX_MEMORY: usize = 2 << 30;
-
-/// Reads a pprof file, gzipped or not; `-` is standard input.
+/// The profile in the bytes of an uncompressed message.
 ///
 /// In the result every index is good and every sample has one value for each sample type. Samples
 /// with equal stacks and labels are added up.
 ///
 /// # Errors
-/// If the file cannot be read, is no pprof file, is damaged, refers to things that it does not
-/// have, or takes more memory than any real profile.
-pub fn read(path: &Path) -> Result<Profile> {
-    let is_stdin = path.as_os_str() == "-";
-    let data = if is_stdin { load::stdin() } else { load::file(path) };
-    data.and_then(|data| parse(&data)).with_context(|| {
-        if is_stdin {
-            "failed to read a pprof file from standard input".to_owned()
-        } else {
-            format!("failed to read the pprof file {}", path.display())
-        }
-    })
-}
-
-/// Memory that may still be used, in bytes.
-struct Budget {
-    left: usize,
-    limit: usize,
-}
-
-impl Budget {
-    /// To be called with the size of what is stored, its share of hash tables and allocators
-    /// included.
-    fn charge(&mut self, bytes: usize) -> Result<()> {
-        self.left = self.left.checked_sub(bytes).ok_or_else(|| {
-            Advice(format!("it takes more than {} MiB of memory: {TOO_BIG}", self.limit >> 20))
-        })?;
-        Ok(())
-    }
-}
-
-/// The profile in the bytes of an uncompressed message.
-///
-/// # Errors
-/// As [`read`].
+/// If it is no pprof file, is damaged, refers to things that it does not have, or takes more memory
+/// than any real profile.
 pub fn parse(data: &[u8]) -> Result<Profile> {
     parse_within(data, MAX_MEMORY)
 }
 
 /// [`parse`] with a limit on the profile's memory in bytes.
 pub(super) fn parse_within(data: &[u8], limit: usize) -> Result<Profile> {
-    if let Some(format) = load::foreign_format(data) {
-        bail!("it is {format}");
-    }
     let mut reader = Reader {
         data,
-        budget: Budget { left: limit, limit },
+        budget: Budget::new(limit),
         strings: Vec::new(),
         texts: HashMap::new(),
         mappings: HashMap::new(),
@@ -96,18 +55,6 @@ pub(super) fn parse_within(data: &[u8], limit: usize) -> Result<Profile> {
         Err(error) => Err(anyhow!("{error:#}: {DAMAGED}")),
     }
 }
-
-/// An error that already says what to do.
-#[derive(Debug)]
-struct Advice(String);
-
-impl fmt::Display for Advice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Advice {}
 
 struct Reader<'a> {
     data: &'a [u8],
@@ -153,8 +100,8 @@ impl<'a> Reader<'a> {
                 }
                 3 => self.mapping(value)?,
                 5 => self.function(value)?,
-                // Regular expressions for names that google/pprof hides.
-                7 | 8 => drop(self.slice(value.signed()?)?),
+                7 => self.profile.drop_frames = self.text(value.signed()?)?,
+                8 => self.profile.keep_frames = self.text(value.signed()?)?,
                 9 => {
                     if self.profile.time_ns != 0 {
                         bail!(Advice("it is several profiles in a row: split it".to_owned()));
@@ -256,12 +203,13 @@ impl<'a> Reader<'a> {
             }
         }
         self.budget.charge(128)?;
-        let function = Function {
-            name: self.text(name)?,
-            system_name: self.text(system_name)?,
-            filename: self.text(filename)?,
-            start_line,
-        };
+        let (mut name, system_name) = (self.text(name)?, self.text(system_name)?);
+        if name.is_empty() && !system_name.is_empty() {
+            // Left to the viewer, which in google/pprof demangles too.
+            name = demangle(&system_name);
+            self.budget.charge(name.len())?;
+        }
+        let function = Function { name, system_name, filename: self.text(filename)?, start_line };
         let at = FunctionId::from(self.profile.functions.intern(function));
         new_id("function", id, self.functions.insert(id, at).is_some())
     }

@@ -2,12 +2,13 @@ use std::path::Path;
 
 use pprof::protos::{self, Message};
 
-use super::read::{parse, parse_within};
+use super::read::parse_within;
 use super::*;
 use crate::model::profile::{
     Function, FunctionId, Label, LabelValue, Line, Location, LocationId, Mapping, MappingId, Profile,
     ValueType,
 };
+use crate::viewing::reading::read;
 
 fn example() -> Profile {
     let types = [("samples", "count"), ("cpu", "nanoseconds")];
@@ -305,8 +306,8 @@ fn files_that_are_something_else_are_told_apart() {
     trailing.extend_from_slice(b"trailing");
     for (name, bytes, expected) in [
         ("empty", &b""[..], "it is empty"),
-        ("text", b"main;leaf 3\n", "not a pprof file"),
-        ("legacy", b"heap profile: 1: 2 [3: 4] @ heapz/1\n", "old text formats"),
+        ("text", b"no stack\n", "text of an unknown kind"),
+        ("legacy", b"heap profile: 1: 2 [3: 4] @ heapz/1\n", "old formats"),
         ("perf", b"PERFILE2\0\0", "perf.data"),
         ("cut", &gz[..gz.len() - 20], "ends too early"),
         ("header", &gz[..5], "ends too early"),
@@ -314,7 +315,7 @@ fn files_that_are_something_else_are_told_apart() {
         ("trailing", &trailing, "its gzip data"),
     ] {
         let message = format!("{:#}", read_bytes(name, bytes).unwrap_err());
-        assert!(message.starts_with("failed to read the pprof file "), "{message}");
+        assert!(message.starts_with("failed to read the profile "), "{message}");
         assert!(message.contains(expected), "{name}: {message}");
     }
     let message = |path: &str| format!("{:#}", read(Path::new(path)).unwrap_err());

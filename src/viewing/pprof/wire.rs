@@ -103,6 +103,16 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// Where in a message fields begin, and their numbers; ends at the first that is damaged.
+pub(in crate::viewing) fn fields(message: &[u8]) -> impl Iterator<Item = (usize, u64)> {
+    let mut rest = Fields(message);
+    std::iter::from_fn(move || {
+        let start = message.len() - rest.0.len();
+        let (number, _) = rest.next()?.ok()?;
+        Some((start, number))
+    })
+}
+
 /// The numbers of a repeated field.
 pub(super) struct Ints<'a> {
     one: Option<u64>,

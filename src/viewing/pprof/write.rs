@@ -116,6 +116,8 @@ impl<'a> Writer<'a> {
             period: profile.period,
             comment: profile.comments.iter().map(|text| self.strings.id(text)).collect(),
             default_sample_type: self.strings.id(default),
+            drop_frames: self.strings.id(&profile.drop_frames),
+            keep_frames: self.strings.id(&profile.keep_frames),
             ..protos::Profile::default()
         };
         written.string_table = self.strings.table;

@@ -1,0 +1,260 @@
+//! Files that other programs write, and files that the program writes for them: the real binary, and as
+//! judges the importers of those programs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+
+/// A directory of its own for a test, removed at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let name = format!("profiler-formats-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        fs::write(self.0.join(name), bytes).unwrap();
+        self.path(name)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_profiler")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Standard output and standard error of a run that succeeds.
+fn success(args: &[&str]) -> (String, String) {
+    let output = run(args);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{args:?}: {message}");
+    (String::from_utf8(output.stdout).unwrap(), message)
+}
+
+fn folded(file: &str, options: &[&str]) -> String {
+    success(&[&["folded", file], options].concat()).0
+}
+
+/// Standard error of a run that fails as every failure should.
+fn failure(args: &[&str]) -> String {
+    let output = run(args);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {message}");
+    assert!(message.starts_with("profiler: error: failed to "), "{args:?}: {message}");
+    assert_eq!(message.trim_end().lines().count(), 1, "{args:?}: {message}");
+    assert!(output.stdout.is_empty(), "{args:?} wrote output");
+    message
+}
+
+fn unpacked(name: &str) -> Vec<u8> {
+    Command::new("gzip").args(["-dc", &format!("{DATA}/{name}")]).output().unwrap().stdout
+}
+
+const SPEEDSCOPE: &str = include_str!("data/formats/speedscope.json");
+
+const FIREFOX: &str = include_str!("data/formats/firefox-47.json");
+
+const FIREFOX_TODAY: &str = include_str!("data/formats/firefox-70.json");
+const CHROME: &str = include_str!("data/formats/v8.cpuprofile");
+
+const PERF_SCRIPT: &str = include_str!("data/formats/perf-script.txt");
+
+#[test]
+fn what_other_profilers_write_is_read() {
+    let directory = Directory::new("read");
+    let text = directory.file("x.folded", "main;read_[k] 3\nmain;twice;leaf_[i] 2\n");
+    assert_eq!(folded(&text, &[]), "main;read 3\nmain;twice;leaf 2\n");
+    assert_eq!(folded(&text, &["--annotate"]), "main;read_[k] 3\nmain;twice;leaf_[i] 2\n");
+
+    let perf = directory.file("perf.txt", PERF_SCRIPT);
+    let expected = "work;main;do_syscall_64_[k] 10101010\nwork;main;leaf 10101010\n";
+    assert_eq!(folded(&perf, &["--annotate"]), expected);
+    assert_eq!(
+        folded(&perf, &["--sample-index", "cpu", "--tagroot", ""]),
+        expected.replace("work;", "").replace("_[k]", "")
+    );
+
+    let speedscope = directory.file("x.json", SPEEDSCOPE);
+    let expected = "main 3250000\nmain;leaf 3000000\nmain;other 1500000\nother 1000000\n";
+    assert_eq!(folded(&speedscope, &[]), expected);
+    let expected = "one;main 3000000\none;main;leaf 3000000\none;other 1000000\ntwo;main 250000\ntwo;main;other 1500000\n";
+    assert_eq!(folded(&speedscope, &["--tagroot", "thread_comm"]), expected);
+
+    let firefox = directory.file("firefox.json", FIREFOX);
+    assert_eq!(
+        folded(&firefox, &["--annotate"]),
+        "app 1\napp;main 1\napp;main;leaf 1\napp;main;leaf;inner_[i] 1\n"
+    );
+    let cpu = "13 20000\n13;main;leaf 30000\n13;main;leaf;inner 500000\n";
+    assert_eq!(folded(&firefox, &["--type", "cpu", "--tagroot", "tid"]), cpu);
+
+    let chrome = directory.file("x.cpuprofile", CHROME);
+    assert_eq!(folded(&chrome, &[]), "(idle) 1\nrun 2\nrun;(anonymous) 1\n");
+    // 250 µs up to the second sample; 50 µs are left for the last.
+    let time = "(idle) 700000\nrun 300000\nrun;(anonymous) 500000\n";
+    assert_eq!(folded(&chrome, &["--sample-index", "time"]), time);
+    // However they are packed, and whatever they are called.
+    let gzip = |file: &str| {
+        assert!(Command::new("gzip").args(["-k", file]).status().unwrap().success());
+        format!("{file}.gz")
+    };
+    assert_eq!(folded(&gzip(&gzip(&chrome)), &["--sample-index", "1"]), time);
+}
+
+#[test]
+fn tables_of_todays_firefox_are_read() {
+    let directory = Directory::new("shared");
+    // Version 70: tables are shared, a stack says how far before it its prefix is, and frames have libraries.
+    let file = FIREFOX_TODAY;
+    let path = directory.file("x.json", file);
+    // Stacks 1 and 2 are the same frame below the same one.
+    assert_eq!(folded(&path, &["--sample-index", "time"]), "t;main 3000000\nt;main;leaf 3500000\n");
+    let early = directory.file("early.json", file.replace("[0, 1, 2]", "[0, 2, 2]"));
+    assert!(
+        failure(&["folded", &early])
+            .contains("it is a file of the Firefox Profiler: its thread 't': an earlier stack")
+    );
+}
+
+#[test]
+fn a_profile_of_node_is_read() {
+    let directory = Directory::new("node");
+    let script = directory.file(
+        "a.js",
+        "function spin(ms) { const end = Date.now() + ms; let x = 0; while (Date.now() < end) { x += Math.sqrt(x + 1); } return x; }\n\
+         function outer() { return spin(300); }\nouter();\n",
+    );
+    let made = Command::new("node")
+        .args(["--cpu-prof", &format!("--cpu-prof-dir={}", directory.path("")), &script])
+        .output();
+    let Ok(made) = made else {
+        return eprintln!("SKIP: a_profile_of_node_is_read: node is not installed");
+    };
+    assert!(made.status.success(), "{made:?}");
+    let file = fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().path());
+    let file = file.into_iter().find(|path| path.extension().is_some_and(|it| it == "cpuprofile")).unwrap();
+    let lines = folded(file.to_str().unwrap(), &["--sample-index", "time"]);
+    let spin: i64 = lines
+        .lines()
+        .filter(|line| line.contains("outer;spin"))
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<i64>().unwrap())
+        .sum();
+    // It spins for 300 ms by the clock, and the profile's times are by the clock.
+    assert!((250_000_000..400_000_000).contains(&spin), "{spin}: {lines}");
+}
+
+#[test]
+fn what_is_not_read_is_named() {
+    let directory = Directory::new("named");
+    let word = |number: u64| number.to_le_bytes();
+    let legacy_cpu = [0, 3, 0, 10_000, 0, 1, 1, 0x1000].map(word).concat();
+    let gzip = |data: &[u8]| {
+        let file = directory.file("layer", data);
+        Command::new("gzip").args(["-c", &file]).output().unwrap().stdout
+    };
+    let layers = (0..4).fold(b"x".to_vec(), |data, _| gzip(&data));
+    for (data, words) in [
+        (
+            &legacy_cpu[..],
+            "old formats, which have addresses and no names: convert it with `go tool pprof -proto",
+        ),
+        (b"heap profile: 1: 2 [3: 4] @ heap/524288\n", "old formats"),
+        (
+            b"heap_v2/524288\n  t*: 1: 2 [0: 0]\n",
+            "heap profile of jemalloc: fold it with `jeprof --collapsed",
+        ),
+        (b"FLR\0\0\x02", "Java's Flight Recorder"),
+        (b"{\"traceEvents\": []}", "a Chrome trace"),
+        (b"{\"profile\": {\"threads\": []}}", "as Firefox itself keeps it"),
+        (b"{\"a\": 1}", "JSON of an unknown kind"),
+        (b"{\"nodes\": [", "JSON that is damaged or cut off"),
+        (b"<!DOCTYPE html><html></html>", "an HTML page"),
+        (b"PK\x03\x04xx", "a zip archive"),
+        (b"BZh91AY", "compressed with bzip2"),
+        (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+        (b"\x7fELF\x02", "a program or library"),
+        (b"# callgrind format\n", "a file of callgrind"),
+        (b"Once upon a time\n", "text of an unknown kind"),
+        (&layers, "gzip in gzip"),
+        (&gzip(b""), "it is empty"),
+    ] {
+        let file = directory.file("file", data);
+        for command in [&["folded", &file][..], &["flamegraph", &file, "-o", "-"], &["threads", &file]] {
+            let message = failure(command);
+            assert!(message.contains(words), "{message}, not {words}");
+            assert!(message.contains(&format!("failed to read the profile {file}: ")), "{message}");
+        }
+    }
+    let bad = directory.file("bad.json", SPEEDSCOPE.replace("\"frame\": 2", "\"frame\": 7"));
+    let message = failure(&["folded", &bad]);
+    assert!(
+        message.contains("a speedscope file: its profile 'one': frame 7 of 3 is referred to"),
+        "{message}"
+    );
+}
+
+#[test]
+fn profiles_in_a_row_are_added_up() {
+    let directory = Directory::new("row");
+    let cpu = fs::read(format!("{DATA}/cpu.pb.gz")).unwrap();
+    let one = folded(&format!("{DATA}/cpu.pb.gz"), &[]);
+    let doubled: String = one
+        .lines()
+        .map(|line| {
+            let (stack, count) = line.rsplit_once(' ').unwrap();
+            format!("{stack} {}\n", 2 * count.parse::<i64>().unwrap())
+        })
+        .collect();
+    let raw = unpacked("cpu.pb.gz");
+    for (name, bytes) in [("gz", [&cpu[..], &cpu].concat()), ("raw", [&raw[..], &raw].concat())] {
+        let file = directory.file(name, bytes);
+        let (lines, message) = success(&["folded", &file]);
+        assert_eq!(lines, doubled);
+        assert!(message.contains("holds several profiles: its 2 are added up"), "{message}");
+    }
+    let heap = fs::read(format!("{DATA}/heap.pb.gz")).unwrap();
+    let message = failure(&["folded", &directory.file("both", [cpu, heap].concat())]);
+    assert!(
+        message.contains("several profiles in a row") && message.contains("samples/count, cpu/nanoseconds"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_value_is_found_by_position_and_in_place_of_one_without_data() {
+    let heap = format!("{DATA}/heap.pb.gz");
+    assert_eq!(folded(&heap, &["--sample-index", "1"]), folded(&heap, &["--sample-index", "alloc_space"]));
+    assert!(failure(&["folded", &heap, "--sample-index", "4"]).contains("failed to find the value '4'"));
+    // What is allocated and not in use any more.
+    let directory = Directory::new("default");
+    let text = directory.file(
+        "x.json",
+        SPEEDSCOPE
+            .replace("\"milliseconds\", \"startValue\": 0, \"endValue\": 3", "\"none\"")
+            .replace("1.5, 0.25", "0, 0"),
+    );
+    let (lines, message) = success(&["folded", &text]);
+    assert_eq!(lines, "main 3000000\nmain;leaf 3000000\nother 1000000\n");
+    assert!(
+        message.contains("every value of 'samples' is 0") && message.contains("so 'time' is shown"),
+        "{message}"
+    );
+    assert!(
+        failure(&["folded", &text, "--sample-index", "samples"]).contains("every value of 'samples' is 0")
+    );
+}
