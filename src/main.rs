@@ -12,13 +12,18 @@ use profiler::recording::capture::bpf::found;
 use profiler::recording::record;
 use profiler::say;
 use profiler::unwind::show;
-use profiler::viewing::{flamegraph, folded, threads};
+use profiler::viewing::{convert, diff, flamegraph, folded, merge, source, threads, top};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Record(args) => record::run(&args),
         Command::Flamegraph(args) => flamegraph::run(&args).map(|()| 0),
         Command::Folded(args) => folded::run(&args).map(|()| 0),
+        Command::Top(args) => top::run(&args).map(|()| 0),
+        Command::Diff(args) => diff::run(&args),
+        Command::Merge(args) => merge::run(&args).map(|()| 0),
+        Command::Source(args) => source::run(&args).map(|()| 0),
+        Command::Convert(args) => convert::run(&args).map(|()| 0),
         Command::Threads(args) => threads::run(&args).map(|()| 0),
         Command::Stats(args) => programs::command::run(&args).map(|()| 0),
         Command::Latency(args) => latency::command::run(&args),

@@ -258,3 +258,71 @@ fn a_value_is_found_by_position_and_in_place_of_one_without_data() {
         failure(&["folded", &text, "--sample-index", "samples"]).contains("every value of 'samples' is 0")
     );
 }
+
+#[test]
+fn what_is_written_as_perf_prints_it_is_what_inferno_reads() {
+    use inferno::collapse::Collapse;
+    use inferno::collapse::perf::{Folder, Options};
+
+    let directory = Directory::new("perf");
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/samples");
+    for file in
+        [format!("{samples}/server.pb.gz"), format!("{samples}/shares.pb.gz"), format!("{DATA}/cpu.pb.gz")]
+    {
+        for value in ["samples", "cpu"] {
+            let (text, _) = success(&["convert", &file, "--sample-index", value, "--to", "perf-script"]);
+            let mut options = Options::default();
+            options.annotate_kernel = true;
+            let mut lines = Vec::new();
+            Folder::from(options).collapse(text.as_bytes(), &mut lines).unwrap();
+            let sums = |lines: &str| {
+                let mut sums = std::collections::BTreeMap::new();
+                for line in lines.lines() {
+                    let (stack, value) = line.rsplit_once(' ').unwrap();
+                    // inferno changes names a little; the number of frames and which are the kernel's stay.
+                    let shape: Vec<bool> = stack.split(';').map(|frame| frame.ends_with("_[k]")).collect();
+                    *sums.entry(shape).or_insert(0) += value.parse::<i64>().unwrap();
+                }
+                sums
+            };
+            let ours = folded(&file, &["--sample-index", value, "--annotate"]);
+            let theirs = String::from_utf8(lines).unwrap();
+            let total = |text: &str| sums(text).values().sum::<i64>();
+            assert_eq!(total(&theirs), total(&ours), "{file} {value}");
+            if file.contains("cpu.pb.gz") {
+                // Go's own profiles have no process's name, which perf always prints.
+                continue;
+            }
+            assert_eq!(sums(&theirs), sums(&ours), "{file} {value}");
+        }
+        // And back.
+        let text = directory
+            .file("perf.txt", success(&["convert", &file, "--sample-index", "cpu", "--to", "perf-script"]).0);
+        let total = |text: &str| {
+            text.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<i64>().unwrap()).sum::<i64>()
+        };
+        assert_eq!(total(&folded(&text, &[])), total(&folded(&file, &["--sample-index", "cpu"])));
+    }
+}
+
+#[test]
+fn what_is_converted_to_pprof_and_folded_is_the_same() {
+    let directory = Directory::new("convert");
+    let chrome = directory.file("x.cpuprofile", CHROME);
+    let pprof = directory.path("x.pb.gz");
+    success(&["convert", &chrome, "--to", "pprof", "-o", &pprof]);
+    for value in ["0", "1"] {
+        assert_eq!(folded(&pprof, &["--sample-index", value]), folded(&chrome, &["--sample-index", value]));
+    }
+    let server = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/server.pb.gz");
+    let (text, _) = success(&["convert", server, "--to", "folded"]);
+    assert_eq!(text, folded(server, &["--annotate"]));
+    let text = directory.file("x.folded", &text);
+    assert_eq!(folded(&text, &["--annotate"]), folded(server, &["--annotate"]));
+    // What shrank has no place elsewhere.
+    let less = directory.file("less.folded", "a;b -3\n");
+    let older = directory.file("older", "older");
+    let message = failure(&["convert", &less, "--to", "perf-script", "-o", &older]);
+    assert!(message.contains("values of a comparison are negative"), "{message}");
+    assert_eq!(fs::read_to_string(older).unwrap(), "older");
+}

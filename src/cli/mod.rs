@@ -8,13 +8,15 @@ use clap::{Args, Parser, Subcommand};
 pub use latency::LatencyArgs;
 pub use record::{RecordArgs, States, Unwind};
 pub use stats::{Format, Sort, StatsArgs};
-pub use view::{FlamegraphArgs, FoldedArgs, MinWidth, Shown, ThreadsArgs, ViewArgs};
+pub use tables::{By, ConvertArgs, DiffArgs, MergeArgs, SourceArgs, Target, TopArgs, TopSort};
+pub use view::{FlamegraphArgs, FoldedArgs, MinWidth, SelectArgs, Shown, ThreadsArgs, ViewArgs};
 
 mod durations;
 mod labels;
 mod latency;
 mod record;
 mod stats;
+mod tables;
 mod view;
 
 const EXAMPLES: &str = "\
@@ -25,6 +27,9 @@ Examples:
   profiler record --off-cpu -d 30s          where threads wait, too
   profiler flamegraph                       output.pb.gz into flamegraph.svg
   profiler flamegraph --type off-cpu        where they waited; --type wall for both
+  profiler top                              functions that take most; --by line, process, thread, …
+  profiler diff before.pb.gz after.pb.gz    what takes more, what less, and whether it is chance
+  profiler source main.work                 the lines of a function, with what each took
   profiler threads                          each thread's time, on the CPU and off it
   profiler stats                            what every BPF program on the machine costs
   profiler latency syscall:fsync            how long calls take: histograms, and stacks of slow ones
@@ -51,6 +56,16 @@ pub enum Command {
     Flamegraph(FlamegraphArgs),
     /// Print the stacks of a pprof file folded: root;…;leaf count
     Folded(FoldedArgs),
+    /// Print what takes most: functions, lines, binaries, processes, threads
+    Top(TopArgs),
+    /// Compare two profiles: what takes more, what less, and how sure that is
+    Diff(DiffArgs),
+    /// Add profiles up
+    Merge(MergeArgs),
+    /// Print the lines of a function, and its instructions, with what each took
+    Source(SourceArgs),
+    /// Write a profile in another format
+    Convert(ConvertArgs),
     /// Print where each thread's time went: on the CPU, waiting for one, blocked
     Threads(ThreadsArgs),
     /// Print what every BPF program on the machine costs (needs root or CAP_SYS_ADMIN)

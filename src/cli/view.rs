@@ -16,10 +16,11 @@ Examples:
   profiler flamegraph --reverse             merged from the leaf: which functions are hot, then who calls them
   profiler flamegraph other.pb.gz -o - --title 'Before' > before.svg";
 
-/// Which stacks and which value of a profile to show.
+/// Which stacks and which value of a profile are meant.
 #[derive(Args, Debug)]
-pub struct ViewArgs {
-    /// A pprof file, gzipped or not, by this or any other program; `-` is standard input
+pub struct SelectArgs {
+    /// A pprof file, gzipped or not, by this or any other program, or a file of another profiler: folded
+    /// stacks, perf script, speedscope, Firefox Profiler, .cpuprofile; `-` is standard input
     #[arg(value_name = "FILE", default_value = "output.pb.gz")]
     pub input: PathBuf,
 
@@ -28,10 +29,26 @@ pub struct ViewArgs {
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "sample_index", hide_possible_values = true)]
     pub shown: Option<Shown>,
 
-    /// Which value to show, by its pprof name. Default is samples where the file has it, else
-    /// the file's own default
+    /// Which value to show, by its pprof name or its number from 0. Default is samples where the file
+    /// has it, else the file's own default
     #[arg(long, value_name = "NAME")]
     pub sample_index: Option<String>,
+
+    /// Only stacks with a frame whose name matches this regular expression
+    #[arg(long, value_name = "REGEX")]
+    pub focus: Option<String>,
+
+    /// Only stacks without such a frame
+    #[arg(long, value_name = "REGEX")]
+    pub ignore: Option<String>,
+}
+
+/// Which stacks and which value of a profile to show, and how stacks are shown.
+#[derive(Args, Debug)]
+pub struct ViewArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub select: SelectArgs,
 
     /// Fold threads that were blocked in one stack for over 95 % of the recording into one frame for
     /// each process, drawn narrow, with their number and time in its name
@@ -41,14 +58,6 @@ pub struct ViewArgs {
     /// Show the native functions of an interpreter too, among those of the scripts that it runs
     #[arg(long)]
     pub native: bool,
-
-    /// Only stacks with a frame whose name matches this regular expression
-    #[arg(long, value_name = "REGEX")]
-    pub focus: Option<String>,
-
-    /// Only stacks without such a frame
-    #[arg(long, value_name = "REGEX")]
-    pub ignore: Option<String>,
 
     /// Put the values of these labels below the stack's root, as go tool pprof does; an empty
     /// list puts none

@@ -6,6 +6,7 @@ pub mod kallsyms;
 pub mod mounts;
 pub mod rights;
 pub mod signals;
+pub mod terminal;
 pub mod tracefs;
 pub mod usage;
 

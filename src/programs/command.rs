@@ -12,6 +12,7 @@ use super::{Program, Statistics, Switch, Watch, csv, json, openmetrics, table};
 use crate::cli::{Format, Sort, StatsArgs};
 use crate::machine::rights::{self, Capability};
 use crate::machine::signals::Signals;
+use crate::machine::terminal;
 
 /// How often new programs are looked for, which takes one system call: those that live shorter are
 /// only counted.
@@ -101,7 +102,7 @@ fn wait(signals: &mut Signals, timeout: Duration) -> Result<()> {
 }
 
 fn print(args: &StatsArgs, name: Option<&Regex>, statistics: &Statistics, first: bool) -> Result<()> {
-    let terminal = table::terminal().filter(|_| args.output == Format::Table);
+    let terminal = terminal::size().filter(|_| args.output == Format::Table);
     let mut shown = choose(statistics, args, name);
     let mut text = match args.output {
         Format::Table => table::print(statistics, &shown, terminal.map(|(width, _)| width)),

@@ -1,4 +1,4 @@
-//! Statistics as a table for people. The only user of terminal_size.
+//! Statistics as a table for people.
 
 use std::fmt::Write as _;
 
@@ -91,12 +91,6 @@ pub fn print(statistics: &Statistics, shown: &[&Program], width: Option<usize>) 
         let _ = writeln!(text, "(too narrow for: {}; -o csv has all)", left_out.join(", "));
     }
     text
-}
-
-/// Size of the terminal that standard output is, if it is one: columns and rows.
-pub fn terminal() -> Option<(usize, usize)> {
-    let (width, height) = terminal_size::terminal_size_of(std::io::stdout())?;
-    Some((usize::from(width.0), usize::from(height.0)))
 }
 
 /// What stands above the table: sums, our share, what statistics cost, what is not known.

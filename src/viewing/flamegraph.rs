@@ -11,7 +11,7 @@ use super::idle::Idle;
 use super::names::FrameKind;
 use super::picture::Picture;
 use super::tree::{Shape, Tree};
-use super::{View, columns, open, scale, viewer};
+use super::{View, columns, open_shown, scale, viewer};
 use crate::cli::FlamegraphArgs;
 use crate::model::profile::{Profile, ValueType};
 use crate::text::{seconds, thousands};
@@ -25,10 +25,10 @@ const KIND_PALETTE: &str = "kind";
 /// value asked for, or if the image cannot be written. An older image then stays as it is.
 pub fn run(args: &FlamegraphArgs) -> Result<()> {
     let palette = palette(&args.colors)?;
-    let view = open(&args.view)?;
+    let view = open_shown(&args.view)?;
     let (profile, index) = (&view.profile, view.index);
     let ty = &profile.sample_types[index];
-    let sum = Sum::new(profile, index, &args.view.input)?;
+    let sum = Sum::new(profile, index, &args.view.select.input)?;
     let shape =
         Shape { tagroot: &args.view.tagroot, value: Some(index), reverse: args.reverse, ..Shape::default() };
     let tree = Tree::new(profile, &shape)?;
@@ -45,7 +45,7 @@ pub fn run(args: &FlamegraphArgs) -> Result<()> {
         value: index,
         unit: &unit_of(ty),
         title: args.title.clone().unwrap_or_else(|| title(profile, ty, args.inverted)),
-        subtitle: args.subtitle.clone().unwrap_or_else(|| subtitle(&view, &sum, &args.view.input)),
+        subtitle: args.subtitle.clone().unwrap_or_else(|| subtitle(&view, &sum, &args.view.select.input)),
         palette,
         in_legend: &in_legend,
     };

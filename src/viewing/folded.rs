@@ -23,7 +23,7 @@ use crate::model::profile::Profile;
 /// If the file cannot be read, has no samples or does not have the value asked for, or if standard
 /// output cannot be written.
 pub fn run(args: &FoldedArgs) -> Result<()> {
-    let view = super::open(&args.view)?;
+    let view = super::open_shown(&args.view)?;
     let mark = if args.annotate { annotation } else { waker_annotation };
     let tree = tree(&view.profile, view.index, &args.view.tagroot, mark)?;
     match write(&tree, view.index, mark, BufWriter::new(io::stdout().lock())) {
@@ -43,6 +43,17 @@ pub fn fold(profile: &Profile, index: usize, tagroot: &[String]) -> Result<Vec<u
     let tree = tree(profile, index, tagroot, waker_annotation)?;
     let mut lines = Vec::new();
     write(&tree, index, waker_annotation, &mut lines)?;
+    Ok(lines)
+}
+
+/// The same with marks, below the names of processes.
+///
+/// # Errors
+/// As of [`Tree::new`].
+pub(super) fn marked(profile: &Profile, index: usize) -> Result<Vec<u8>> {
+    let tree = tree(profile, index, &["comm".to_owned()], annotation)?;
+    let mut lines = Vec::new();
+    write(&tree, index, annotation, &mut lines)?;
     Ok(lines)
 }
 

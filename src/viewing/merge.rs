@@ -8,12 +8,39 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
+use super::file::Pending;
+use super::{pprof, reading};
+use crate::cli::MergeArgs;
 use crate::model::profile::{
     FunctionId, Label, LabelValue, LabelsId, Line, Location, LocationId, Mapping, MappingId, Profile,
     StackId, ValueType,
 };
+use crate::text::thousands;
+
+/// Adds profiles up and writes the sum.
+///
+/// # Errors
+/// If one of them cannot be read or measures something else than the first, or if the sum cannot be
+/// written. An older file then stays as it is.
+pub fn run(args: &MergeArgs) -> Result<()> {
+    let mut file = Pending::create(&args.output)?;
+    let mut merger = Merger::default();
+    for input in &args.inputs {
+        let profile = reading::read(input)?;
+        merger
+            .add(&profile)
+            .with_context(|| format!("failed to add {} to {}", input.display(), args.inputs[0].display()))?;
+    }
+    let merged = merger.finish();
+    file.write_all(&pprof::encode(&merged))?;
+    let name = file.name();
+    file.commit()?;
+    let (profiles, samples) = (thousands(args.inputs.len() as i64), thousands(merged.samples().len() as i64));
+    say!("wrote {name} ({profiles} profiles, {samples} distinct stacks)");
+    Ok(())
+}
 
 /// A mapping wherever it is loaded: size, file offset, build id or path.
 type Place = (u64, u64, String);

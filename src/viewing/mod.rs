@@ -6,6 +6,9 @@
 mod budget;
 mod colors;
 mod columns;
+pub mod convert;
+pub mod diff;
+mod disassembly;
 mod dropped;
 pub mod file;
 pub mod flamegraph;
@@ -13,21 +16,25 @@ mod focus;
 pub mod folded;
 pub mod frames;
 mod idle;
-mod merge;
+pub mod merge;
 pub mod names;
 mod picture;
 pub mod pprof;
 pub mod reading;
 pub mod scale;
 mod scripts;
+pub mod source;
+mod statistics;
 pub mod threads;
+pub mod top;
+mod totals;
 pub mod tree;
 mod viewer;
 mod values;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::{Shown, ViewArgs};
+use crate::cli::{SelectArgs, Shown, ViewArgs};
 use crate::model::profile::{Profile, ValueType};
 
 /// A profile, and what of it is shown.
@@ -42,12 +49,12 @@ struct View {
 }
 
 /// What the options name.
-fn open(view: &ViewArgs) -> Result<View> {
-    let mut profile = reading::read(&view.input)?;
+fn open(select: &SelectArgs) -> Result<View> {
+    let mut profile = reading::read(&select.input)?;
     let off_cpu = profile.sample_type(Some("off_cpu"));
     let on = profile.sample_type(Some("cpu"));
     if let Some(off) = off_cpu
-        && (on.is_some() || view.shown == Some(Shown::Wall))
+        && (on.is_some() || select.shown == Some(Shown::Wall))
         && profile.sample_type(Some("wall")).is_none()
     {
         profile.add_sample_type(ValueType::new("wall", "nanoseconds"), |values| {
@@ -55,20 +62,26 @@ fn open(view: &ViewArgs) -> Result<View> {
         });
     }
     dropped::leave_out(&mut profile)
-        .with_context(|| format!("failed to show the profile {}", view.input.display()))?;
-    let index = values::choose(&profile, view)?;
-    let name = view.input.display();
+        .with_context(|| format!("failed to show the profile {}", select.input.display()))?;
+    let index = values::choose(&profile, select)?;
     let is_blocked = ["off_cpu", "wall"].contains(&&*profile.sample_types[index].name);
-    if view.focus.is_some() || view.ignore.is_some() {
-        focus::keep(&mut profile, view.focus.as_deref(), view.ignore.as_deref())?;
+    if select.focus.is_some() || select.ignore.is_some() {
+        focus::keep(&mut profile, select.focus.as_deref(), select.ignore.as_deref())?;
     }
-    let blocked = off_cpu.filter(|_| is_blocked);
-    let mut idle = None;
-    match blocked {
-        Some(blocked) if view.hide_idle => idle = Some(idle::fold(&mut profile, index, blocked)),
-        None if view.hide_idle => bail!(
+    Ok(View { profile, index, blocked: off_cpu.filter(|_| is_blocked), idle: None })
+}
+
+/// What the options name, with idle threads as they say.
+fn open_shown(args: &ViewArgs) -> Result<View> {
+    let mut view = open(&args.select)?;
+    let name = args.select.input.display();
+    match view.blocked {
+        Some(blocked) if args.hide_idle => {
+            view.idle = Some(idle::fold(&mut view.profile, view.index, blocked));
+        }
+        None if args.hide_idle => bail!(
             "failed to hide idle threads in {name}: idle is who is blocked, and time on the CPU is shown; {}",
-            match off_cpu {
+            match view.profile.sample_type(Some("off_cpu")) {
                 Some(_) => "use --type off-cpu or --type wall",
                 None => "record with --off-cpu",
             }
@@ -76,8 +89,8 @@ fn open(view: &ViewArgs) -> Result<View> {
         _ => {}
     }
     // After the choice of stacks, which may be by their names.
-    if !view.native {
-        scripts::hide_interpreters(&mut profile);
+    if !args.native {
+        scripts::hide_interpreters(&mut view.profile);
     }
-    Ok(View { profile, index, blocked, idle })
+    Ok(view)
 }

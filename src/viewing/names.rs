@@ -37,6 +37,24 @@ impl FrameKind {
     pub fn is_script(self) -> bool {
         matches!(self, Self::Python | Self::JavaScript)
     }
+
+    /// In a word, for other programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Kernel => "kernel",
+            Self::User => "user",
+            Self::Inlined => "inlined",
+            Self::Jit => "jit",
+            Self::Python => "python",
+            Self::JavaScript => "javascript",
+            Self::Bpf => "bpf",
+            Self::Unresolved => "unresolved",
+            Self::Blocked => "blocked",
+            Self::Waker => "waker",
+            Self::Runnable => "runnable",
+        }
+    }
 }
 
 /// Name of a location that has none: `libc.so.6+0x1234`, in which the number is an offset in the

@@ -21,10 +21,6 @@ pub(super) struct Hits {
 }
 
 impl Hits {
-    fn share(self) -> f64 {
-        if self.all > 0.0 { self.hits / self.all } else { 0.0 }
-    }
-
     fn variance(self) -> f64 {
         let p = (self.hits + 1.0) / (self.all + 2.0);
         p * (1.0 - p) / self.all.max(1.0)
@@ -51,11 +47,6 @@ pub(super) fn is_significant(difference: f64, deviation: f64, compared: usize) -
     difference.abs() > quantile(1.0 - 0.05 / 2.0 / compared.max(1) as f64) * deviation
 }
 
-/// The difference of shares that a pair has.
-pub(super) fn difference(before: Hits, after: Hits) -> f64 {
-    after.share() - before.share()
-}
-
 /// The point below which a standard normal variable lies with a probability from one half to 1. Abramowitz
 /// and Stegun 26.2.23, whose error is below 4.5e-4.
 fn quantile(probability: f64) -> f64 {
@@ -71,7 +62,9 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_the_tables() {
-        for (probability, point) in [(0.975, 1.959_964), (0.995, 2.575_829), (0.9995, 3.290_527), (0.999_975, 4.055_627)] {
+        for (probability, point) in
+            [(0.975, 1.959_964), (0.995, 2.575_829), (0.9995, 3.290_527), (0.999_975, 4.055_627)]
+        {
             assert!((quantile(probability) - point).abs() < 1e-3, "{probability}: {}", quantile(probability));
         }
     }
@@ -110,7 +103,7 @@ mod tests {
         pairs
             .map(|(&b, &a)| {
                 let (b, a) = (Hits { hits: b, all: all(before) }, Hits { hits: a, all: all(after) });
-                is_significant(difference(b, a), of_shares(b, a), before.len())
+                is_significant(a.hits / a.all - b.hits / b.all, of_shares(b, a), before.len())
             })
             .collect()
     }

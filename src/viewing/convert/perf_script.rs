@@ -1,0 +1,109 @@
+//! As `perf script` prints events, which most viewers read.
+//!
+//! Some readers count events and others add up their periods, so a stack has one event for each of its
+//! samples, which share the value. No profile knows when they were: they follow each other, a period apart.
+//! Names keep their kind by what perf writes behind them: `([kernel.kallsyms])`, `(inlined)`, a path.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+
+use crate::model::profile::{Location, Profile, Sample};
+use crate::viewing::View;
+use crate::viewing::names::{address_name, clean};
+
+/// Bytes after which text is handed on.
+const PIECE: usize = 1 << 20;
+/// Most events of a stack, so that a count of bytes or cycles is no count of events.
+const MOST_EVENTS: i64 = 1 << 20;
+
+pub(super) fn write(view: &View, mut out: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let profile = &view.profile;
+    let mut time_ns = profile.time_ns.max(0);
+    let mut text = String::new();
+    for sample in profile.samples() {
+        let value = sample.values[view.index];
+        let events = events(view, sample);
+        if value <= 0 {
+            continue;
+        }
+        let (head, stack) = (head(profile, sample), stack(profile, sample));
+        for event in 0..events {
+            // What does not divide goes to the first ones.
+            let share = value / events + i64::from(event < value % events);
+            // Writing to a string cannot fail.
+            let _ = write!(
+                text,
+                "{head} {}.{:06}: {share:>10} {}: \n{stack}\n",
+                time_ns / 1_000_000_000,
+                time_ns % 1_000_000_000 / 1000,
+                event_name(view)
+            );
+            time_ns = time_ns.saturating_add(profile.period.clamp(1000, 1_000_000_000));
+            if text.len() >= PIECE {
+                out(text.as_bytes())?;
+                text.clear();
+            }
+        }
+    }
+    out(text.as_bytes())
+}
+
+/// How many samples a stack's value is of.
+fn events(view: &View, sample: &Sample) -> i64 {
+    let profile = &view.profile;
+    let value = sample.values[view.index];
+    let ty = &profile.sample_types[view.index];
+    let events = if ty.unit == "count" && ty.name == "samples" {
+        value
+    } else if *ty == profile.period_type && profile.period > 0 {
+        value / profile.period
+    } else {
+        1
+    };
+    events.clamp(1, MOST_EVENTS.min(value.max(1)))
+}
+
+fn event_name(view: &View) -> &str {
+    match &*view.profile.sample_types[view.index].name {
+        "cpu" | "samples" => "cpu-clock",
+        name => name,
+    }
+}
+
+/// Process and thread, as each event begins.
+fn head(profile: &Profile, sample: &Sample) -> String {
+    let label = |key: &str| profile.label(sample.labels, key);
+    let comm = clean(&label("comm").unwrap_or_else(|| "unknown".to_owned()));
+    let number = |key: &str| label(key).and_then(|text| text.parse::<u32>().ok());
+    let pid = number("pid").unwrap_or_default();
+    let tid = number("tid").unwrap_or(pid);
+    format!("{comm} {pid}/{tid} [000]")
+}
+
+/// The frames of a stack, leaf first.
+fn stack(profile: &Profile, sample: &Sample) -> String {
+    let mut text = String::new();
+    for at in profile.stack(sample.stack) {
+        frames(profile, profile.location(at), &mut text);
+    }
+    text
+}
+
+fn frames(profile: &Profile, location: &Location, text: &mut String) {
+    let mapping = location.mapping.map(|at| profile.mapping(at));
+    let path = mapping.map_or("", |mapping| &mapping.path);
+    let path = if path.is_empty() { "[unknown]".to_owned() } else { clean(path) };
+    let address = location.address;
+    let Some(last) = location.lines.len().checked_sub(1) else {
+        let name = clean(&address_name(location, mapping));
+        let _ = writeln!(text, "\t{address:16x} {name} ({path})");
+        return;
+    };
+    for (at, line) in location.lines.iter().enumerate() {
+        let function = profile.function(line.function);
+        let name = clean(if function.name.is_empty() { &function.system_name } else { &function.name });
+        let place = if at < last { "inlined" } else { &path };
+        let _ = writeln!(text, "\t{address:16x} {name} ({place})");
+    }
+}
