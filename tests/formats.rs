@@ -110,8 +110,8 @@ fn what_other_profilers_write_is_read() {
     assert_eq!(folded(&chrome, &["--sample-index", "time"]), time);
     // However they are packed, and whatever they are called.
     let gzip = |file: &str| {
-        assert!(Command::new("gzip").args(["-k", file]).status().unwrap().success());
-        format!("{file}.gz")
+        let packed = Command::new("gzip").args(["-c", file]).output().unwrap().stdout;
+        directory.file("packed", packed)
     };
     assert_eq!(folded(&gzip(&gzip(&chrome)), &["--sample-index", "1"]), time);
 }
@@ -286,14 +286,15 @@ fn what_is_written_as_perf_prints_it_is_what_inferno_reads() {
                 sums
             };
             let ours = folded(&file, &["--sample-index", value, "--annotate"]);
-            let theirs = String::from_utf8(lines).unwrap();
+            // The vDSO is the kernel to it.
+            let theirs = String::from_utf8(lines).unwrap().replace("clock_gettime_[k]", "clock_gettime");
             let total = |text: &str| sums(text).values().sum::<i64>();
             assert_eq!(total(&theirs), total(&ours), "{file} {value}");
             if file.contains("cpu.pb.gz") {
                 // Go's own profiles have no process's name, which perf always prints.
                 continue;
             }
-            assert_eq!(sums(&theirs), sums(&ours), "{file} {value}");
+            assert!(sums(&theirs) == sums(&ours), "{file} {value}");
         }
         // And back.
         let text = directory

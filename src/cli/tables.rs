@@ -18,6 +18,7 @@ Examples:
 const DIFF_EXAMPLES: &str = "\
 Examples:
   profiler diff old.pb.gz new.pb.gz         shares of the whole: what takes more, what less
+  profiler diff old.pb.gz new.pb.gz -o diff.svg
   profiler diff --absolute a.pb.gz b.pb.gz  values as they are, for programs that did the same work
   profiler diff --fail-above 5% --json main.pb.gz branch.pb.gz > diff.json || echo slower";
 
@@ -129,6 +130,10 @@ pub struct DiffArgs {
     /// What a row is: function, line, binary, process, thread, or label:NAME for the values of a label
     #[arg(long, value_name = "WHAT", default_value = "function", value_parser = parse_by)]
     pub by: By,
+
+    /// Draw the comparison, too, as a flamegraph: red is more than before, blue is less
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 
     /// Compare values as they are, not shares of the whole
     #[arg(long)]

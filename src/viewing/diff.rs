@@ -10,11 +10,12 @@ use std::io::{self, Write};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+use super::file::Pending;
 use super::names::FrameKind;
 use super::statistics::{self, Hits};
 use super::top::Screen;
 use super::totals::{self, Row};
-use super::{View, merge, open, scale};
+use super::{View, differential, merge, open, scale};
 use crate::cli::DiffArgs;
 use crate::model::profile::{Profile, ValueType};
 use crate::text::{percent, printable, thousands};
@@ -47,6 +48,19 @@ pub fn run(args: &DiffArgs) -> Result<i32> {
         let size = |change: &Change| change.own.abs().max(change.total.abs());
         size(b).total_cmp(&size(a)).then_with(|| a.name.cmp(&b.name))
     });
+    if let Some(output) = &args.output {
+        let scale = if args.absolute || before.profile.total(before.index) == 0 {
+            1.0
+        } else {
+            comparison.totals[1] as f64 / comparison.totals[0] as f64
+        };
+        let mut file = Pending::create(output)?;
+        let svg = differential::draw(&before, &after, scale, &format!("{before_name} and {after_name}"))?;
+        file.write_all(svg.as_bytes())?;
+        let name = file.name();
+        file.commit()?;
+        say!("wrote {name}");
+    }
     let too_much: Vec<&Change> = match args.fail_above {
         Some(limit) => comparison.rows.iter().filter(|row| comparison.exceeds(row, limit)).collect(),
         None => Vec::new(),

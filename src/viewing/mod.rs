@@ -8,6 +8,7 @@ mod colors;
 mod columns;
 pub mod convert;
 pub mod diff;
+mod differential;
 mod disassembly;
 mod dropped;
 pub mod file;
@@ -29,8 +30,8 @@ pub mod threads;
 pub mod top;
 mod totals;
 pub mod tree;
-mod viewer;
 mod values;
+mod viewer;
 
 use anyhow::{Context, Result, bail};
 

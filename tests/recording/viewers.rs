@@ -188,3 +188,46 @@ fn bpf_programs_have_frames() {
     test.tell(&format!("{in_bpf} of {} samples in the BPF program", recording.total(|_| true)));
     assert!(in_bpf > 20, "{:#?}", recording.leaves());
 }
+
+#[test]
+fn instructions_have_what_they_took() {
+    let Some(test) = Test::new("instructions") else { return };
+    if !test.needs("objdump") || cfg!(not(target_arch = "x86_64")) {
+        return;
+    }
+    let program = test.compile("samples/shares.c", "shares", &["-g"]);
+    let recording = test.record(&["-F", "499", "--", &program, "1"]);
+    let file = &*recording.file;
+    let args = ["source", "-d", "heavy", file, "--sample-index", "samples"];
+    let listed = test.profiler(&args).output().unwrap();
+    let text = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let heavy = recording.leaves().get("heavy").copied().unwrap_or_default();
+    // `heavy in …/shares.c: 347 self, 347 total, 69.4% of 500`
+    assert!(
+        text.contains(&format!("shares.c: {} self, ", profiler::text::thousands(heavy))),
+        "{heavy}: {text}"
+    );
+    let (lines, instructions) = text.split_once(&format!("  instructions in {program}:\n")).unwrap();
+    // Its loop is a line of the source, which is still where the compiler saw it.
+    assert!(lines.contains("DEFINE_SPIN(heavy"), "{lines}");
+    let count = |word: &str| word.replace(',', "").parse::<u64>().unwrap_or(0);
+    let sum = |text: &str, column: usize| -> u64 {
+        text.lines().filter_map(|line| line.split_whitespace().nth(column)).map(count).sum()
+    };
+    assert_eq!(sum(instructions, 0), heavy, "{instructions}");
+    // The same instructions as another disassembler finds.
+    let ours: Vec<String> =
+        instructions.lines().filter_map(|line| line.split_whitespace().nth(2)).map(str::to_owned).collect();
+    let dump = output("objdump", &["-d", "--no-show-raw-insn", "--disassemble=heavy", &program]);
+    let theirs: Vec<String> = dump
+        .lines()
+        .filter_map(|line| line.trim_start().split_once(":\t"))
+        .map(|(address, _)| address.to_owned())
+        .collect();
+    assert!(ours.len() > 3 && theirs.starts_with(&ours), "{ours:?} and {theirs:?}");
+    // Another file in its place has other instructions.
+    test.compile("samples/threads.c", "shares", &["-lpthread"]);
+    let text = String::from_utf8(test.profiler(&args).output().unwrap().stdout).unwrap();
+    assert!(text.contains("the file is another one by now"), "{text}");
+}
