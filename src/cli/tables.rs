@@ -1,6 +1,6 @@
 //! Options of the commands that make tables and other files of a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -155,9 +155,9 @@ pub struct DiffArgs {
 
 impl DiffArgs {
     /// What is compared of one of the files.
-    pub fn select(&self, input: &PathBuf) -> SelectArgs {
+    pub fn select(&self, input: &Path) -> SelectArgs {
         SelectArgs {
-            input: input.clone(),
+            input: input.to_owned(),
             shown: self.shown,
             sample_index: self.sample_index.clone(),
             focus: self.focus.clone(),
