@@ -17,6 +17,7 @@
 //! | [`unwind`] | tables to walk stacks without frame pointers, as a pure function of a file |
 //! | [`naming`] | names for a profile's frames, in a process of its own |
 //! | [`viewing`] | everything that starts from a file: flamegraphs, folded stacks, tables; pprof itself |
+//! | [`counts`] | how often something is called, second by second |
 //! | [`latency`] | how long calls take: histograms, and the stacks of slow ones by way of [`recording`] |
 //! | [`programs`] | what every BPF program on the machine costs; a recording takes a window of it |
 //! | [`interpreters`] | what an interpreter's file says of where its frames are |
@@ -37,6 +38,7 @@
 pub mod text;
 
 pub mod cli;
+pub mod counts;
 pub mod elf;
 pub mod gopclntab;
 pub mod interpreters;

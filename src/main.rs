@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use profiler::cli::{Cli, Command};
+use profiler::counts;
 use profiler::latency;
 use profiler::programs;
 use profiler::recording::capture::bpf::found;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Threads(args) => threads::run(&args).map(|()| 0),
         Command::Stats(args) => programs::command::run(&args).map(|()| 0),
         Command::Latency(args) => latency::command::run(&args),
+        Command::Counts(args) => counts::run(&args).map(|()| 0),
         Command::UnwindTable(args) if args.addresses => found::run(&args).map(|()| 0),
         Command::UnwindTable(args) => show::run(&args).map(|()| 0),
     };

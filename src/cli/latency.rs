@@ -21,7 +21,11 @@ Examples:
 const NOTES: &str = "\
 Calls are counted exactly. A function's are counted by uprobes, which cost each call some microseconds, a
 system call's by a program that runs at every system call of the machine; what a call costs is measured
-here, at the beginning, and printed. Above --max-cost the measurement ends by itself.";
+here, at the beginning, and printed. Above --max-cost the measurement ends by itself.
+
+While a program's function is measured the kernel has an address of its own on the program's stack, where
+the one to return to was. What looks for that does not find it: an exception that passes through the
+function ends the program.";
 
 /// Options of `profiler latency`.
 #[derive(Args, Debug)]
@@ -59,6 +63,11 @@ pub struct LatencyArgs {
     /// Where to write these; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "output.pb.gz", requires = "slower_than")]
     pub output: PathBuf,
+
+    /// Measure a function of a program that throws C++ exceptions. One that passes through the function
+    /// ends the program then: see docs/latency.md
+    #[arg(long)]
+    pub even_if_it_throws: bool,
 
     /// End when what we cost is above so many percent of one CPU, on average over five seconds
     #[arg(long, value_name = "PERCENT", default_value_t = 10.0, value_parser = parse_percent)]

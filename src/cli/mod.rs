@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use counts::{CountsArgs, What};
 pub use latency::LatencyArgs;
 pub use record::{RecordArgs, States, Unwind};
 pub use stats::{Format, Sort, StatsArgs};
 pub use tables::{By, ConvertArgs, DiffArgs, MergeArgs, SourceArgs, Target, TopArgs, TopSort};
 pub use view::{FlamegraphArgs, FoldedArgs, MinWidth, SelectArgs, Shown, ThreadsArgs, ViewArgs};
 
+mod counts;
 mod durations;
 mod labels;
 mod latency;
@@ -33,6 +35,7 @@ Examples:
   profiler threads                          each thread's time, on the CPU and off it
   profiler stats                            what every BPF program on the machine costs
   profiler latency syscall:fsync            how long calls take: histograms, and stacks of slow ones
+  profiler counts syscalls                  how many system calls a second, and which
   profiler folded | grep -c malloc          folded stacks, one a line, root first
   go tool pprof -http=: output.pb.gz        the same file in the standard viewer";
 
@@ -72,6 +75,8 @@ pub enum Command {
     Stats(StatsArgs),
     /// Measure how long calls take: system calls, functions of programs and of the kernel
     Latency(LatencyArgs),
+    /// Count system calls, or the kernel's functions for files, second by second
+    Counts(CountsArgs),
     /// Print how the stack is unwound at each instruction of a file
     #[command(hide = true)]
     UnwindTable(UnwindTableArgs),

@@ -50,7 +50,7 @@ impl Listener {
 /// # Errors
 /// If the target is not there or cannot be measured, rights are missing, or what was found cannot be written.
 pub fn run(args: &LatencyArgs) -> Result<i32> {
-    let target = Target::find(&args.target)?;
+    let target = Target::find(&args.target, args.even_if_it_throws)?;
     let record = as_record(args);
     let mut plan = Plan::new(&record)?;
     bpf::probe()?;

@@ -11,7 +11,7 @@
 //! as any recording's, and named and written like one: [`command`] has both ways on one page.
 
 pub mod command;
-mod cost;
-mod report;
-mod syscalls;
-mod target;
+pub mod cost;
+pub mod report;
+pub mod syscalls;
+pub mod target;

@@ -7,6 +7,11 @@ pub fn number(name: &str) -> Option<u32> {
     SYSCALLS.iter().find(|(known, _)| *known == name).map(|&(_, number)| number)
 }
 
+/// The name of a number.
+pub fn name(number: u32) -> Option<&'static str> {
+    SYSCALLS.iter().find(|(_, known)| *known == number).map(|&(name, _)| name)
+}
+
 /// Names that are like one that is not known.
 pub fn like(name: &str) -> Vec<&'static str> {
     let names = SYSCALLS.iter().map(|&(known, _)| known);

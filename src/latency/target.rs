@@ -29,7 +29,7 @@ impl Target {
     ///
     /// # Errors
     /// If there is no such thing, or it cannot be measured.
-    pub fn find(text: &str) -> Result<Self> {
+    pub fn find(text: &str, may_throw: bool) -> Result<Self> {
         let (place, called) =
             text.split_once(':').filter(|(_, called)| !called.is_empty()).with_context(|| {
                 format!("`{text}` is no target: expected syscall:NAME, PROG:FUNCTION or kernel:FUNCTION")
@@ -37,7 +37,7 @@ impl Target {
         let probe = match place {
             "syscall" => syscall(called)?,
             "kernel" => kernel(called)?,
-            program => function(program, called)?,
+            program => function(program, called, may_throw)?,
         };
         Ok(Self { name: text.to_owned(), called: called.to_owned(), probe })
     }
@@ -71,7 +71,7 @@ fn kernel(name: &str) -> Result<Probe> {
     Ok(Probe::Kernel(name.to_owned()))
 }
 
-fn function(program: &str, name: &str) -> Result<Probe> {
+fn function(program: &str, name: &str, may_throw: bool) -> Result<Probe> {
     let path = find_file(program)?;
     let shown = path.display();
     let file = File::open(&path).with_context(|| format!("failed to open {shown}"))?;
@@ -81,6 +81,11 @@ fn function(program: &str, name: &str) -> Result<Probe> {
     ensure!(
         !is_go,
         "{shown} is a Go program, which return probes crash; record it with --off-cpu, or use its own trace"
+    );
+    ensure!(
+        may_throw || !has_string(&elf, &file, b"\0__cxa_throw\0"),
+        "{shown} throws C++ exceptions, and one that passes through a function with a return probe ends the program; \
+         --even-if-it-throws measures it, for functions that none passes through"
     );
     let exact = symbols::named(&file, |symbol| symbol == name)
         .with_context(|| format!("failed to read the symbols of {shown}"))?;
@@ -118,6 +123,15 @@ fn function(program: &str, name: &str) -> Result<Probe> {
     Ok(Probe::Function { path, offset })
 }
 
+/// Whether a file's symbols, also those that it takes from others, have a name.
+fn has_string(elf: &Elf, file: &File, name: &[u8]) -> bool {
+    const MOST_BYTES: u64 = 256 << 20;
+    [".dynstr", ".strtab"].iter().any(|section| {
+        let names = elf.section(file, section, MOST_BYTES).ok().flatten().unwrap_or_default();
+        names.windows(name.len()).any(|found| found == name)
+    })
+}
+
 /// Whether people call a function so: by all of its name, or that without parameters.
 fn is_called(full: &str, name: &str) -> bool {
     full == name || full.strip_prefix(name).is_some_and(|rest| rest.starts_with('('))
@@ -151,8 +165,11 @@ mod tests {
 
     #[test]
     fn targets_are_found_or_it_is_said_why_not() {
-        let error = |text: &str| format!("{:#}", Target::find(text).unwrap_err());
-        assert_eq!(Target::find("syscall:read").unwrap().probe, Probe::Syscall(nix::libc::SYS_read as u32));
+        let error = |text: &str| format!("{:#}", Target::find(text, false).unwrap_err());
+        assert_eq!(
+            Target::find("syscall:read", false).unwrap().probe,
+            Probe::Syscall(nix::libc::SYS_read as u32)
+        );
         assert!(error("syscall:raed").contains("no system call `raed`"));
         assert!(error("syscall:exit_group").contains("does not return"));
         assert!(error("read").contains("is no target"));

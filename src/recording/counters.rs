@@ -1,7 +1,7 @@
 //! What the machine or the recorded tasks used while they were recorded: the line of counters that every
 //! recording prints, as `perf stat` would.
 //!
-//! Of tasks the BPF programs read the sums that the kernel keeps for each ([`bpf::Used`]); of the machine
+//! Of tasks the BPF programs read the sums that the kernel keeps for each ([`Used`]); of the machine
 //! `/proc` has them. Both cost nothing while something runs. What the kernel keeps no sums of is counted by
 //! perf: a machine's migrations, one CPU's share of the rest, and what the hardware counts.
 

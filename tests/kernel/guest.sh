@@ -49,6 +49,15 @@ kill -INT $stats
 wait $stats
 section stats cat /tmp/stats
 kill $attach
+# Calls of the kernel's functions and of a program's; how often functions for files are called.
+section latency-kernel profiler latency kernel:vfs_read --max-cost 100000 -- /latency reads 3000
+section latency-function \
+    profiler latency /latency:recurses --max-cost 100000 --slower-than 0 -o /tmp/l.pb.gz -- /latency recursion 100
+section latency-stacks profiler folded --sample-index calls --tagroot '' /tmp/l.pb.gz
+/latency reads 1000000000 &
+reader=$!
+section counts profiler counts vfs -d 3s
+kill $reader
 # What each capability is for: README.md's table says it, and /rights-2 and /rights-3 have its sets. Debian's
 # kernels begin at 3.
 six=bpf,perfmon,sys_ptrace,dac_read_search,checkpoint_restore,syslog

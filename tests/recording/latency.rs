@@ -239,6 +239,8 @@ fn what_cannot_be_measured_is_refused() {
     assert!(refused(&["syscall:read", "--max-cost", "0"]).contains("expected a percentage"));
     assert!(refused(&["syscall:read", "-d", "1ms", "--", "/nowhere/command"]).contains("/nowhere/command"));
     assert!(test.names().is_empty(), "{:?}", test.names());
+    let throws = test.compile("tests/programs/throws.cc", "throws", &[]);
+    assert!(refused(&[&format!("{throws}:main")]).contains("throws C++ exceptions"));
     // A program that has what Go's have.
     let source = test.file(
         "go.c",

@@ -7,6 +7,7 @@ mod chance;
 mod commands;
 mod common;
 mod containers;
+mod counts;
 mod endings;
 mod events;
 mod filters;

@@ -39,6 +39,7 @@ use skeleton::types as abi;
 
 mod arrays;
 mod counters;
+pub mod counts;
 mod decode;
 mod encode;
 mod figures;
