@@ -24,6 +24,10 @@ function cost(command, options = {}) {
   return { cpu: user + system, mib: kib / 1024 };
 }
 
+function has(program) {
+  return spawnSync("sh", ["-c", `command -v ${program}`]).status === 0;
+}
+
 // Opens a page and does what `steps` say: the milliseconds of each until it is painted, and the memory of its script.
 async function look(file, isOpen, steps) {
   const browser = await Browser.open();
@@ -76,7 +80,7 @@ async function main() {
     const show = (what, file, { cpu, mib: peak }, times) =>
       row(String(size), what, file, cpu, peak, ...["open", "zoom", "unzoom", "search", "callers", "heap"].map((key) => times[key] || "-"));
     show("profiler", mib(ours), written, seen);
-    if (size <= MOST_FOR_INFERNO) {
+    if (size <= MOST_FOR_INFERNO && has("inferno-flamegraph")) {
       const folded = join(BENCH_DIR, `view-${size}.folded`);
       writeFileSync(folded, execFileSync(PROFILER, ["folded", input], PATIENCE));
       const theirs = join(BENCH_DIR, `inferno-${size}.svg`);

@@ -149,7 +149,7 @@ pub struct FlamegraphArgs {
     pub subtitle: Option<String>,
 
     /// Leave out frames narrower than this: 0.1% of the total, or 0.5px at the image's width
-    #[arg(long, value_name = "WIDTH", default_value = "0.01%", value_parser = parse_min_width)]
+    #[arg(long, value_name = "WIDTH", default_value = "0.1%", value_parser = parse_min_width)]
     pub minwidth: MinWidth,
 
     /// Colours: `kind` tells kernel, user, inlined, JIT, BPF and unresolved frames apart; or one

@@ -238,7 +238,7 @@ test("values are scaled as the program does", () => {
     const value = number.startsWith("-(") ? -(3 << 19) : Number(number.replace(/_/g, ""));
     assert.equal(amount(value, unit), shown);
   }
-  assert.deepEqual([percent(1, 3), percent(1, 10), percent(1, 1e4), percent(0, 0)], ["33.3 %", "10.0 %", "0.0100 %", "0 %"]);
+  assert.deepEqual([percent(1, 3), percent(1, 10), percent(1, 1e4), percent(0, 0)], ["33.3 %", "10.0 %", "0.010 %", "0 %"]);
 });
 
 test("a link shows the same again", () => {

@@ -42,7 +42,8 @@ export function percent(part, whole) {
   }
   const share = (100 * part) / whole;
   const size = Math.abs(share);
-  return `${share.toFixed(size >= 9.995 || size === 0 ? 1 : size >= 0.0995 ? 2 : 4)} %`;
+  const digits = size >= 9.995 || size === 0 ? 1 : size >= 0.0995 ? 2 : size >= 0.00995 ? 3 : 4;
+  return `${share.toFixed(digits)} %`;
 }
 
 function timeText(ns) {
