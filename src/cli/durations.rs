@@ -42,6 +42,30 @@ pub(super) fn parse_seconds(text: &str) -> Option<f64> {
     (!text.is_empty()).then_some(seconds)
 }
 
+/// Parses the length of a period.
+pub(super) fn parse_period(text: &str) -> Result<Duration, String> {
+    let period = parse_duration(text)?;
+    if period < Duration::from_secs(1) {
+        return Err("a period takes 1s at least".to_owned());
+    }
+    Ok(period)
+}
+
+/// Parses an amount of bytes: `500M`, `1G`, `1.5GiB`; units are powers of 1024.
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = unit.trim_end_matches(['b', 'B']).trim_end_matches('i');
+    let power = ["", "K", "M", "G", "T"].iter().position(|known| unit.eq_ignore_ascii_case(known));
+    match (number.parse::<f64>(), power) {
+        (Ok(number), Some(power)) if number * 1024f64.powi(power as i32) >= 1.0 => {
+            Ok((number * 1024f64.powi(power as i32)) as u64)
+        }
+        _ => Err("expected an amount such as 500M, 1G or 1000000 (bytes)".to_owned()),
+    }
+}
+
 /// Parses a length of a block: a duration, or 0.
 pub(super) fn parse_block(text: &str) -> Result<Duration, String> {
     let hint = || "expected a duration such as 1ms, 100us, 2s or 0".to_owned();
@@ -72,6 +96,17 @@ mod tests {
         assert_eq!(ms("250ms"), Ok(250));
         for bad in ["", "0", "-1", "s", "1x", "1m30", "1..2s", "nan", "1e9", "99999h", "10 s"] {
             assert!(parse_duration(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!(parse_bytes("1000"), Ok(1000));
+        assert_eq!(parse_bytes("500M"), Ok(500 << 20));
+        assert_eq!(parse_bytes("1.5GiB"), Ok(3 << 29));
+        assert_eq!(parse_bytes("1kb"), Ok(1024));
+        for bad in ["", "0", "G", "1X", "-1", "1..0M"] {
+            assert!(parse_bytes(bad).is_err(), "{bad:?} was taken");
         }
     }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::ArgPredicate;
 
 use crate::cli::TEMPLATE;
-use crate::cli::durations::{parse_block, parse_duration};
+use crate::cli::durations::{parse_block, parse_bytes, parse_duration, parse_period};
 use crate::cli::labels::parse_label;
 use crate::machine::rights;
 
@@ -18,6 +18,7 @@ Examples:
   profiler record -- ./server --port 80     from its first instruction to its end
   profiler record -p 1234,1300 -F 999       two processes at 999 Hz, until Ctrl-C
   profiler record -G /system.slice/nginx.service -d 1m
+  profiler record -F 19 --every 60s --keep 24h -o /var/lib/profiler     on and on
   profiler record --label region=eu -d 1m   with a label that tells where it was made
   profiler record -C 0-3 -K -d 5s           kernel stacks of four CPUs
   profiler record -e page-faults -p 1234    where memory is touched first; tracepoint:sched:sched_switch, cycles, …
@@ -124,6 +125,19 @@ pub struct RecordArgs {
     /// Give every sample this label, as in region=eu; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
     pub label: Vec<(String, String)>,
+
+    /// Go on and on: a file for each period of this length, without a gap between them, in the directory
+    /// that -o names. They are named while recording goes on
+    #[arg(long, value_name = "DUR", value_parser = parse_period, conflicts_with = "event")]
+    pub every: Option<Duration>,
+
+    /// Of these files keep those that began not longer ago than this
+    #[arg(long, value_name = "DUR", value_parser = parse_duration, requires = "every")]
+    pub keep: Option<Duration>,
+
+    /// Keep the newest, of so many bytes in all, as in 500M or 1G
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, requires = "every", conflicts_with = "keep")]
+    pub keep_bytes: Option<u64>,
 
     /// Where to write; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "output.pb.gz")]

@@ -23,7 +23,7 @@ use crate::recording::capture::proc;
 use crate::recording::plan::Plan;
 use crate::recording::recorder::Recorder;
 use crate::recording::summary::Summary;
-use crate::recording::tally::Tally;
+use crate::recording::tallies::Tallies;
 use crate::text::thousands;
 use crate::viewing::file::Pending;
 
@@ -72,8 +72,8 @@ pub fn run(args: &LatencyArgs) -> Result<i32> {
         Some(output) => {
             usage::raise_file_limit();
             let mut recorder = Recorder::listen(&record, &mut plan)?;
-            recorder.timeline.tally = Tally::new(empty_profile(), String::new());
-            recorder.timeline.tally.called.clone_from(&target.called);
+            recorder.timeline.tally = Tallies::of_all(empty_profile(), String::new());
+            recorder.timeline.tally.set_called(&target.called);
             Listener::Stacks(Box::new(recorder), output)
         }
     };

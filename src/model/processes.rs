@@ -280,6 +280,15 @@ impl Processes {
         self.processes.values().flat_map(|process| process.regions.values().map(|region| region.object))
     }
 
+    /// Objects that may be sampled, as far as can be told now.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectId> {
+        let of_processes = self.processes.values().flat_map(|process| {
+            let regions = process.regions.values().chain(process.replaced.values());
+            regions.map(|region| region.object).chain(process.jit.objects())
+        });
+        of_processes.chain(self.bpf.values().map(|(_, object)| *object))
+    }
+
     /// Name of a process, as far as it is known.
     pub fn comm(&self, tgid: u32) -> String {
         self.processes

@@ -57,6 +57,12 @@ impl Snapshot {
         &self.regions
     }
 
+    /// What its code lies in.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectId> {
+        let regions = self.regions.values().chain(self.replaced.values());
+        regions.map(|region| region.object).chain(self.jit.objects())
+    }
+
     /// Whose it is.
     pub fn tgid(&self) -> u32 {
         self.tgid

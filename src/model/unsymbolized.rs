@@ -8,7 +8,7 @@ use crate::model::profile::{LocationId, MappingId, Profile};
 use crate::model::scripts::{self, Runtime};
 
 /// A recording that is complete, but not named.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Unsymbolized {
     /// The profile.
     pub profile: Profile,

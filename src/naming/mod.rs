@@ -47,17 +47,28 @@ pub fn name_and_write(
     signals: &mut Signals,
     mut output: Pending,
 ) -> Result<()> {
-    let named = if args.no_symbolize { None } else { name(args, &mut recording, objects, summary, signals) };
-    let (data, text) = named.unwrap_or_else(|| {
-        symbolize::leave_unnamed(&mut recording, "not symbolized");
-        (pprof::encode(&recording.profile), summary.text(&hottest(&recording.profile, 5), None))
-    });
+    let (data, text) = encode(args, &mut recording, objects, summary, signals);
     output.write_all(&data)?;
     let name = output.name();
     output.commit()?;
     say_part!("profiler: {}", printable(&text));
     say!("  wrote   {name} ({:.1} KiB); next: {}", data.len() as f64 / 1024.0, next_command(&name));
     Ok(())
+}
+
+/// The file of a recording, with names unless they are not wanted, and the summary's text.
+pub fn encode(
+    args: &RecordArgs,
+    recording: &mut Unsymbolized,
+    objects: &Objects,
+    summary: &Summary,
+    signals: &mut Signals,
+) -> (Vec<u8>, String) {
+    let named = if args.no_symbolize { None } else { name(args, recording, objects, summary, signals) };
+    named.unwrap_or_else(|| {
+        symbolize::leave_unnamed(recording, "not symbolized");
+        (pprof::encode(&recording.profile), summary.text(&hottest(&recording.profile, 5), None))
+    })
 }
 
 fn next_command(name: &str) -> String {

@@ -139,6 +139,17 @@ impl Containers {
         due.iter().for_each(|container| self.ask(container));
     }
 
+    /// Gives back what may not be asked for again.
+    pub fn forget(&mut self) {
+        const MOST_NAMES: usize = 4096;
+        if self.names.len() > MOST_NAMES {
+            self.names.clear();
+        }
+        if self.unnamed.len() > MOST_NAMES {
+            self.unnamed.clear();
+        }
+    }
+
     /// Adds the containers' names to a recording.
     pub fn name(&self, profile: &mut Profile) {
         if self.names.is_empty() {

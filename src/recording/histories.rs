@@ -15,7 +15,7 @@ use crate::model::event::{CgroupIds, Comm, Count, CountKey, Event, FileId, Kind,
 use crate::model::objects::Objects;
 use crate::model::processes::Processes;
 use crate::model::profile::{LabelValue, Profile, ValueType};
-use crate::recording::tally::Tally;
+use crate::recording::tallies::Tallies;
 use crate::recording::timeline::Timeline;
 
 const MS: u64 = 1_000_000;
@@ -331,7 +331,7 @@ fn play(seed: u64) -> (u64, u64) {
     let mut world = World::new(seed);
     let types = ["samples", "cpu"].map(|name| ValueType::new(name, "count")).to_vec();
     let profile = Profile::new(types);
-    let mut timeline = Timeline::new(Processes::new(true), Tally::new(profile, "short".to_owned()));
+    let mut timeline = Timeline::new(Processes::new(true), Tallies::of_all(profile, "short".to_owned()));
     let unwind = |_: u64, _: &_, _: &_, _: &Objects| None;
     let mut given = Vec::new();
     let end_ns = world.now_ns + 70 * MS;

@@ -5,8 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use anyhow::Result;
 
 use crate::cli::RecordArgs;
 use crate::machine::rights::{self, Capability};
@@ -17,26 +16,17 @@ use crate::programs::{Window, chains, sampled};
 use crate::recording::about;
 use crate::recording::capture::bpf::{self, Filter};
 use crate::recording::capture::child::Child;
-use crate::recording::capture::perf::event::Event;
-use crate::recording::capture::perf::{self, Rate};
 use crate::recording::capture::proc;
 use crate::recording::counters::Counting;
+use crate::recording::pace::Pace;
 use crate::recording::plan::Plan;
 use crate::recording::progress::Progress;
-use crate::recording::recorder::Recorder;
+use crate::recording::recorder::{Recorder, clocks};
+use crate::recording::rotation::{self, Rotation};
 use crate::recording::summary::{SampledEvent, Summary};
+use crate::recording::tallies::Swap;
 use crate::recording::timeline::Timeline;
 use crate::viewing::file::Pending;
-
-/// How often the side-band is read while new files appear: soon enough to open them.
-const BUSY_TICK: Duration = Duration::from_millis(10);
-/// How often it is read otherwise. A ring that fills up ends the wait, and so does a sample of a
-/// process that is not known yet.
-const QUIET_TICK: Duration = Duration::from_millis(100);
-/// In a storm of processes one is always new. So each look is followed by a rest of so many times its
-/// own length, and not less than the shortest.
-const REST_PER_LOOK: u32 = 50;
-const SHORTEST_REST: Duration = Duration::from_millis(1);
 
 /// Records, and returns the exit status: the command's, or 0.
 ///
@@ -47,7 +37,8 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     let mut plan = Plan::new(args)?;
     bpf::probe()?;
     let mut signals = Signals::block(!args.command.is_empty())?;
-    let output = Pending::create(&args.output)?;
+    let directory = rotation::directory(args)?;
+    let output = if directory.is_none() { Some(Pending::create(&args.output)?) } else { None };
     let mut child = match args.command.as_slice() {
         [] => None,
         command => Some(Child::fork(command)?),
@@ -61,21 +52,10 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
 
     let mut recorder = Recorder::listen(args, &mut plan)?;
     recorder.programs = open_window(args, recorder.sampler.measures_itself());
-    let clocked = if args.off_cpu_only { &[][..] } else { &plan.cpus };
-    // A tracepoint's program runs on all CPUs, whichever its event is on.
-    let is_tracepoint = plan.event.as_ref().is_some_and(Event::is_tracepoint);
-    let clocked = if is_tracepoint { &clocked[..1] } else { clocked };
-    let rate = args.count.map_or(Rate::Hz(args.frequency), Rate::OneIn);
-    let clocks = clocked.iter().map(|&cpu| match &plan.event {
-        None => perf::open_clock(cpu, args.frequency, args.include_idle),
-        Some(event) => perf::open_sampled(event, cpu, rate),
-    });
-    let clocks = clocks.collect::<Result<_>>()?;
+    let clocks = clocks(args, &plan)?;
     let counting = Counting::begin(args, &plan, child.as_ref().map(Child::tgid));
     recorder.sampler.attach(clocks)?;
-    for missing in recorder.sideband.missing.iter().chain(&recorder.sampler.missing) {
-        say!("profiler: this kernel lacks {missing}");
-    }
+    recorder.say_what_is_missing();
     if let Some(lost) = rights::without_names() {
         say!("profiler: {lost}");
     }
@@ -87,7 +67,12 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     if let Some(child) = &mut child {
         child.release()?;
     }
-    let reason = follow(args, &plan, &mut signals, &mut child, &mut recorder)?;
+    recorder.timeline.tally.open(Swap::default());
+    let mut rotation = match directory {
+        Some(directory) => Some(Rotation::begin(directory, args, &plan, &recorder)?),
+        None => None,
+    };
+    let reason = follow(args, &plan, &mut signals, &mut child, &mut recorder, &mut rotation)?;
     recorder.sampler.end_counters()?;
     let counted = counting.sampled();
     if let End::Child(_) = reason {
@@ -95,6 +80,9 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         about::say_who_goes_on(recorder.timeline.processes.living().collect());
     }
     let mut programs = recorder.programs.take().and_then(|window| window.close().ok());
+    if let Some(rotation) = &mut rotation {
+        rotation.wait();
+    }
     let blocked = recorder.flush_threads()?;
     recorder.sampler.detach();
     let duration = started.elapsed();
@@ -106,6 +94,11 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     // Once more: what was read again is applied.
     recorder.read()?;
     recorder.settle();
+    if let Some(rotation) = rotation {
+        rotation.finish(args, &plan, programs, blocked, recorder)?;
+        signals.release();
+        return Ok(status(child, &reason));
+    }
 
     let Recorder { sideband, mut sampler, timeline, unwinding, containers, .. } = recorder;
     let used = sampler.used()?;
@@ -162,23 +155,28 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     finished.profile.duration_ns = duration.as_nanos() as i64;
     finished.profile.comments = about::comments(&summary);
 
-    naming::name_and_write(args, finished, &objects, &summary, &mut signals, output)?;
+    if let Some(output) = output {
+        naming::name_and_write(args, finished, &objects, &summary, &mut signals, output)?;
+    }
     if summary.taken() == 0 {
         say!("profiler: {}", about::explain_nothing(args, &plan, &summary, target_ns));
     }
     signals.release();
-    Ok(match child {
-        None => 0,
-        Some(mut child) => match reason {
-            End::Child(status) => status,
-            End::Time => {
-                child.signal(nix::sys::signal::Signal::SIGTERM);
-                child.wait();
-                0
-            }
-            End::Signal => child.wait(),
-        },
-    })
+    Ok(status(child, &reason))
+}
+
+/// The exit status: the command's, or 0.
+fn status(child: Option<Child>, reason: &End) -> i32 {
+    match (child, reason) {
+        (None, _) => 0,
+        (Some(_), End::Child(status)) => *status,
+        (Some(mut child), End::Time) => {
+            child.signal(nix::sys::signal::Signal::SIGTERM);
+            child.wait();
+            0
+        }
+        (Some(mut child), End::Signal) => child.wait(),
+    }
 }
 
 /// Why a recording ended.
@@ -195,16 +193,14 @@ fn follow(
     signals: &mut Signals,
     child: &mut Option<Child>,
     recorder: &mut Recorder,
+    rotation: &mut Option<Rotation>,
 ) -> Result<End> {
     let progress = Progress::new();
     let started = Instant::now();
-    let mut drained = started;
-    let mut tick = BUSY_TICK;
-    let mut rest = SHORTEST_REST;
-    let mut lost = 0;
+    let mut pace = Pace::default();
     loop {
         let left = args.duration.map(|duration| duration.saturating_sub(started.elapsed()));
-        wait(signals, recorder, rest, left.map_or(tick, |left| left.min(tick)))?;
+        Pace::wait(signals, Some((recorder, &pace)), &[], left.unwrap_or(Duration::MAX))?;
         let looked = Instant::now();
         recorder.sampler.take_turn();
         while let Some(received) = signals.receive() {
@@ -221,18 +217,10 @@ fn follow(
         if left == Some(Duration::ZERO) || (child.is_none() && targets_are_gone(plan, &recorder.timeline)) {
             return Ok(End::Time);
         }
-        if recorder.sideband.lost > lost {
-            // What was not told can be seen, as far as it still lives.
-            lost = recorder.sideband.lost;
-            recorder.look_again(plan);
+        if let Some(rotation) = rotation {
+            rotation.tick(args, plan, recorder)?;
         }
-        if drained.elapsed() >= recorder.sampler.sizes.interval || recorder.sampler.is_half_full() {
-            recorder.drain()?;
-            drained = Instant::now();
-        } else {
-            tick = if recorder.read()? { BUSY_TICK } else { (tick * 2).min(QUIET_TICK) };
-        }
-        rest = (looked.elapsed() * REST_PER_LOOK).clamp(SHORTEST_REST, BUSY_TICK);
+        pace.look(looked, plan, recorder)?;
         if progress.is_visible() {
             let so_far = Summary {
                 outcomes: recorder.sampler.outcomes()?,
@@ -254,26 +242,8 @@ fn targets_are_gone(plan: &Plan, timeline: &Timeline) -> bool {
     }
 }
 
-/// Sleeps until a signal, a ring that wants to be read, or the timeout; samples of unknown processes
-/// count after a rest.
-fn wait(signals: &Signals, recorder: &Recorder, rest: Duration, timeout: Duration) -> Result<()> {
-    let dumps = recorder.sampler.dumps_fd();
-    if dumps.is_some() {
-        std::thread::sleep(rest.min(timeout));
-    }
-    let timeout = if dumps.is_some() { timeout.saturating_sub(rest) } else { timeout };
-    let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(signals.fd(), PollFlags::POLLIN)];
-    fds.extend(recorder.sideband.fds().chain(dumps).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-    // Rounded up: a timeout of 0 would spin through the last millisecond.
-    let timeout = PollTimeout::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
-    match poll(&mut fds, timeout) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-        Err(error) => Err(error).context("failed to wait for events"),
-    }
-}
-
 /// Begins to watch BPF programs. Without it there is still all the rest.
-fn open_window(args: &RecordArgs, measures_itself: bool) -> Option<Window> {
+pub(super) fn open_window(args: &RecordArgs, measures_itself: bool) -> Option<Window> {
     let denied = |what: &str| {
         say!("profiler: {what} is not recorded: {}", rights::refusal(&[Capability::SysAdmin]));
     };

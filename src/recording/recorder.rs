@@ -4,6 +4,7 @@
 //! [`Recorder::read`] and [`Recorder::drain`] keep the model up to date; [`Recorder::flush_threads`] ends
 //! the time of threads.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use anyhow::Result;
@@ -17,11 +18,12 @@ use crate::model::snapshot::Snapshot;
 use crate::programs::{self, Window};
 use crate::recording::about;
 use crate::recording::capture::bpf::{Filter, Sampler};
-use crate::recording::capture::perf::Sideband;
+use crate::recording::capture::perf::{self, Rate, Sideband};
 use crate::recording::capture::proc;
 use crate::recording::containers::{self, Containers};
 use crate::recording::plan::Plan;
-use crate::recording::tally::Tally;
+use crate::recording::tallies::{Swap, Tallies};
+use crate::recording::tally::Labels;
 use crate::recording::timeline::Timeline;
 use crate::recording::unwinding::Unwinding;
 
@@ -45,11 +47,11 @@ impl Recorder {
     /// Opens the side-band, reads what runs already, makes its unwind tables, loads the sampler.
     pub fn listen(args: &RecordArgs, plan: &mut Plan) -> Result<Self> {
         let sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
-        let mut timeline = Timeline::new(
-            processes(plan),
-            Tally::new(about::empty_profile(args, plan.event.as_ref()), about::short_blocks(args)),
-        );
-        timeline.tally.fixed = args.label.iter().map(|(key, value)| containers::text(key, value)).collect();
+        let fixed = args.label.iter().map(|(key, value)| containers::text(key, value)).collect();
+        let labels = Labels { fixed, ..Labels::default() };
+        let tally =
+            Tallies::new(about::empty_profile(args, plan.event.as_ref()), about::short_blocks(args), labels);
+        let mut timeline = Timeline::new(processes(plan), tally);
         let mut unwinding = Unwinding::new(plan.config.interpreters);
         timeline.inbox().extend(snapshot(plan));
         timeline.advance(proc::now_ns(), |_: u64, _: &Rc<Dump>, _: &Snapshot, _: &Objects| None);
@@ -68,6 +70,13 @@ impl Recorder {
         let [v2, v1] = plan.hierarchies.clone();
         let containers = Containers::new(v2, v1);
         Ok(Self { sideband, sampler, timeline, unwinding, programs: None, containers })
+    }
+
+    /// Says what this kernel lacks.
+    pub fn say_what_is_missing(&self) {
+        for missing in self.sideband.missing.iter().chain(&self.sampler.missing) {
+            say!("profiler: this kernel lacks {missing}");
+        }
     }
 
     /// Reads all rings and applies what happened; says whether the next look should be soon: new
@@ -120,18 +129,25 @@ impl Recorder {
         }
     }
 
-    /// Takes the counts of the interval that ends now.
-    pub fn drain(&mut self) -> Result<()> {
+    /// Takes the counts of the interval that ends now, and says when that was.
+    pub fn drain(&mut self) -> Result<Swap> {
         if let Some(programs) = &mut self.programs {
             programs.tick();
         }
         self.containers.tick();
         let end_ns = proc::now_ns();
         let counts = self.sampler.drain()?;
+        let swap = Swap { before_ns: end_ns, after_ns: proc::now_ns() };
         self.unwinding.settle();
         self.read()?;
         self.timeline.count(&counts, end_ns);
-        Ok(())
+        Ok(swap)
+    }
+
+    /// Gives back what only windows that are over had a use for.
+    pub fn forget_unused(&mut self) {
+        self.timeline.forget_unused();
+        self.containers.forget();
     }
 
     /// Ends the time of all threads; returns how many were blocked. The stacks of those are walked one
@@ -165,6 +181,20 @@ fn processes(plan: &Plan) -> Processes {
         Filter::Threads(_) => plan.watched.iter().for_each(|&tgid| processes.follow(tgid)),
     }
     processes
+}
+
+/// What the sampler runs on, stopped until it is attached.
+pub fn clocks(args: &RecordArgs, plan: &Plan) -> Result<Vec<OwnedFd>> {
+    let clocked = if args.off_cpu_only { &[][..] } else { &plan.cpus };
+    // A tracepoint's program runs on all CPUs, whichever its event is on.
+    let is_tracepoint = plan.event.as_ref().is_some_and(perf::event::Event::is_tracepoint);
+    let clocked = if is_tracepoint { &clocked[..1] } else { clocked };
+    let rate = args.count.map_or(Rate::Hz(args.frequency), Rate::OneIn);
+    let clocks = clocked.iter().map(|&cpu| match &plan.event {
+        None => perf::open_clock(cpu, args.frequency, args.include_idle),
+        Some(event) => perf::open_sampled(event, cpu, rate),
+    });
+    clocks.collect()
 }
 
 /// Processes in the cgroup that is asked for, if one is.

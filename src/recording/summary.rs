@@ -139,6 +139,20 @@ impl Summary {
         (self.cpu.busy_s >= 1.0).then(|| runs as f64 / self.cpu.busy_s)
     }
 
+    /// One line for people, of a file among many.
+    pub fn line(&self) -> String {
+        let blocks = self.blocks.as_ref().map(|blocks| format!("; blocks {}", blocks.equation()));
+        format!(
+            "{:.1} s, {}{}; recorder {:.0} ms CPU, {} + {} in the kernel",
+            self.duration_s,
+            self.equation(),
+            blocks.unwrap_or_default(),
+            self.own_cpu_s * 1e3,
+            mib(self.own_peak_bytes),
+            mib(self.kernel_bytes),
+        )
+    }
+
     /// The lines for people. `hottest` are names and their shares in percent.
     pub fn text(&self, hottest: &[(String, f64)], naming: Option<(f64, u64)>) -> String {
         let mut text = String::new();
@@ -361,7 +375,7 @@ impl Blocks {
 
 /// `taken 10 = complete 6 + incomplete 3 + lost 1`. The left side is counted in the kernel, run by run;
 /// the right side is in the profile, but for the kernel's losses. If they differ, that is told.
-fn equation(taken: u64, complete: u64, incomplete: u64, lost: u64) -> String {
+pub fn equation(taken: u64, complete: u64, incomplete: u64, lost: u64) -> String {
     let mut text = format!("taken {taken} = complete {complete} + incomplete {incomplete} + lost {lost}");
     let right = complete + incomplete + lost;
     if taken != right {

@@ -5,6 +5,7 @@
 //! its stack among those of its own interval. If the ring was full the frames may come with a later
 //! interval, or never: then the time is still told, under a frame that says why it has no other.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -52,22 +53,40 @@ pub struct Tally {
     threads: usize,
     /// Frame of blocks that have no stack; empty if blocks are not recorded.
     short: String,
-    /// Labels by cgroup.
-    pub groups: Groups,
-    /// Labels of all samples.
-    pub fixed: Vec<Label>,
+    known: Rc<RefCell<Labels>>,
     /// Names of the first two values: the number of samples, or of slow calls, and what they measure.
     sampled: [Rc<str>; 2],
+}
+
+/// What is known of samples and is not a process's own.
+#[derive(Debug, Default)]
+pub struct Labels {
+    /// By cgroup.
+    pub groups: Groups,
+    /// Those of a former time, which stacks that are held may need.
+    pub before: Groups,
+    /// Of all samples.
+    pub fixed: Vec<Label>,
     /// What slow calls are of: the leaf of their stacks.
     pub called: String,
 }
 
 impl Tally {
     /// Starts from a profile that has its sample types and no samples.
-    pub fn new(profile: Profile, short: String) -> Self {
+    pub fn new(profile: Profile, short: String, known: Rc<RefCell<Labels>>) -> Self {
         let name = |at: usize| profile.sample_types.get(at).map_or("", |ty| &ty.name).into();
         let sampled = [name(0), name(1)];
-        Self { profile, short, sampled, ..Self::default() }
+        Self { profile, short, sampled, known, ..Self::default() }
+    }
+
+    /// Whether it has counts of a key, and not its stack.
+    pub fn waits_for(&self, key: &CountKey) -> bool {
+        self.orphans.contains_key(key)
+    }
+
+    /// Objects that its stacks lie in.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectId> {
+        self.mappings.keys().copied()
     }
 
     /// Distinct stacks so far.
@@ -91,7 +110,7 @@ impl Tally {
             }));
         }
         if key.kind == Kind::Latency {
-            let called = self.called.clone();
+            let called = self.known.borrow().called.clone();
             frames.insert(0, self.marker(&called));
         }
         if key.kind == Kind::Waker {
@@ -201,8 +220,11 @@ impl Tally {
         if !self.short.is_empty() {
             labels.insert(1, number("tid", tid));
         }
-        labels.extend(self.groups.get(&cgroups).into_iter().flat_map(|group| group.iter()).cloned());
-        labels.extend(self.fixed.iter().cloned());
+        let known = self.known.borrow();
+        let group = known.groups.get(&cgroups).or_else(|| known.before.get(&cgroups));
+        labels.extend(group.into_iter().flat_map(|group| group.iter()).cloned());
+        labels.extend(known.fixed.iter().cloned());
+        drop(known);
         self.profile.intern_labels(&labels)
     }
 
@@ -320,7 +342,7 @@ mod tests {
         let types = [("samples", "count"), ("cpu", "nanoseconds"), ("off_cpu_events", "count")];
         let off = ("off_cpu", "nanoseconds");
         let types = types.into_iter().chain([off]).map(|(name, unit)| ValueType::new(name, unit)).collect();
-        Tally::new(Profile::new(types), String::new())
+        Tally::new(Profile::new(types), String::new(), Rc::default())
     }
 
     fn values(unsymbolized: &Unsymbolized) -> Vec<Vec<i64>> {

@@ -14,21 +14,23 @@
 //! often than helps. What was read then goes to the stack, unless its process has executed another
 //! program since, or has been told to have mapped something else there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use crate::model::event::{Count, Dump, Event, Stack, Timed};
-use crate::model::objects::Objects;
+use crate::model::objects::{ObjectId, Objects};
 use crate::model::processes::Processes;
 use crate::model::snapshot::{Change, Resolved, Snapshot};
 use crate::model::unsymbolized::Unsymbolized;
 use crate::recording::containers::Containers;
-use crate::recording::tally::Tally;
+use crate::recording::tallies::{Tallies, WindowId};
 
 /// How late an event may come and still reach the stacks that were seen after it.
 const PATIENCE_NS: u64 = 100_000_000;
 /// How long a stack waits for maps to be read.
 const LONGEST_WAIT_NS: u64 = 2_000_000_000;
+/// After so long all that belongs to a time is in.
+pub const SETTLED_NS: u64 = LONGEST_WAIT_NS + 2 * PATIENCE_NS;
 /// Stacks that wait for that, of up to 17 KiB each.
 const MOST_WAITING: usize = 1024;
 /// Between two readings of one process's maps: four times as long after each that did not help.
@@ -86,7 +88,7 @@ pub struct Timeline {
     /// What their code lies in.
     pub objects: Objects,
     /// What was sampled so far.
-    pub tally: Tally,
+    pub tally: Tallies,
     /// What was read from `/proc` again.
     pub rereads: Rereads,
     waiting: Vec<Timed>,
@@ -101,7 +103,7 @@ pub struct Timeline {
 
 impl Timeline {
     /// Starts with the processes that are modelled and an empty tally.
-    pub fn new(processes: Processes, tally: Tally) -> Self {
+    pub fn new(processes: Processes, tally: Tallies) -> Self {
         Self {
             processes,
             objects: Objects::default(),
@@ -123,7 +125,8 @@ impl Timeline {
 
     /// Has labels for the cgroups of what came.
     pub fn look_at_cgroups(&mut self, containers: &mut Containers) {
-        containers.look(&mut self.waiting, &mut self.tally.groups);
+        let Self { waiting, tally, .. } = self;
+        tally.with_groups(|groups| containers.look(waiting, groups));
     }
 
     /// Processes that have come to the recorded cgroup, and of which nothing is known.
@@ -158,7 +161,7 @@ impl Timeline {
                 Event::Code(key, code) => self.objects.scripts.learn(key, *code),
                 Event::Thread(time) => {
                     let comm = self.processes.comm(time.tgid).into();
-                    self.tally.thread(&time, &comm);
+                    self.tally.thread(time_ns, &time, &comm);
                 }
                 event => {
                     let reread = if let Event::Maps { tgid, .. } = event { Some(tgid) } else { None };
@@ -312,9 +315,38 @@ impl Timeline {
     /// The recording, when all counts are in.
     pub fn finish(mut self) -> (Unsymbolized, Objects) {
         self.release(u64::MAX);
-        let Self { processes, mut objects, tally, .. } = self;
-        processes.find_perf_maps(&mut objects);
-        (tally.finish(&objects, |tgid| processes.comm(tgid)), objects)
+        let finished = self.tally.first().and_then(|window| self.window(window)).unwrap_or_default();
+        (finished, self.objects)
+    }
+
+    /// Takes out a window that has ended, and for which nothing can come any more.
+    pub fn window(&mut self, window: WindowId) -> Option<Unsymbolized> {
+        let Self { processes, objects, tally, .. } = self;
+        processes.find_perf_maps(objects);
+        tally.finish(window, objects, |tgid| processes.comm(tgid))
+    }
+
+    /// Whether stacks up to `time_ns` may still come, or wait for something.
+    pub fn holds(&self, now_ns: u64, time_ns: u64) -> bool {
+        let mut held = self.held.iter().chain(&self.stale);
+        now_ns <= time_ns + PATIENCE_NS || held.any(|held| held.time_ns <= time_ns)
+    }
+
+    /// Closes the files of objects that no process maps and no stack lies in any more.
+    pub fn forget_unused(&mut self) {
+        let held = self.held.iter().chain(&self.stale);
+        let mut used: HashSet<ObjectId> =
+            held.flat_map(|held| held.resolved.frames.iter().map(|frame| frame.object)).collect();
+        used.extend(self.held.iter().chain(&self.stale).flat_map(|held| held.then.objects()));
+        used.extend(self.processes.objects());
+        used.extend(self.tally.objects());
+        self.objects.keep_open(used);
+        self.tally.forget_groups();
+    }
+
+    /// Hands over all stacks that are held: nothing more will come.
+    pub fn release_all(&mut self) {
+        self.release(u64::MAX);
     }
 }
 
@@ -333,7 +365,7 @@ mod tests {
 
     fn timeline() -> Timeline {
         let types = ["samples", "cpu"].map(|name| ValueType::new(name, "count")).to_vec();
-        Timeline::new(Processes::new(true), Tally::new(Profile::new(types), String::new()))
+        Timeline::new(Processes::new(true), Tallies::of_all(Profile::new(types), String::new()))
     }
 
     fn mmap(start: u64, file: u64) -> Mmap {

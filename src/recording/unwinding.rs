@@ -175,7 +175,7 @@ impl Unwinding {
         for &tgid in changed.iter().chain(&built) {
             self.update_process(known_ns, tgid, processes, objects);
         }
-        !changed.is_empty() || self.builder.as_ref().is_some_and(|builder| builder.waiting > 0)
+        !changed.is_empty() || self.builds()
     }
 
     /// Publishes tables that were built aside; returns the processes that have waited for them.
@@ -236,6 +236,11 @@ impl Unwinding {
         }
         self.retry = true;
         self.by_regions.retain(|_, published| published.strong_count() > 0);
+    }
+
+    /// Whether a table is being built aside.
+    pub fn builds(&self) -> bool {
+        self.builder.as_ref().is_some_and(|builder| builder.waiting > 0)
     }
 
     /// What the tables came to, if stacks are walked by them.

@@ -51,6 +51,13 @@ impl JitSlot {
         self.object.get()
     }
 
+    /// Its object and those of the processes whose memory it began with.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectId> {
+        std::iter::successors(Some(self), |slot| slot.parent.as_deref())
+            .take(MOST_PARENTS)
+            .filter_map(Self::object)
+    }
+
     pub(super) fn set(&self, object: ObjectId) {
         self.object.set(Some(object));
     }

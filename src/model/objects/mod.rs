@@ -236,6 +236,23 @@ impl Objects {
         }
     }
 
+    /// Closes the files of all objects but those that are used. Their ids stay, and what was built of them; who
+    /// maps such a file again gets another object.
+    pub fn keep_open(&mut self, mut used: HashSet<ObjectId>) {
+        used.extend(used.clone().into_iter().map(|id| self.get(id).table));
+        for (at, object) in self.objects.iter_mut().enumerate() {
+            let holds = matches!(object.source, Source::File(Ok(_)) | Source::Jit(Some(_)));
+            if holds && !used.contains(&ObjectId(at as u32)) {
+                object.source = Source::File(Err(Missing::Gone));
+                object.path = String::new();
+            }
+        }
+        self.by_file.retain(|_, known| used.contains(&known.object));
+        self.by_identity.retain(|_, object| used.contains(object));
+        self.roots.retain(|_, root| Rc::strong_count(root) > 1);
+        self.memory.clear();
+    }
+
     /// The object of a BPF program's code.
     pub fn bpf(&mut self, name: &str, start: u64, end: u64) -> ObjectId {
         self.add(name, Vec::new(), Source::Bpf { start, end })
