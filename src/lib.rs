@@ -19,6 +19,7 @@
 //! | [`viewing`] | everything that starts from a file: flamegraphs, folded stacks, tables; pprof itself |
 //! | [`counts`] | how often something is called, second by second |
 //! | [`latency`] | how long calls take: histograms, and the stacks of slow ones by way of [`recording`] |
+//! | [`serve`] | recordings over HTTP, for whoever asks |
 //! | [`programs`] | what every BPF program on the machine costs; a recording takes a window of it |
 //! | [`interpreters`] | what an interpreter's file says of where its frames are |
 //! | [`machine`], [`elf`], [`gopclntab`], [`text`] | what several of them need: the operating system, ELF files, Go's table of functions, numbers for people |
@@ -48,5 +49,6 @@ pub mod model;
 pub mod naming;
 pub mod programs;
 pub mod recording;
+pub mod serve;
 pub mod unwind;
 pub mod viewing;

@@ -12,12 +12,14 @@ use profiler::programs;
 use profiler::recording::capture::bpf::found;
 use profiler::recording::record;
 use profiler::say;
+use profiler::serve;
 use profiler::unwind::show;
 use profiler::viewing::{convert, diff, flamegraph, folded, merge, source, threads, top};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Record(args) => record::run(&args),
+        Command::Serve(args) => serve::run(&args).map(|()| 0),
         Command::Flamegraph(args) => flamegraph::run(&args).map(|()| 0),
         Command::Folded(args) => folded::run(&args).map(|()| 0),
         Command::Top(args) => top::run(&args).map(|()| 0),

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 pub use counts::{CountsArgs, What};
 pub use latency::LatencyArgs;
 pub use record::{RecordArgs, States, Unwind};
+pub use serve::ServeArgs;
 pub use stats::{Format, Sort, StatsArgs};
 pub use tables::{By, ConvertArgs, DiffArgs, MergeArgs, SourceArgs, Target, TopArgs, TopSort};
 pub use view::{FlamegraphArgs, FoldedArgs, MinWidth, SelectArgs, Shown, ThreadsArgs, ViewArgs};
@@ -17,6 +18,7 @@ mod durations;
 mod labels;
 mod latency;
 mod record;
+mod serve;
 mod stats;
 mod tables;
 mod view;
@@ -33,6 +35,7 @@ Examples:
   profiler diff before.pb.gz after.pb.gz    what takes more, what less, and whether it is chance
   profiler source main.work                 the lines of a function, with what each took
   profiler threads                          each thread's time, on the CPU and off it
+  profiler serve                            the same on demand: go tool pprof http://…
   profiler stats                            what every BPF program on the machine costs
   profiler latency syscall:fsync            how long calls take: histograms, and stacks of slow ones
   profiler counts syscalls                  how many system calls a second, and which
@@ -55,6 +58,8 @@ pub struct Cli {
 pub enum Command {
     /// Record CPU samples with kernel and user stacks (needs root or capabilities, see its --help)
     Record(RecordArgs),
+    /// Record for whoever asks over HTTP, as go tool pprof and Prometheus do
+    Serve(ServeArgs),
     /// Draw a flamegraph of a pprof file
     Flamegraph(FlamegraphArgs),
     /// Print the stacks of a pprof file folded: root;…;leaf count
@@ -80,6 +85,19 @@ pub enum Command {
     /// Print how the stack is unwound at each instruction of a file
     #[command(hide = true)]
     UnwindTable(UnwindTableArgs),
+}
+
+impl RecordArgs {
+    /// Options that are ours and not the user's.
+    ///
+    /// # Errors
+    /// If there are no such options.
+    pub fn of(options: &[&str]) -> anyhow::Result<Self> {
+        match Cli::try_parse_from(["profiler", "record"].iter().chain(options))?.command {
+            Command::Record(args) => Ok(args),
+            _ => anyhow::bail!("failed to make options of {options:?}"),
+        }
+    }
 }
 
 /// Options of `profiler unwind-table`.

@@ -82,6 +82,20 @@ pub fn has(capability: Capability) -> bool {
     capability.is_in(effective())
 }
 
+/// Gives up all capabilities, for good.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn give_up_all() -> std::io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3`; 0: of this thread.
+    const OF_OURSELVES: [u32; 2] = [0x2008_0522, 0];
+    /// Effective, permitted and inheritable, the lower halves and the upper.
+    const NONE: [u32; 6] = [0; 6];
+    // SAFETY: capset(2) reads a header of two words and, for this version, six words of sets.
+    let set = unsafe { nix::libc::syscall(nix::libc::SYS_capset, OF_OURSELVES.as_ptr(), NONE.as_ptr()) };
+    if set == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 /// What the kernel refused to do, of which it is known what it takes: why, and what to do.
 pub fn refusal(needed: &[Capability]) -> String {
     explain(effective(), needed)

@@ -41,19 +41,37 @@ impl CpuTime {
 
 /// CPU time of this process so far, in seconds.
 pub fn own_cpu_s() -> f64 {
-    getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| {
+    cpu_s(UsageWho::RUSAGE_SELF)
+}
+
+fn cpu_s(who: UsageWho) -> f64 {
+    getrusage(who).map_or(0.0, |usage| {
         let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
         seconds(usage.user_time()) + seconds(usage.system_time())
     })
 }
 
+/// CPU time of children that have ended, in seconds.
+pub fn children_cpu_s() -> f64 {
+    cpu_s(UsageWho::RUSAGE_CHILDREN)
+}
+
+/// Resident memory of this process now, in bytes.
+pub fn resident_bytes() -> u64 {
+    status_bytes("VmRSS:")
+}
+
 /// Largest resident memory of this process so far, in bytes.
 pub fn own_peak_bytes() -> u64 {
     // The resource usage of a process counts its parent's pages until exec: read our own instead.
+    status_bytes("VmHWM:")
+}
+
+fn status_bytes(name: &str) -> u64 {
     let status = super::read_text("/proc/self/status").unwrap_or_default();
-    let peak =
-        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
-    peak.unwrap_or(0u64) * 1024
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+    kib.unwrap_or(0u64) * 1024
 }
 
 /// Lets this process hold as many files open as it may: each binary on the machine stays open while

@@ -40,7 +40,7 @@ mod csv;
 mod json;
 mod maps;
 mod network;
-mod openmetrics;
+pub mod openmetrics;
 mod owners;
 pub mod sampled;
 mod switch;

@@ -87,11 +87,13 @@ pub fn print(statistics: &Statistics, shown: &[&Program]) -> String {
     text
 }
 
-fn labels(program: &Program) -> String {
+/// Labels that tell a program from all others.
+pub fn labels(program: &Program) -> String {
     format!("id=\"{}\",type=\"{}\",name=\"{}\"", program.id, escaped(&program.kind), escaped(&program.name))
 }
 
-fn escaped(text: &str) -> String {
+/// Text as the value of a label.
+pub fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
