@@ -37,13 +37,18 @@ struct {
 	__uint(max_entries, 4096);
 } codes SEC(".maps");
 
-static __always_inline __u64 thread_pointer(void)
+static __always_inline __u64 thread_pointer_of(struct task_struct *task)
 {
 #if defined(__TARGET_ARCH_x86)
-	return BPF_CORE_READ(current_task(), thread.fsbase);
+	return BPF_CORE_READ(task, thread.fsbase);
 #else
 	return 0; /* pthread_t is at another distance from it in each C library */
 #endif
+}
+
+static __always_inline __u64 thread_pointer(void)
+{
+	return thread_pointer_of(current_task());
 }
 
 static __always_inline __u64 recall_thread(void)

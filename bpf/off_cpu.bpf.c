@@ -415,6 +415,7 @@ static __always_inline void dump_blocked(struct stack_dump *dump, struct task_st
 	saved_leaf(saved, dump->leaf);
 	dump->is_return_address = in_system_call(saved);
 	dump->initial_stack = task->mm->start_stack;
+	dump->thread_pointer = thread_pointer_of(task);
 	page = dump->regs.sp & ~(STACK_DUMP_PAGE - 1ULL);
 	for (i = 0; i < STACK_DUMP_PAGES; i++) {
 		if (bpf_copy_from_user_task(&dump->stack[i * STACK_DUMP_PAGE], STACK_DUMP_PAGE,

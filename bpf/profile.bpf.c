@@ -348,6 +348,7 @@ static __always_inline enum outcome dump_stack(struct cpu_state *cpu,
 	dump->pages = i;
 	dump->is_return_address = walk->is_return_address;
 	dump->initial_stack = initial_stack();
+	dump->thread_pointer = 0;
 	restore_return_addresses(dump, current_task(), page);
 	/* The sooner user space looks, the fewer stacks have to be sent. */
 	bpf_ringbuf_submit(dump,

@@ -29,13 +29,19 @@ struct environment {
 	__u64 stack_start; /* address of the first byte */
 	__u64 stack_bytes;
 	__u64 initial_stack;
-	/* Reads code; not 0 if it cannot. */
+	/* Of the process's interpreters; without a thread pointer they are not asked. */
+	struct array pythons;
+	struct array v8s;
+	struct unwind_run run;
+	__u64 thread_pointer;
+	/* Reads code and what interpreters have in memory; not 0 if it cannot. */
 	long (*read_code)(void *context, __u8 *into, __u64 bytes, __u64 address);
 	void *context;
 };
 
 static __thread const struct environment *environment;
 static __thread struct array unwind_chunks, unwind_pages, unwind_mappings, unwind_rules;
+static __thread struct array pythons, v8s;
 
 static void *bpf_map_lookup_elem(const struct array *array, const __u32 *index)
 {
@@ -68,12 +74,9 @@ static __u64 initial_stack(void)
 	return environment->initial_stack;
 }
 
-/* No frames of scripts: they are elsewhere than on the stack, and have changed since. */
-static const struct array pythons, v8s;
-
 static __u64 thread_pointer(void)
 {
-	return 0;
+	return environment->thread_pointer;
 }
 
 static __u64 recall_thread(void)
@@ -103,24 +106,51 @@ static void restore_return_address(struct walk *walk)
 
 #include "walk.h"
 
+static void set_environment(const struct environment *around)
+{
+	environment = around;
+	unwind_chunks = around->chunks;
+	unwind_pages = around->pages;
+	unwind_mappings = around->mappings;
+	unwind_rules = around->rules;
+	pythons = around->pythons;
+	v8s = around->v8s;
+}
+
 /* From the registers in `cpu->walk`, for a process with all of the environment's mappings. */
 void profiler_walk(const struct environment *around, struct cpu_state *cpu)
 {
 	struct walk_context context = {.cpu = cpu};
 	struct walk *walk = &cpu->walk;
 
-	environment = around;
-	unwind_chunks = around->chunks;
-	unwind_pages = around->pages;
-	unwind_mappings = around->mappings;
-	unwind_rules = around->rules;
+	set_environment(around);
 	walk->process.mappings = around->mappings.length;
 	begin_walk(walk);
+	if (around->thread_pointer)
+		begin_interpreters(walk, &around->run);
 	for (__u32 i = 0; i < FRAMES_CAPACITY - 1; i++) {
 		if (walk_frame(i, &context))
 			break;
 	}
 	environment = NULL;
+}
+
+/* Fills `cpu->code` with what names a code object of the environment's process; 0 if it cannot be
+ * read. */
+int profiler_describe(const struct environment *around, struct cpu_state *cpu, __u32 runtime,
+		      __u64 code)
+{
+	int described;
+
+	set_environment(around);
+	begin_interpreters(&cpu->walk, &around->run);
+	cpu->code.runtime = runtime;
+	if (runtime == RUNTIME_V8)
+		described = describe_v8_code(cpu, code);
+	else
+		described = describe_python_code(cpu, code);
+	environment = NULL;
+	return described;
 }
 
 int profiler_find_page(const struct unwind_mapping *mapping, __u64 offset, __u32 *index)

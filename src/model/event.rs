@@ -313,6 +313,8 @@ pub struct Dump {
     pub is_return_address: bool,
     /// The stack pointer of the process's first function.
     pub initial_stack: u64,
+    /// The thread pointer of a thread that is blocked still, so that an interpreter's memory is what it was.
+    pub thread_pointer: Option<u64>,
     /// Address of the first byte of `memory`.
     pub start: u64,
     /// The stack from there on.

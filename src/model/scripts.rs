@@ -4,7 +4,7 @@
 //! checksum of what it was. Names may come after the stacks that need them, or never: a frame is kept as
 //! what it is, and named when everything is in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::interpreters::python::{self, Lines};
@@ -126,6 +126,9 @@ pub struct Scripts {
     by_frame: HashMap<Frame, u64>,
     /// The first of the frames that have the same name: workers of one program have many.
     by_place: HashMap<(*const Code, u32), u64>,
+    /// Seen in stacks, and not named yet; each once.
+    unknown: Vec<CodeKey>,
+    asked: HashSet<CodeKey>,
 }
 
 impl Scripts {
@@ -154,6 +157,11 @@ impl Scripts {
             }),
             Frame::Missing(..) => None,
         };
+        if let (None, Frame::In(key, _)) = (place, frame)
+            && self.asked.insert(key)
+        {
+            self.unknown.push(key);
+        }
         let next = self.frames.len() as u64;
         let number = place.map_or(next, |place| *self.by_place.entry(place).or_insert(next));
         if number == next {
@@ -182,6 +190,13 @@ impl Scripts {
             Some(&Frame::Missing(runtime, why)) => Err((runtime, why)),
             None => Err((Runtime::Python, Missing::Name)),
         }
+    }
+
+    /// Code objects in stacks whose names have not come, since the last call.
+    pub fn take_unknown(&mut self) -> Vec<CodeKey> {
+        let mut unknown = std::mem::take(&mut self.unknown);
+        unknown.retain(|key| !self.codes.contains_key(key));
+        unknown
     }
 }
 

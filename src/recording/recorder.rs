@@ -95,6 +95,7 @@ impl Recorder {
         timeline.advance(now_ns, |time_ns: u64, dump: &Rc<Dump>, then: &Snapshot, objects: &Objects| {
             unwinding.unwind(time_ns, dump, then, objects)
         });
+        unwinding.name_unknown(&timeline.processes, &mut timeline.objects);
         for (tgid, tid) in timeline.stale(now_ns) {
             timeline.processes.adopt(tgid);
             timeline.inbox().push(proc::maps(tgid, tid));
@@ -168,6 +169,7 @@ impl Recorder {
                 unwinding.unwind(time_ns, dump, then, objects)
             });
         })?;
+        unwinding.name_unknown(&timeline.processes, &mut timeline.objects);
         timeline.tally.count(&counts, 0);
         Ok(counts.len() as u64)
     }

@@ -24,7 +24,8 @@ use crate::recording::capture::bpf::interpreters::{Known, Mapped};
 use crate::recording::capture::bpf::tables::{
     Capacity, Code, FileTable, Mapping, MappingRun, Refusal, Tables, joined,
 };
-use crate::recording::capture::bpf::walk::walk;
+use crate::recording::capture::bpf::walk::{describe, walk};
+use crate::recording::capture::memory::Memory;
 use crate::recording::summary::TableFigures;
 use crate::unwind;
 use crate::unwind::table::Table;
@@ -426,6 +427,19 @@ impl Unwinding {
         Some(stack)
     }
 
+    /// Reads names of scripts' functions that did not come with their stacks, from their processes' memory.
+    pub fn name_unknown(&self, processes: &Processes, objects: &mut Objects) {
+        let Some(tables) = &self.tables else { return };
+        for key in objects.scripts.take_unknown() {
+            let Some(regions) = processes.regions(key.tgid) else { continue };
+            let mapped = self.mapped_interpreters(regions, objects);
+            let Some(memory) = Memory::open(key.tgid) else { continue };
+            if let Some(code) = describe(tables, mapped, &key, |addr, bytes| memory.read(addr, bytes)) {
+                objects.scripts.learn(key, code);
+            }
+        }
+    }
+
     /// The stack, and whether it lacks a table that is being built.
     fn walk(&self, dump: &Dump, regions: &Regions, objects: &Objects) -> (Stack, bool) {
         let mut stack = Stack {
@@ -445,12 +459,24 @@ impl Unwinding {
             return (stack, false);
         }
         let mappings = self.mappings(regions, objects);
-        let read = |addr: u64, code: &mut [u8]| {
-            let Some((start, region)) = regions::holding(regions, addr) else { return false };
-            let offset = region.file_offset.wrapping_add(addr - start);
-            objects.get(region.object).file().is_ok_and(|file| file.read_exact_at(code, offset).is_ok())
+        let mapped = dump.thread_pointer.map_or(Mapped::NONE, |_| self.mapped_interpreters(regions, objects));
+        let memory = if mapped == Mapped::NONE { None } else { Memory::open(dump.key.tgid) };
+        let mapped = if memory.is_some() { mapped } else { Mapped::NONE };
+        let read = |addr: u64, bytes: &mut [u8]| {
+            if let Some((start, region)) = regions::holding(regions, addr)
+                && let Ok(file) = objects.get(region.object).file()
+                && file.read_exact_at(bytes, region.file_offset.wrapping_add(addr - start)).is_ok()
+            {
+                return true;
+            }
+            memory.as_ref().is_some_and(|memory| memory.read(addr, bytes))
         };
-        let truncation = walk(self.tables.as_ref(), &mappings, dump, read, &mut stack.user);
+        let (user, mut scripts, truncation) = walk(self.tables.as_ref(), &mappings, mapped, dump, read);
+        // Of a thread that has run on since, the interpreter's memory is not that of the stack.
+        if memory.is_some_and(|memory| !memory.holds(dump.start, &dump.memory)) {
+            scripts.clear();
+        }
+        (stack.user, stack.scripts) = (user, scripts);
         let waits = truncation == Some(Truncation::NoTable);
         stack.truncation = if waits { truncation } else { stack.truncation.or(truncation) };
         (stack, waits)

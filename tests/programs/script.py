@@ -7,6 +7,7 @@ threads  six threads, each with functions of its own, one of them in coroutines
 lines    one function whose three lines have 60, 30 and 10 % of the time
 sleeps   a function that waits, called by another
 forks    children that live for some milliseconds
+blocks   a function that waits for ever
 """
 import asyncio
 import functools
@@ -197,6 +198,14 @@ def goes_to_wait():
 
 def sleeps():
     until(goes_to_wait, time.monotonic)
+
+
+def waits_for_ever():
+    time.sleep(1000)
+
+
+def blocks():
+    waits_for_ever()
 
 
 def in_the_child():

@@ -274,7 +274,7 @@ fn blocks_have_frames_of_scripts_too() {
         let child = spawn(Command::new(python).args([&script, "sleeps", "600"]));
         wait_until("the script sleeps", || {
             let wchan = std::fs::read_to_string(format!("/proc/{}/wchan", child.0.id())).unwrap_or_default();
-            wchan.contains("nanosleep")
+            wchan.contains("nanosleep") || wchan.contains("select")
         });
         let pid = child.0.id().to_string();
         let running = test.start(&["--off-cpu", "--wakers", "-d", "2s", "-p", &pid]);
@@ -283,9 +283,28 @@ fn blocks_have_frames_of_scripts_too() {
         let folded = String::from_utf8_lossy(&folded.stdout).into_owned();
         let ns = |line: &str| line.rsplit(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
         let of = |name: &str| folded.lines().filter(|line| line.contains(name)).map(ns).sum::<u64>();
-        let (all, with) = (of("clock_nanosleep"), of("goes_to_wait;waits;"));
+        // Up to 3.10 it sleeps by select(2).
+        let (all, with) = (of("clock_nanosleep;") + of("sys_pselect6;"), of("goes_to_wait;waits;"));
         test.tell(&format!("{python}: {with} of {all} ns asleep have their functions"));
         assert!(all > 300_000_000 && with as f64 > 0.98 * all as f64, "{told}\n{folded}");
+    });
+}
+
+/// Such a stack is walked at the end, when the interpreter's memory is still what it was.
+#[test]
+fn who_is_blocked_at_the_end_has_frames_of_scripts() {
+    with_pythons("scripts-blocked", |test, python, _| {
+        let script = format!("{ROOT}/tests/programs/script.py");
+        let running = test.start(&["--off-cpu", "-d", "3s", "--", python, &script, "blocks", "1"]);
+        let told = running.finish_off_cpu();
+        let folded = test.profiler(&["folded", "--type", "off-cpu"]).output().unwrap();
+        let folded = String::from_utf8_lossy(&folded.stdout).into_owned();
+        let ns = |line: &str| line.rsplit(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+        let of = |name: &str| folded.lines().filter(|line| line.contains(name)).map(ns).sum::<u64>();
+        // Up to 3.10 it sleeps by select(2).
+        let (all, with) = (of("clock_nanosleep;") + of("sys_pselect6;"), of("blocks;waits_for_ever;"));
+        test.tell(&format!("{python}: {with} of {all} ns asleep have their functions"));
+        assert!(all > 1_000_000_000 && with as f64 > 0.98 * all as f64, "{told}\n{folded}");
     });
 }
 

@@ -4,5 +4,6 @@
 pub mod bpf;
 pub mod child;
 pub mod kernel;
+pub mod memory;
 pub mod perf;
 pub mod proc;

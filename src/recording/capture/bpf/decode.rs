@@ -95,7 +95,7 @@ pub(super) fn stack(bytes: &[u8]) -> Option<Timed> {
 }
 
 /// Addresses, and the frames of scripts among them: see `SCRIPT_FRAME` in bpf/profile.h.
-fn script_frames(tgid: u32, words: impl Iterator<Item = u64>) -> (Vec<u64>, Vec<(usize, Frame)>) {
+pub(super) fn script_frames(tgid: u32, words: impl Iterator<Item = u64>) -> (Vec<u64>, Vec<(usize, Frame)>) {
     const SCRIPT: u64 = 1 << 63;
     const RUNTIME_SHIFT: u32 = 58;
     const INSTRUCTION_SHIFT: u32 = 40;
@@ -130,9 +130,15 @@ fn missing(number: u32) -> Missing {
     }
 }
 
-/// What names a code object.
+/// What names a code object, as it was sent.
 pub(super) fn code(bytes: &[u8]) -> Option<Timed> {
     let record: abi::code_record = plain(bytes);
+    let (key, code) = described(&record)?;
+    Some(Timed { time_ns: record.time_ns, event: Event::Code(key, Box::new(code)) })
+}
+
+/// What names a code object.
+pub(super) fn described(record: &abi::code_record) -> Option<(CodeKey, Code)> {
     let runtime = *Runtime::ALL.get(usize::from(record.runtime))?;
     let key = CodeKey { tgid: record.tgid, runtime, code: record.code, checksum: record.checksum };
     let (name, rest) = record.text.split_at_checked(record.name_bytes.into())?;
@@ -150,7 +156,7 @@ pub(super) fn code(bytes: &[u8]) -> Option<Timed> {
         lines,
         table: rest.get(..usize::from(record.lines_bytes))?.to_vec(),
     };
-    Some(Timed { time_ns: record.time_ns, event: Event::Code(key, Box::new(code)) })
+    Some((key, code))
 }
 
 fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
@@ -196,6 +202,7 @@ pub(super) fn dump_event(body: &abi::stack_dump) -> Option<Dump> {
         leaf: body.leaf,
         is_return_address: body.is_return_address != 0,
         initial_stack: body.initial_stack,
+        thread_pointer: (body.thread_pointer != 0).then_some(body.thread_pointer),
         start,
         memory: body.stack.get(..usize::from(body.pages) * page)?.to_vec(),
     })

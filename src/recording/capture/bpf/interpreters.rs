@@ -70,6 +70,14 @@ impl Layouts {
         Self { pythons, pythons_used: 1, v8s, v8s_used: 1, refused: 0 }
     }
 
+    /// For the native walk, which only reads.
+    pub fn for_walk(&self) -> [super::walk::Array; 2] {
+        [
+            super::walk::Array::new(self.pythons.as_ptr(), self.pythons.len() as usize),
+            super::walk::Array::new(self.v8s.as_ptr(), self.v8s.len() as usize),
+        ]
+    }
+
     /// Adds what a file has.
     pub fn add(&mut self, interpreters: &Interpreters) -> Known {
         let mut known = Known::default();

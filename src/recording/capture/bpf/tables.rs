@@ -438,6 +438,11 @@ impl Tables {
         [for_walk(&self.chunks), for_walk(&self.pages), for_walk(&self.rules)]
     }
 
+    /// Layouts of interpreters, for the same.
+    pub(super) fn layouts_for_walk(&self) -> [super::walk::Array; 2] {
+        self.layouts.for_walk()
+    }
+
     /// The rule for a file offset, from the kernel's own arrays.
     pub(super) fn lookup(&self, table: FileTable, offset: u64) -> Option<abi::unwind_rule> {
         let file = Mapping { start: 0, end: u64::MAX, file_offset: 0, code: Code::Table(table) };

@@ -6,10 +6,12 @@ use std::marker::PhantomData;
 use std::mem::size_of;
 use std::ptr;
 
-use super::decode::outcome;
+use super::decode::{described as described_code, outcome, script_frames};
+use super::interpreters::Mapped;
 use super::skeleton::types as abi;
 use super::tables::{Mapping, Tables};
 use crate::model::event::{Dump, Outcome, Truncation};
+use crate::model::scripts::{Code, CodeKey, Frame};
 
 /// `struct array` of bpf/unwind_native.c.
 #[repr(C)]
@@ -38,6 +40,10 @@ struct Environment<'a> {
     stack_start: u64,
     stack_bytes: u64,
     initial_stack: u64,
+    pythons: Array,
+    v8s: Array,
+    run: abi::unwind_run,
+    thread_pointer: u64,
     read_code: extern "C" fn(*mut c_void, *mut u8, u64, u64) -> i64,
     context: *mut c_void,
     _lives: PhantomData<&'a ()>,
@@ -45,6 +51,12 @@ struct Environment<'a> {
 
 unsafe extern "C" {
     fn profiler_walk(environment: *const Environment<'_>, cpu: *mut abi::cpu_state);
+    fn profiler_describe(
+        environment: *const Environment<'_>,
+        cpu: *mut abi::cpu_state,
+        runtime: u32,
+        code: u64,
+    ) -> i32;
 }
 
 /// Reads the code at an address; false if it cannot.
@@ -60,24 +72,92 @@ extern "C" fn read_code(context: *mut c_void, into: *mut u8, bytes: u64, address
     if read.unwrap_or(false) { 0 } else { -1 }
 }
 
+/// Interpreters of a process.
+struct Interpreted {
+    layouts: [Array; 2],
+    run: abi::unwind_run,
+}
+
+impl Interpreted {
+    const NO_ARRAY: Array = Array { entries: ptr::null(), length: 0, entry_bytes: 0 };
+    const NONE: Self = Self {
+        layouts: [Self::NO_ARRAY; 2],
+        run: abi::unwind_run { number: 0, python_bias: 0, python: 0, v8: 0, unused: 0 },
+    };
+
+    fn new(tables: Option<&Tables>, mapped: Mapped) -> Self {
+        tables.map_or(Self::NONE, |tables| Self { layouts: tables.layouts_for_walk(), run: mapped.header(0) })
+    }
+}
+
 /// Walks a stack that came as memory, by the mappings that its process had, sorted by address.
-/// Without tables they have none.
+/// Without tables they have none. Returns addresses and frames of scripts, and what is missing.
 pub fn walk(
     tables: Option<&Tables>,
     mappings: &[Mapping],
+    mapped: Mapped,
     dump: &Dump,
     read: impl Fn(u64, &mut [u8]) -> bool,
-    frames: &mut Vec<u64>,
-) -> Option<Truncation> {
-    let none = Array::new(ptr::null::<u64>(), 0);
-    let tables = tables.map_or([none; 3], Tables::for_walk);
+) -> (Vec<u64>, Vec<(usize, Frame)>, Option<Truncation>) {
+    let arrays = tables.map_or([Interpreted::NO_ARRAY; 3], Tables::for_walk);
     let mappings: Vec<abi::unwind_mapping> = mappings.iter().map(abi::unwind_mapping::from).collect();
-    walk_in(tables, &mappings, dump, &read, frames)
+    let mut words = Vec::new();
+    let interpreted = Interpreted::new(tables, mapped);
+    let truncation = walk_in(arrays, &mappings, &interpreted, dump, &read, &mut words);
+    let (user, scripts) = script_frames(dump.key.tgid, words.into_iter());
+    (user, scripts, truncation)
+}
+
+/// What names a code object, by memory of its process as it is now; `None` if it is another one by now, or
+/// none.
+pub fn describe(
+    tables: &Tables,
+    mapped: Mapped,
+    key: &CodeKey,
+    read: impl Fn(u64, &mut [u8]) -> bool,
+) -> Option<Code> {
+    let interpreted = Interpreted::new(Some(tables), mapped);
+    let mut read: ReadCode<'_> = &read;
+    let environment = Environment { context: (&raw mut read).cast(), ..Environment::new(&interpreted) };
+    let mut cpu = Box::<abi::cpu_state>::default();
+    cpu.code.tgid = key.tgid;
+    cpu.code.code = key.code;
+    // SAFETY: as in `walk_in`.
+    let described =
+        unsafe { profiler_describe(&raw const environment, &raw mut *cpu, key.runtime as u32, key.code) };
+    let (found, code) = (described != 0).then(|| described_code(&cpu.code)).flatten()?;
+    (found == *key).then_some(code)
+}
+
+impl Environment<'_> {
+    /// Without memory and tables.
+    fn new(interpreted: &Interpreted) -> Self {
+        let none = Interpreted::NO_ARRAY;
+        let [pythons, v8s] = interpreted.layouts;
+        Self {
+            chunks: none,
+            pages: none,
+            mappings: none,
+            rules: none,
+            stack: ptr::null(),
+            stack_start: 0,
+            stack_bytes: 0,
+            initial_stack: 0,
+            pythons,
+            v8s,
+            run: interpreted.run,
+            thread_pointer: 0,
+            read_code,
+            context: ptr::null_mut(),
+            _lives: PhantomData,
+        }
+    }
 }
 
 fn walk_in(
     [chunks, pages, rules]: [Array; 3],
     mappings: &[abi::unwind_mapping],
+    interpreted: &Interpreted,
     dump: &Dump,
     mut read: ReadCode<'_>,
     frames: &mut Vec<u64>,
@@ -91,9 +171,9 @@ fn walk_in(
         stack_start: dump.start,
         stack_bytes: dump.memory.len() as u64,
         initial_stack: dump.initial_stack,
-        read_code,
+        thread_pointer: dump.thread_pointer.unwrap_or(0),
         context: (&raw mut read).cast(),
-        _lives: PhantomData,
+        ..Environment::new(interpreted)
     };
     let mut cpu = Box::<abi::cpu_state>::default();
     let [ip, sp, fp] = dump.registers;

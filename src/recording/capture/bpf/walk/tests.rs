@@ -115,6 +115,7 @@ impl World {
             leaf,
             is_return_address: self.is_return_address,
             initial_stack: self.initial_stack,
+            thread_pointer: None,
             start: STACK,
             memory: self.stack.iter().flat_map(|word| word.to_ne_bytes()).collect(),
         };
@@ -135,7 +136,7 @@ impl World {
             Array::new(pages.as_ptr(), pages.len()),
             Array::new(rules.as_ptr(), rules.len()),
         ];
-        let truncation = walk_in(tables, &mappings, &dump, &read, &mut frames);
+        let truncation = walk_in(tables, &mappings, &Interpreted::NONE, &dump, &read, &mut frames);
         (frames, truncation)
     }
 
