@@ -24,6 +24,10 @@ static __always_inline enum outcome sample_hit(void *ctx, struct cpu_state *cpu,
 	cpu->hits = 0;
 	begin_body(body, task, KIND_ON_CPU);
 	body->outcome = kernel_stacks ? collect_kernel_stack(ctx, body) : OUTCOME_COMPLETE;
+	/* The tracepoints of system calls have the user's registers, as of a task that is not in
+	 * the kernel yet (Linux 6.1), and so no kernel stack. */
+	if (body->outcome == OUTCOME_KERNEL_FAILED)
+		body->outcome = OUTCOME_COMPLETE;
 	if (has_user_stack(task, body)) {
 		user = collect_saved_user_stack(ctx, task, cpu, by_tables);
 		if (body->outcome == OUTCOME_COMPLETE || user == OUTCOME_USER_DUMPED)

@@ -79,6 +79,7 @@ pub fn run(args: &LatencyArgs) -> Result<i32> {
     };
     listener.sampler().attach(Vec::new())?;
     let machine_before = CpuTime::of(&plan.cpus);
+    let own_before = usage::own_cpu_s();
     let (began, start_ns) = (Instant::now(), proc::now_ns());
     if let Some(child) = &mut child {
         child.release()?;
@@ -127,7 +128,7 @@ pub fn run(args: &LatencyArgs) -> Result<i32> {
             *recorder,
             output,
             &latencies,
-            (start_ns, duration, cpu),
+            (start_ns, duration, cpu, own_before),
             &mut signals,
         )?;
     }
@@ -246,7 +247,7 @@ fn write(
     mut recorder: Recorder,
     output: Pending,
     latencies: &[Latency],
-    (start_ns, duration, cpu): (u64, Duration, CpuTime),
+    (start_ns, duration, cpu, own_before): (u64, Duration, CpuTime, f64),
     signals: &mut Signals,
 ) -> Result<()> {
     for _ in 0..2 {
@@ -265,7 +266,7 @@ fn write(
         outcomes: sampler.slow_outcomes()?,
         sideband_lost: sideband.lost,
         cpu,
-        own_cpu_s: usage::own_cpu_s(),
+        own_cpu_s: usage::own_cpu_s() - own_before,
         own_peak_bytes: usage::own_peak_bytes(),
         kernel_bytes: sampler.map_bytes() + sideband.ring_bytes() + timeline.objects.copied_bytes(),
         tables: unwinding.figures(),

@@ -119,6 +119,16 @@ int main(int argc, char **argv)
 		for (int i = 0; i < 4; i++)
 			pthread_join(threads[i], NULL);
 	}
+	if (!strcmp(what, "reads")) {
+		int zero = open("/dev/zero", O_RDONLY);
+		char byte;
+
+		for (long i = 0; i < times; i++) {
+			if (read(zero, &byte, 1) != 1)
+				return 1;
+		}
+		times = 0;
+	}
 	for (volatile long i = 0; i < times; i++) {
 		if (!strcmp(what, "recursion"))
 			recurses(10);
@@ -130,15 +140,6 @@ int main(int argc, char **argv)
 			even(8);
 		else if (!strcmp(what, "asks"))
 			syscall(SYS_getppid);
-	}
-	if (!strcmp(what, "reads")) {
-		int zero = open("/dev/zero", O_RDONLY);
-		char byte;
-
-		for (long i = 0; i < times; i++) {
-			if (read(zero, &byte, 1) != 1)
-				return 1;
-		}
 	}
 	while (!strcmp(what, "endless"))
 		asks_itself(1);
