@@ -68,6 +68,10 @@ pub(super) fn functions(mapping: &Mapping, offsets: &[u64]) -> Result<Vec<Instru
 fn decode(code: &[u8], vaddr: u64, offset: u64, found: &mut Vec<Instruction>) {
     let mut decoder = Decoder::with_ip(64, code, vaddr, DecoderOptions::NONE);
     let mut formatter = GasFormatter::new();
+    // As objdump prints them.
+    formatter.options_mut().set_branch_leading_zeros(false);
+    formatter.options_mut().set_uppercase_hex(false);
+    formatter.options_mut().set_small_hex_numbers_in_decimal(false);
     while decoder.can_decode() {
         let instruction = decoder.decode();
         let mut text = String::new();
