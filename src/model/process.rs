@@ -44,7 +44,7 @@ pub(super) struct Process {
     pub(super) jit: Rc<JitSlot>,
     pub(super) first_exited: bool,
     pub(super) exited_ns: Option<u64>,
-    /// It was announced by [`Processes::follow`], or forked by one that was.
+    /// It was announced as one to follow, or forked by one that was.
     pub(super) followed: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The process that records, and answers the [front](super::front).
+//! The process that records, and answers the front (`front.rs`).
 
 use std::fs::File;
 use std::io::Read;

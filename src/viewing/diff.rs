@@ -2,7 +2,7 @@
 //!
 //! Two recordings are seldom equally long. So what is compared are shares: the later one is scaled to the
 //! total of the earlier one, as `go tool pprof -diff_base … -normalize` does. `--absolute` compares values as
-//! they are, for programs that did the same work. [`super::statistics`] says what may be chance.
+//! they are, for programs that did the same work. `statistics.rs` says what may be chance.
 
 use std::collections::HashMap;
 use std::io::{self, Write};

@@ -3,7 +3,7 @@
 //!
 //! A folded line is `root;…;leaf count`. Programs that read it split at `;`, take a number after
 //! the last space for the count and one before it for a second count, and skip lines that start
-//! with `# `. Names are changed so that none of this happens by accident: see [`escape`].
+//! with `# `. Names are changed so that none of this happens by accident: see `escape`.
 
 use std::cmp::Ordering;
 use std::io::{self, BufWriter, Write};

@@ -3,9 +3,9 @@
 //! What a file is says its content, never its name. pprof is read whole; folded stacks, the text of
 //! `perf script`, and the JSON of speedscope, of the Firefox Profiler and of Chrome are read for their
 //! stacks, names, lines and values. Anything else that people hand to a viewer is refused by its name
-//! and with what to do: see [`formats`].
+//! and with what to do: see `formats.rs`.
 //!
-//! Nothing is believed: what is kept is charged to a [`super::budget::Budget`], and JSON is parsed into
+//! Nothing is believed: what is kept is charged to a budget, and JSON is parsed into
 //! the types that its fields have, so that memory stays in proportion to the file.
 
 mod chrome;
