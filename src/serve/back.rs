@@ -61,7 +61,7 @@ struct Job {
 enum State {
     Open {
         window: WindowId,
-        began: Mark,
+        began: Box<Mark>,
         due: Instant,
     },
     Ended(Box<Part>),
@@ -245,7 +245,7 @@ impl Server<'_> {
         active.used = Instant::now();
         let swap = if is_new { Swap::default() } else { active.recorder.drain()? };
         let window = active.recorder.timeline.tally.open(swap);
-        let began = Mark::now(&active.plan, &active.recorder)?;
+        let began = Box::new(Mark::now(&active.plan, &active.recorder)?);
         self.jobs.push(Job { whom, state: State::Open { window, began, due: Instant::now() + length } });
         Ok(())
     }
@@ -291,7 +291,8 @@ impl Server<'_> {
             // Where one ends the next begins.
             let window = recorder.timeline.tally.open(swap);
             let due = now + self.args.push_every;
-            self.jobs.push(Job { whom: For::Server, state: State::Open { window, began: mark, due } });
+            self.jobs
+                .push(Job { whom: For::Server, state: State::Open { window, began: Box::new(mark), due } });
         }
         active.used = Instant::now();
         recorder.forget_unused();
