@@ -287,7 +287,7 @@ struct stack_dump {
 	__u16 pages;		 /* that were readable, from the one that sp points into */
 	__u32 is_return_address; /* as in struct walk */
 	__u32 padding;
-	__u64 initial_stack; /* stack pointer of the process's first function */
+	__u64 initial_stack;  /* stack pointer of the process's first function */
 	__u64 thread_pointer; /* of a thread that goes on being blocked; otherwise 0 */
 	__u64 kernel[MAX_KERNEL_FRAMES + 1];
 	__u8 stack[STACK_DUMP_PAGES * STACK_DUMP_PAGE];
