@@ -86,7 +86,22 @@ fn manual_pages_have_every_option_and_example() {
     let dir = Directory::new("pages");
     manual::write(&dir.0, "2026-11-27").unwrap();
     let pages = dir.0.join("man/man1");
-    let commands = ["", "record", "serve", "flamegraph", "folded", "threads", "stats", "latency", "counts"];
+    let commands = [
+        "",
+        "record",
+        "serve",
+        "flamegraph",
+        "folded",
+        "top",
+        "diff",
+        "merge",
+        "source",
+        "convert",
+        "threads",
+        "stats",
+        "latency",
+        "counts",
+    ];
     assert_eq!(fs::read_dir(&pages).unwrap().count(), commands.len());
     for command in commands {
         let name = if command.is_empty() { "profiler.1".to_owned() } else { format!("profiler-{command}.1") };
