@@ -15,7 +15,9 @@ fn judge(test: &Test, command: &[&str]) {
     }
     let program = spawn(Command::new(command[0]).args(&command[1..]).env("SECONDS", "600"));
     let pid = program.0.id().to_string();
-    let recording = test.record_until(2.0, program.0.id(), &[&HOW[..], &["-p", &pid]].concat());
+    // elfutils sees no frames of scripts.
+    let how = [&HOW[..], &["--no-interpreters", "-p", &pid]].concat();
+    let recording = test.record_until(2.0, program.0.id(), &how);
     let judge = format!("{JUDGES}/paths.py");
     let judged = Command::new("python3").args([&judge, &pid, &recording.file, STOPS]).output().unwrap();
     let text = String::from_utf8_lossy(&judged.stdout);
