@@ -202,7 +202,7 @@ fn instructions_have_what_they_took() {
     let listed = test.profiler(&args).output().unwrap();
     let text = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
-    let heavy = recording.leaves().get("heavy").copied().unwrap_or_default();
+    let heavy = recording.total(|sample| recording.leaf(sample).name() == "heavy");
     // `heavy in …/shares.c: 347 self, 347 total, 69.4% of 500`
     assert!(
         text.contains(&format!("shares.c: {} self, ", profiler::text::thousands(heavy))),
