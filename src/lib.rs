@@ -3,9 +3,9 @@
 //! # The flow
 //!
 //! ```text
-//! capture::perf  ─┐                                              ┌─ naming ─ viewing::pprof ─▶ file
+//! capture::perf  ─┐                                                ┌─ naming ─ viewing::pprof ─▶ file
 //! capture::proc  ─┼─▶ model::event ─▶ timeline ─▶ model::processes ─▶ tally ─▶ model::profile
-//! capture::bpf   ─┘                               model::objects               └─ viewing::{folded, …}
+//! capture::bpf   ─┘                               model::objects                 └─ viewing::{folded, …}
 //! ```
 //!
 //! # The rooms
