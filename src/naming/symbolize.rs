@@ -14,6 +14,7 @@ use crate::machine::kallsyms::Kallsyms;
 use crate::model::objects::{Object, ObjectId, Objects, Source};
 use crate::model::profile::{Function, Line, LocationId, Mapping, MappingId};
 use crate::model::unsymbolized::Unsymbolized;
+use crate::programs::code;
 use crate::text::basename;
 
 /// Names every location of a recording. `progress` is told before each object: how many are done,
@@ -168,24 +169,22 @@ fn in_kernel(addrs: &[u64]) -> Vec<Names> {
 
 /// The kernel told the program's name when it loaded; its lines are there while it still is.
 fn in_bpf(object: &Object, addrs: &[u64]) -> Vec<Names> {
-    let live = resolver::in_kernel(addrs, Depth::Lines);
-    live.into_iter()
-        .map(|names| match names {
-            Ok(frames) if frames[0].name == short_bpf_name(&object.path) || frames[0].name == object.path => {
-                Ok(vec![Frame {
-                    name: object.path.clone(),
-                    system_name: object.path.clone(),
-                    ..frames[0].clone()
-                }])
-            }
-            _ => Ok(vec![Frame::named(&object.path)]),
-        })
-        .collect()
+    let lines = tag(&object.path).map_or_else(Vec::new, |tag| code::lines(tag, addrs));
+    let mut lines = lines.into_iter();
+    let names = addrs.iter().map(|_| {
+        let name = Frame::named(&object.path);
+        Ok(vec![match lines.next().flatten() {
+            Some(line) => Frame { filename: line.file, line: line.line.into(), ..name },
+            None => name,
+        }])
+    });
+    names.collect()
 }
 
-/// `bpf_prog_0123456789abcdef_name` is `name`.
-fn short_bpf_name(symbol: &str) -> &str {
-    symbol.strip_prefix("bpf_prog_").and_then(|rest| rest.split_once('_')).map_or(symbol, |(_, name)| name)
+/// The hash of a program's instructions in its symbol, `bpf_prog_0123456789abcdef_name`.
+fn tag(symbol: &str) -> Option<[u8; 8]> {
+    let digits = symbol.strip_prefix("bpf_prog_")?.get(..16)?;
+    u64::from_str_radix(digits, 16).ok().map(u64::to_be_bytes)
 }
 
 /// Gives the addresses of each kernel module a mapping of their own, `[name]`, by kallsyms.

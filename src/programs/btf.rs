@@ -57,6 +57,22 @@ impl Names {
     }
 }
 
+/// Strings of one object, by their offsets, which also line information has.
+#[derive(Debug)]
+pub struct Strings(Btf);
+
+impl Strings {
+    /// Those of the information that has an id; `None` if it cannot be read.
+    pub fn of(object: u32) -> Option<Self> {
+        read(object).map(|(btf, _)| Self(btf))
+    }
+
+    /// The string at an offset.
+    pub fn get(&self, offset: u32) -> String {
+        self.0.string(offset as usize)
+    }
+}
+
 fn read(object: u32) -> Option<(Btf, String)> {
     let (bytes, name) = sys::types(object).ok()?;
     Some((Btf::new(bytes)?, name))

@@ -35,6 +35,7 @@
 mod attach;
 mod btf;
 pub mod chains;
+pub mod code;
 pub mod command;
 mod csv;
 mod json;
@@ -47,8 +48,6 @@ mod switch;
 mod sys;
 mod table;
 mod watch;
-
-use std::collections::HashMap;
 
 pub use maps::Map;
 pub use owners::Owner;
@@ -171,20 +170,6 @@ impl Window {
     pub fn close(self) -> std::io::Result<Statistics> {
         self.watch.finish()
     }
-}
-
-/// Bytes of code of every function of every loaded program, by its address. Empty for users who may
-/// not list programs or see kernel addresses.
-pub fn code() -> HashMap<u64, u32> {
-    let ids = sys::ids_after(sys::Object::Program, 0).unwrap_or_default();
-    let mut code = HashMap::new();
-    for id in ids {
-        let Ok(Some(fd)) = sys::open(sys::Object::Program, id) else { continue };
-        if let Ok(program) = sys::program(&fd) {
-            code.extend(program.functions.into_iter().zip(program.lengths));
-        }
-    }
-    code
 }
 
 /// Sums over programs.

@@ -38,6 +38,19 @@ pub struct Program {
     pub functions: Vec<u64>,
     /// Bytes of each function's code.
     pub lengths: Vec<u32>,
+    /// Hashes of each function's instructions.
+    pub tags: Vec<[u8; 8]>,
+}
+
+/// Which source line machine code is of, from its address on.
+#[derive(Clone, Copy, Debug)]
+pub struct LineRecord {
+    /// Where the code begins.
+    pub addr: u64,
+    /// The file's name, as an offset into the strings of the program's type information.
+    pub file: u32,
+    /// The line.
+    pub line: u32,
 }
 
 fn checked(returned: c_int) -> io::Result<c_int> {
@@ -125,6 +138,7 @@ pub fn program(fd: &OwnedFd) -> io::Result<Program> {
         let mut maps = vec![0u32; room];
         let mut functions = vec![0u64; room];
         let mut lengths = vec![0u32; room];
+        let mut tags = vec![[0u8; 8]; room];
         let mut function = raw::bpf_func_info::default();
         let mut info = raw::bpf_prog_info {
             nr_map_ids: room as u32,
@@ -133,14 +147,17 @@ pub fn program(fd: &OwnedFd) -> io::Result<Program> {
             jited_ksyms: functions.as_mut_ptr() as u64,
             nr_jited_func_lens: room as u32,
             jited_func_lens: lengths.as_mut_ptr() as u64,
+            nr_prog_tags: room as u32,
+            prog_tags: tags.as_mut_ptr() as u64,
             nr_func_info: 1,
             func_info_rec_size: size_of::<raw::bpf_func_info>() as u32,
             func_info: &raw mut function as u64,
             ..Default::default()
         };
-        // SAFETY: there is room for `room` ids, addresses and lengths, and one function.
+        // SAFETY: there is room for `room` ids, addresses, lengths and tags, and one function.
         unsafe { ask(fd, &mut info)? };
-        let needed = info.nr_map_ids.max(info.nr_jited_ksyms).max(info.nr_jited_func_lens) as usize;
+        let counts = [info.nr_map_ids, info.nr_jited_ksyms, info.nr_jited_func_lens, info.nr_prog_tags];
+        let needed = counts.into_iter().max().unwrap_or(0) as usize;
         if needed > room {
             room = needed;
             continue;
@@ -149,14 +166,37 @@ pub fn program(fd: &OwnedFd) -> io::Result<Program> {
         // They are hidden where kernel addresses are.
         functions.truncate(info.nr_jited_ksyms as usize);
         lengths.truncate(info.nr_jited_func_lens as usize);
+        tags.truncate(info.nr_prog_tags as usize);
         if functions.contains(&0) {
             functions.clear();
             lengths.clear();
         }
         let told = info.nr_func_info > 0 && function.type_id > 0;
         let function_type = told.then_some(function.type_id);
-        return Ok(Program { raw: info, maps, function_type, functions, lengths });
+        return Ok(Program { raw: info, maps, function_type, functions, lengths, tags });
     }
+}
+
+/// Source lines of a program's code, in the order of its instructions. Empty where kernel addresses are hidden.
+pub fn lines(fd: &OwnedFd, program: &raw::bpf_prog_info) -> io::Result<Vec<LineRecord>> {
+    let mut lines = vec![raw::bpf_line_info::default(); program.nr_line_info as usize];
+    let mut addrs = vec![0u64; program.nr_jited_line_info as usize];
+    let mut info = raw::bpf_prog_info {
+        nr_line_info: lines.len() as u32,
+        line_info_rec_size: size_of::<raw::bpf_line_info>() as u32,
+        line_info: lines.as_mut_ptr() as u64,
+        nr_jited_line_info: addrs.len() as u32,
+        jited_line_info_rec_size: size_of::<u64>() as u32,
+        jited_line_info: addrs.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    // SAFETY: both numbers of records are those of the buffers, of whose records they have the size.
+    unsafe { ask(fd, &mut info)? };
+    let records = lines.iter().zip(addrs).filter(|(_, addr)| *addr != 0);
+    // The lower ten bits of a place are its column.
+    Ok(records
+        .map(|(line, addr)| LineRecord { addr, file: line.file_name_off, line: line.line_col >> 10 })
+        .collect())
 }
 
 /// A program's counters, and nothing that takes room.

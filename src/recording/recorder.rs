@@ -15,7 +15,7 @@ use crate::model::event::{Dump, Event, Timed};
 use crate::model::objects::Objects;
 use crate::model::processes::Processes;
 use crate::model::snapshot::Snapshot;
-use crate::programs::{self, Window};
+use crate::programs::{Window, code};
 use crate::recording::about;
 use crate::recording::capture::bpf::{Filter, Sampler};
 use crate::recording::capture::perf::{self, Rate, Sideband};
@@ -213,7 +213,7 @@ fn snapshot(plan: &Plan) -> Vec<Timed> {
         Filter::Threads(_) => plan.watched.clone(),
     };
     let mut events = Vec::new();
-    proc::snapshot_bpf(&programs::code(), &mut events);
+    proc::snapshot_bpf(&code::lengths(), &mut events);
     snapshot_of(processes, &mut events);
     events
 }
