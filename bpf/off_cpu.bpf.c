@@ -397,6 +397,7 @@ static __always_inline void dump_blocked(struct stack_dump *dump, struct task_st
 	dump->key.user_stack_id = now; /* like no other */
 	dump->key.waker_id = 0;
 	read_cgroups(task, &dump->key.cgroups);
+	keep_time(&dump->key, now, NO_CPU);
 	dump->time_ns = now;
 	dump->outcome = OUTCOME_COMPLETE;
 	dump->kernel_frames = 0;

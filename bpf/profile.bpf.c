@@ -36,6 +36,7 @@ const volatile bool kernel_stacks = true;
 const volatile bool include_idle = false;
 const volatile bool kernel_walks_user = false; /* where reading user memory is not safe */
 const volatile __u32 max_kernel_frames = 127;  /* of perf_event_max_stack; at most MAX_… */
+const volatile __u64 time_slot_ns = 0;	       /* how exactly it is kept when; 0: not at all */
 const volatile __u64 period_ns = 0; /* time that one sample stands for; 0: the event tells */
 
 struct counts {
@@ -525,6 +526,15 @@ static __always_inline enum outcome count(struct cpu_state *cpu, struct stack_bo
 	return body->outcome;
 }
 
+/* Wakers are known by their stacks alone. */
+static __always_inline void keep_time(struct counts_key *key, __u64 now, __u32 cpu)
+{
+	bool is_kept = time_slot_ns && key->kind != KIND_WAKER;
+
+	key->time_slot = is_kept ? now / time_slot_ns : 0;
+	key->cpu = is_kept ? cpu : 0;
+}
+
 static __always_inline void begin_body(struct stack_body *body, struct task_struct *task,
 				       enum kind kind)
 {
@@ -537,6 +547,8 @@ static __always_inline void begin_body(struct stack_body *body, struct task_stru
 	body->key.user_stack_id = 0;
 	body->key.waker_id = 0;
 	read_cgroups(task, &body->key.cgroups);
+	keep_time(&body->key, time_slot_ns ? bpf_ktime_get_ns() : 0,
+		  time_slot_ns ? bpf_get_smp_processor_id() : 0);
 	body->kernel_frames = 0;
 	body->user_frames = 0;
 }

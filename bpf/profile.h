@@ -83,6 +83,8 @@ enum filter {
 	FILTER_TID,  /* threads in `targets` */
 };
 
+#define NO_CPU 0xffffffffU
+
 /* The process and the thread id of all tasks outside of our PID namespace. */
 #define OUTSIDE_ID 0xffffffffU
 
@@ -103,8 +105,10 @@ struct counts_key {
 	__u64 user_stack_id;   /* hash of the user frames and of how their walk ended, or 0 */
 	__u64 waker_id; /* hash of the waker's key, or 0: of a block, and of the waker itself */
 	struct cgroup_ids cgroups;
+	__u32 time_slot; /* when, in lengths of a slot since the boot; 0: not kept */
+	__u32 cpu;	 /* where, if it is kept; NO_CPU of what was on none */
 };
-_Static_assert(sizeof(struct counts_key) == 72, "counts_key has padding");
+_Static_assert(sizeof(struct counts_key) == 80, "counts_key has padding");
 
 struct counts_value {
 	__u64 samples;
@@ -123,7 +127,7 @@ struct stack_body {
 	__u16 user_frames;
 	__u64 frames[FRAMES_CAPACITY]; /* kernel frames, then user frames */
 };
-_Static_assert(sizeof(struct stack_body) == 88 + 8 * FRAMES_CAPACITY, "stack_body has padding");
+_Static_assert(sizeof(struct stack_body) == 96 + 8 * FRAMES_CAPACITY, "stack_body has padding");
 
 /*
  * Unwind tables. A process is a sorted array of its executable mappings. A mapping leads to the

@@ -42,6 +42,22 @@ pub(super) fn parse_seconds(text: &str) -> Option<f64> {
     (!text.is_empty()).then_some(seconds)
 }
 
+/// Parses how exactly it is kept when.
+pub(super) fn parse_step(text: &str) -> Result<Duration, String> {
+    match parse_seconds(text) {
+        Some(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("expected a step of time from 1ms to 1h, such as 100ms".to_owned()),
+    }
+}
+
+/// Parses a moment of a recording, since its beginning.
+pub(super) fn parse_moment(text: &str) -> Result<Duration, String> {
+    match parse_seconds(text) {
+        Some(seconds) if (0.0..=LONGEST_S).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("expected a time since the recording began, such as 12s, 1m30s or 0.5".to_owned()),
+    }
+}
+
 /// Parses the length of a period.
 pub(super) fn parse_period(text: &str) -> Result<Duration, String> {
     let period = parse_duration(text)?;

@@ -1,8 +1,21 @@
 //! `--label KEY=VALUE`.
 
+use crate::model::profile::{CPU_LABEL, TIME_LABEL};
+
 /// Labels that samples may have anyhow; so may all that begin with `bpf_`.
-const OWN_LABELS: [&str; 9] =
-    ["pid", "tid", "comm", "thread_comm", "cgroup", "container_id", "pod", "namespace", "container"];
+const OWN_LABELS: [&str; 11] = [
+    "pid",
+    "tid",
+    "comm",
+    "thread_comm",
+    "cgroup",
+    "container_id",
+    "pod",
+    "namespace",
+    "container",
+    TIME_LABEL,
+    CPU_LABEL,
+];
 
 /// Parses a label of all samples.
 pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {

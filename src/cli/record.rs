@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::ArgPredicate;
 
 use crate::cli::TEMPLATE;
-use crate::cli::durations::{parse_block, parse_bytes, parse_duration, parse_period};
+use crate::cli::durations::{parse_block, parse_bytes, parse_duration, parse_period, parse_step};
 use crate::cli::labels::parse_label;
 use crate::machine::rights;
 
@@ -22,6 +22,7 @@ Examples:
   profiler record --label region=eu -d 1m   with a label that tells where it was made
   profiler record -C 0-3 -K -d 5s           kernel stacks of four CPUs
   profiler record -e page-faults -p 1234    where memory is touched first; tracepoint:sched:sched_switch, cycles, …
+  profiler record --timeline -d 1m          and when: profiler top --from 20s --to 21s
   profiler record --off-cpu -p 1234 -d 10s  where a process runs, and where it waits
   profiler record --off-cpu-only --wakers   where threads wait, and who wakes them";
 
@@ -121,6 +122,12 @@ pub struct RecordArgs {
     /// then measured for a tenth of the time
     #[arg(long)]
     pub no_bpf_stats: bool,
+
+    /// Keep when each sample was taken, in steps of so much, and on which CPU: for --from and --to of the
+    /// commands that show a file, and a strip of time in the viewer. The file is larger; the summary says by
+    /// how much. Default is 100ms
+    #[arg(long, value_name = "STEP", num_args = 0..=1, require_equals = true, default_missing_value = "100ms", value_parser = parse_step)]
+    pub timeline: Option<Duration>,
 
     /// Give every sample this label, as in region=eu; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]

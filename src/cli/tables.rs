@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::TEMPLATE;
-use super::view::{SelectArgs, Shown};
+use super::view::{ChosenArgs, SelectArgs};
 
 const TOP_EXAMPLES: &str = "\
 Examples:
@@ -13,6 +13,7 @@ Examples:
   profiler top --sort total -n 50           with all that they call, the first 50
   profiler top --by line --focus '^parse'   lines, of stacks with such a function
   profiler top --by process --type off-cpu  processes by the time for which they waited
+  profiler top --from 20s --to 21s          one second of a recording that was made with --timeline
   profiler top --by label:phase --json      values of a label, for other programs";
 
 const DIFF_EXAMPLES: &str = "\
@@ -111,21 +112,9 @@ pub struct DiffArgs {
     #[arg(value_name = "AFTER")]
     pub after: PathBuf,
 
-    /// What to compare: cpu or samples, off-cpu, wall, or bpf
-    #[arg(long = "type", value_name = "TYPE", conflicts_with = "sample_index", hide_possible_values = true)]
-    pub shown: Option<Shown>,
-
-    /// Which value to compare, by its pprof name or its number
-    #[arg(long, value_name = "NAME")]
-    pub sample_index: Option<String>,
-
-    /// Only stacks with a frame whose name matches this regular expression
-    #[arg(long, value_name = "REGEX")]
-    pub focus: Option<String>,
-
-    /// Only stacks without such a frame
-    #[arg(long, value_name = "REGEX")]
-    pub ignore: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub chosen: ChosenArgs,
 
     /// What a row is: function, line, binary, process, thread, or label:NAME for the values of a label
     #[arg(long, value_name = "WHAT", default_value = "function", value_parser = parse_by)]
@@ -156,13 +145,7 @@ pub struct DiffArgs {
 impl DiffArgs {
     /// What is compared of one of the files.
     pub fn select(&self, input: &Path) -> SelectArgs {
-        SelectArgs {
-            input: input.to_owned(),
-            shown: self.shown,
-            sample_index: self.sample_index.clone(),
-            focus: self.focus.clone(),
-            ignore: self.ignore.clone(),
-        }
+        SelectArgs { input: input.to_owned(), chosen: self.chosen.clone() }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Options of the commands that show a file.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
 use crate::cli::TEMPLATE;
+use crate::cli::durations::parse_moment;
 
 const FLAMEGRAPH_EXAMPLES: &str = "\
 Examples:
@@ -13,6 +15,7 @@ Examples:
   profiler flamegraph -o profile.html       the same as a page
   profiler flamegraph --inverted            roots on top (icicle)
   profiler flamegraph --focus '^malloc$'    only stacks with this function
+  profiler flamegraph --from 10s --to 12s   two seconds of a recording that was made with --timeline
   profiler flamegraph --reverse             merged from the leaf: which functions are hot, then who calls them
   profiler flamegraph other.pb.gz -o - --title 'Before' > before.svg";
 
@@ -24,6 +27,14 @@ pub struct SelectArgs {
     #[arg(value_name = "FILE", default_value = "output.pb.gz")]
     pub input: PathBuf,
 
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub chosen: ChosenArgs,
+}
+
+/// Which stacks and which value, of any profile.
+#[derive(Args, Clone, Debug)]
+pub struct ChosenArgs {
     /// What to show: cpu or samples (time on the CPU), off-cpu (blocked, and waiting for a CPU),
     /// wall (both), or bpf (BPF programs by their run time)
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "sample_index", hide_possible_values = true)]
@@ -41,6 +52,15 @@ pub struct SelectArgs {
     /// Only stacks without such a frame
     #[arg(long, value_name = "REGEX")]
     pub ignore: Option<String>,
+
+    /// Only what was taken from this time on, since the recording began: 12s, 1m30s. The recording was made
+    /// with --timeline
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub from: Option<Duration>,
+
+    /// Only what was taken before this time
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub to: Option<Duration>,
 }
 
 /// Which stacks and which value of a profile to show, and how stacks are shown.

@@ -279,6 +279,17 @@ pub struct CountKey {
     pub waker_id: u64,
     /// Where its thread was.
     pub cgroups: CgroupIds,
+    /// When and on which CPU, if that is kept.
+    pub moment: Option<Moment>,
+}
+
+/// When something was counted, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Moment {
+    /// Number of the slot of time, of an equal length each, since the boot; it wraps around.
+    pub slot: u32,
+    /// The CPU, unless it was on none.
+    pub cpu: Option<u32>,
 }
 
 /// The frames behind a key, leaf first.

@@ -463,6 +463,7 @@ mod tests {
                 user_stack_id: 0,
                 waker_id: 0,
                 cgroups: CgroupIds::default(),
+                moment: None,
             };
             let (kernel, user) = (kernel.to_vec(), user.to_vec());
             let stack = Stack { key, truncation: None, kernel, user, scripts: Vec::new() };

@@ -93,6 +93,11 @@ pub struct Location {
 /// of who woke it.
 pub const WAKER_SEPARATOR: &str = "--";
 
+/// Label that says when a sample was taken: nanoseconds since the recording began.
+pub const TIME_LABEL: &str = "timeline";
+/// Label that says on which CPU a sample was taken, where it is kept when.
+pub const CPU_LABEL: &str = "cpu";
+
 /// A label's value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LabelValue {

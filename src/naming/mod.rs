@@ -25,12 +25,13 @@ use crate::cli::RecordArgs;
 use crate::machine::signals::Signals;
 use crate::machine::usage;
 use crate::model::objects::Objects;
+use crate::model::profile::Profile;
 use crate::model::unsymbolized::Unsymbolized;
 use crate::recording::progress::Progress;
 use crate::recording::summary::{Summary, hottest};
-use crate::text::printable;
+use crate::text::{exact_duration, printable, thousands};
 use crate::viewing::file::Pending;
-use crate::viewing::pprof;
+use crate::viewing::{moments, pprof};
 
 /// Tries before the recording is written without names: each leaves out one more file.
 const TRIES: usize = 8;
@@ -67,8 +68,28 @@ pub fn encode(
     let named = if args.no_symbolize { None } else { name(args, recording, objects, summary, signals) };
     named.unwrap_or_else(|| {
         symbolize::leave_unnamed(recording, "not symbolized");
-        (pprof::encode(&recording.profile), summary.text(&hottest(&recording.profile, 5), None))
+        let data = pprof::encode(&recording.profile);
+        let text = summary.text(&hottest(&recording.profile, 5), None);
+        let price = price_of_timeline(args, &mut recording.profile, data.len());
+        (data, text + &price)
     })
+}
+
+/// What it costs to say when samples were taken, by the file that there would be without it: the profile loses its
+/// moments here.
+fn price_of_timeline(args: &RecordArgs, profile: &mut Profile, bytes: usize) -> String {
+    let Some(step) = args.timeline else { return String::new() };
+    let samples = profile.samples().len();
+    moments::forget(profile);
+    let without = pprof::encode(profile).len();
+    format!(
+        "  timeline steps of {}: {} samples in place of {}, {:.1} KiB of the file in place of {:.1}\n",
+        exact_duration(step),
+        thousands(samples as u64),
+        thousands(profile.samples().len() as u64),
+        bytes as f64 / 1024.0,
+        without as f64 / 1024.0
+    )
 }
 
 fn next_command(name: &str) -> String {
@@ -149,6 +170,7 @@ fn work(
     let data = pprof::encode(&recording.profile);
     let naming = (usage::own_cpu_s(), usage::own_peak_bytes());
     let text = summary.text(&hottest(&recording.profile, 5), Some(naming));
+    let text = text + &price_of_timeline(args, &mut recording.profile, data.len());
     sender.data(&data);
     sender.data(text.as_bytes());
 }

@@ -243,6 +243,7 @@ fn key(sample: usize, tgid: u32) -> CountKey {
         user_stack_id: sample as u64 + 1,
         waker_id: 0,
         cgroups: CgroupIds::default(),
+        moment: None,
     }
 }
 

@@ -99,6 +99,7 @@ impl Plan {
             user_stacks: !args.kernel_stacks_only,
             kernel_stacks: !args.user_stacks_only,
             include_idle: args.include_idle,
+            time_slot_ns: args.timeline.map(nanoseconds),
             event: event.as_ref().map(|event| match event.is_tracepoint() {
                 true => EventKind::Tracepoint(args.count.unwrap_or(1)),
                 false => EventKind::Perf,

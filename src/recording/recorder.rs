@@ -48,7 +48,7 @@ impl Recorder {
     pub fn listen(args: &RecordArgs, plan: &mut Plan) -> Result<Self> {
         let sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
         let fixed = args.label.iter().map(|(key, value)| containers::text(key, value)).collect();
-        let labels = Labels { fixed, ..Labels::default() };
+        let labels = Labels { fixed, slot_ns: plan.config.time_slot_ns, ..Labels::default() };
         let tally =
             Tallies::new(about::empty_profile(args, plan.event.as_ref()), about::short_blocks(args), labels);
         let mut timeline = Timeline::new(processes(plan), tally);

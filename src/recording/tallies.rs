@@ -14,6 +14,7 @@ use crate::model::objects::{ObjectId, Objects};
 use crate::model::profile::Profile;
 use crate::model::snapshot::Resolved;
 use crate::model::unsymbolized::Unsymbolized;
+use crate::recording::capture::proc;
 use crate::recording::containers::Groups;
 use crate::recording::tally::{Labels, Tally};
 
@@ -67,7 +68,8 @@ impl Tallies {
     pub fn open(&mut self, from: Swap) -> WindowId {
         let id = WindowId(self.next);
         self.next += 1;
-        let tally = Tally::new(self.empty.clone(), self.short.clone(), Rc::clone(&self.labels));
+        let began_ns = if from == Swap::default() { proc::now_ns() } else { from.before_ns };
+        let tally = Tally::new(self.empty.clone(), self.short.clone(), Rc::clone(&self.labels), began_ns);
         self.windows.push(Window { id, tally, from, to: None });
         id
     }

@@ -9,11 +9,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::model::event::{CgroupIds, Count, CountKey, Kind, OUTSIDE, ThreadTime, Truncation};
+use crate::model::event::{CgroupIds, Count, CountKey, Kind, Moment, OUTSIDE, ThreadTime, Truncation};
 use crate::model::objects::{ObjectId, Objects, Source};
 use crate::model::profile::{
-    Label, LabelValue, LabelsId, Location as ProfileLocation, LocationId, Mapping, MappingId, Profile,
-    StackId, WAKER_SEPARATOR,
+    CPU_LABEL, Label, LabelValue, LabelsId, Location as ProfileLocation, LocationId, Mapping, MappingId,
+    Profile, StackId, TIME_LABEL, WAKER_SEPARATOR,
 };
 use crate::model::snapshot::{Location, OTHER_NAMESPACE, Resolved};
 use crate::model::unsymbolized::{Unsymbolized, Wholeness};
@@ -54,6 +54,8 @@ pub struct Tally {
     /// Frame of blocks that have no stack; empty if blocks are not recorded.
     short: String,
     known: Rc<RefCell<Labels>>,
+    /// Slot of time in which it begins.
+    first_slot: u32,
     /// Names of the first two values: the number of samples, or of slow calls, and what they measure.
     sampled: [Rc<str>; 2],
 }
@@ -69,14 +71,18 @@ pub struct Labels {
     pub fixed: Vec<Label>,
     /// What slow calls are of: the leaf of their stacks.
     pub called: String,
+    /// Length of the slots of time in which it is kept when samples were taken.
+    pub slot_ns: Option<u64>,
 }
 
 impl Tally {
     /// Starts from a profile that has its sample types and no samples.
-    pub fn new(profile: Profile, short: String, known: Rc<RefCell<Labels>>) -> Self {
+    pub fn new(profile: Profile, short: String, known: Rc<RefCell<Labels>>, began_ns: u64) -> Self {
         let name = |at: usize| profile.sample_types.get(at).map_or("", |ty| &ty.name).into();
         let sampled = [name(0), name(1)];
-        Self { profile, short, sampled, known, ..Self::default() }
+        // It wraps around as the kernel's does.
+        let first_slot = known.borrow().slot_ns.map_or(0, |slot_ns| (began_ns / slot_ns) as u32);
+        Self { profile, short, sampled, known, first_slot, ..Self::default() }
     }
 
     /// Whether it has counts of a key, and not its stack.
@@ -117,7 +123,8 @@ impl Tally {
             frames.push(self.marker(&resolved.thread_comm));
         }
         let stack = self.profile.intern_stack(&frames);
-        let labels = self.labels([key.tgid, key.tid], [&resolved.comm, &resolved.thread_comm], key.cgroups);
+        let names = [&resolved.comm, &resolved.thread_comm];
+        let labels = self.labels([key.tgid, key.tid], names, key.cgroups, key.moment);
         if key.kind == Kind::Waker {
             self.wakers.insert(key.waker_id, stack);
         }
@@ -191,7 +198,8 @@ impl Tally {
     /// exact time on it.
     pub fn thread(&mut self, time: &ThreadTime, comm: &Rc<str>) {
         self.threads += 1;
-        let labels = self.labels([time.tgid, time.tid], [comm, &time.comm.as_str().into()], time.cgroups);
+        let labels =
+            self.labels([time.tgid, time.tid], [comm, &time.comm.as_str().into()], time.cgroups, None);
         let short = self.short.clone();
         for (marker, values) in [
             ("[runnable]", [time.preemptions, time.runnable_ns]),
@@ -210,7 +218,13 @@ impl Tally {
     }
 
     /// Threads multiply the number of samples, and are told apart only where their time is kept.
-    fn labels(&mut self, [tgid, tid]: [u32; 2], names: [&Rc<str>; 2], cgroups: CgroupIds) -> LabelsId {
+    fn labels(
+        &mut self,
+        [tgid, tid]: [u32; 2],
+        names: [&Rc<str>; 2],
+        cgroups: CgroupIds,
+        moment: Option<Moment>,
+    ) -> LabelsId {
         let [comm, thread_comm] = names;
         let number =
             |key: &str, id: u32| Label { key: key.into(), value: LabelValue::Num(id.into(), "".into()) };
@@ -224,6 +238,15 @@ impl Tally {
         let group = known.groups.get(&cgroups).or_else(|| known.before.get(&cgroups));
         labels.extend(group.into_iter().flat_map(|group| group.iter()).cloned());
         labels.extend(known.fixed.iter().cloned());
+        if let (Some(moment), Some(slot_ns)) = (moment, known.slot_ns) {
+            // What a window before counted last may be a slot early.
+            let slot = moment.slot.wrapping_sub(self.first_slot).cast_signed().max(0);
+            let since = i64::from(slot).saturating_mul(saturate(slot_ns));
+            labels
+                .push(Label { key: TIME_LABEL.into(), value: LabelValue::Num(since, "nanoseconds".into()) });
+            // As text: a reader takes the number 0 for no label.
+            labels.extend(moment.cpu.map(|cpu| text(CPU_LABEL, &cpu.to_string().into())));
+        }
         drop(known);
         self.profile.intern_labels(&labels)
     }
@@ -321,6 +344,7 @@ mod tests {
             user_stack_id: stack,
             waker_id: 0,
             cgroups: CgroupIds::default(),
+            moment: None,
         }
     }
 
@@ -342,7 +366,7 @@ mod tests {
         let types = [("samples", "count"), ("cpu", "nanoseconds"), ("off_cpu_events", "count")];
         let off = ("off_cpu", "nanoseconds");
         let types = types.into_iter().chain([off]).map(|(name, unit)| ValueType::new(name, unit)).collect();
-        Tally::new(Profile::new(types), String::new(), Rc::default())
+        Tally::new(Profile::new(types), String::new(), Rc::default(), 0)
     }
 
     fn values(unsymbolized: &Unsymbolized) -> Vec<Vec<i64>> {

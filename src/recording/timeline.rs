@@ -389,6 +389,7 @@ mod tests {
             user_stack_id: stack,
             waker_id: 0,
             cgroups: CgroupIds::default(),
+            moment: None,
         }
     }
 

@@ -14,16 +14,13 @@ use flate2::write::ZlibEncoder;
 use serde_json::{Value, json};
 
 use super::colors::{KINDS, LEFT_OUT};
-use super::scale;
 use super::tree::{Children, ROOT, Tree};
-use crate::model::profile::{LabelValue, LabelsId, Profile};
+use super::{moments, scale};
+use crate::model::profile::{LabelValue, LabelsId, Profile, TIME_LABEL};
 use crate::text::thousands;
 
 /// Most nodes that a browser draws at ease; beyond them the narrowest are one frame for each caller.
 const MOST_NODES: usize = 6_000_000;
-/// Label that says when a sample was taken, in nanoseconds since the recording began: the viewer then shows a strip
-/// of time, and the label is none to group by.
-pub const TIME_LABEL: &str = "timeline";
 
 /// What the viewer opens with.
 pub(super) struct Opening<'a> {
@@ -293,13 +290,10 @@ impl Labels {
         let mut times = Vec::new();
         for set in profile.label_sets() {
             let mut packed = Vec::new();
-            let mut time = None;
             for label in set {
                 let text = match &label.value {
-                    LabelValue::Num(number, _) if &*label.key == TIME_LABEL => {
-                        time = Some(*number);
-                        continue;
-                    }
+                    // The viewer shows a strip of time; it is none to group by.
+                    LabelValue::Num(..) if &*label.key == TIME_LABEL => continue,
                     LabelValue::Num(number, unit) => scale::label(*number, unit),
                     LabelValue::Str(text) => text.to_string(),
                 };
@@ -314,15 +308,23 @@ impl Labels {
                 packed.extend([key, text]);
             }
             labels.sets.push(packed);
-            times.push(time);
+            times.push(moments::time(set));
         }
         let mut distinct: Vec<i64> = times.iter().flatten().copied().collect();
         distinct.sort_unstable();
         distinct.dedup();
-        labels.interval = distinct.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(1);
+        // All are multiples of the step.
+        labels.interval = distinct.iter().fold(0, |step, time| gcd(step, time.saturating_abs()));
+        if labels.interval == 0 {
+            labels.interval = profile.duration_ns.max(1);
+        }
         labels.times = (!distinct.is_empty()).then_some(times);
         labels
     }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 fn varint(bytes: &mut Vec<u8>, mut number: u64) {

@@ -18,6 +18,7 @@ pub mod folded;
 pub mod frames;
 mod idle;
 pub mod merge;
+pub mod moments;
 pub mod names;
 mod picture;
 pub mod pprof;
@@ -35,7 +36,7 @@ mod viewer;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::{SelectArgs, Shown, ViewArgs};
+use crate::cli::{ChosenArgs, SelectArgs, Shown, ViewArgs};
 use crate::model::profile::{Profile, ValueType};
 
 /// A profile, and what of it is shown.
@@ -55,7 +56,7 @@ fn open(select: &SelectArgs) -> Result<View> {
     let off_cpu = profile.sample_type(Some("off_cpu"));
     let on = profile.sample_type(Some("cpu"));
     if let Some(off) = off_cpu
-        && (on.is_some() || select.shown == Some(Shown::Wall))
+        && (on.is_some() || select.chosen.shown == Some(Shown::Wall))
         && profile.sample_type(Some("wall")).is_none()
     {
         profile.add_sample_type(ValueType::new("wall", "nanoseconds"), |values| {
@@ -64,12 +65,34 @@ fn open(select: &SelectArgs) -> Result<View> {
     }
     dropped::leave_out(&mut profile)
         .with_context(|| format!("failed to show the profile {}", select.input.display()))?;
+    let timeless = choose_part(&mut profile, select)?;
     let index = values::choose(&profile, select)?;
-    let is_blocked = ["off_cpu", "wall"].contains(&&*profile.sample_types[index].name);
-    if select.focus.is_some() || select.ignore.is_some() {
-        focus::keep(&mut profile, select.focus.as_deref(), select.ignore.as_deref())?;
+    if let Some(timeless) = timeless {
+        moments::say_what_is_timeless(&profile, index, &timeless);
     }
+    let is_blocked = ["off_cpu", "wall"].contains(&&*profile.sample_types[index].name);
+    choose_stacks(&mut profile, select)?;
     Ok(View { profile, index, blocked: off_cpu.filter(|_| is_blocked), idle: None })
+}
+
+/// Keeps the part of the recording that the options name; returns what of each value has no moment, and so is in no
+/// part.
+fn choose_part(profile: &mut Profile, select: &SelectArgs) -> Result<Option<Vec<i64>>> {
+    let ChosenArgs { from, to, .. } = select.chosen;
+    if from.is_none() && to.is_none() {
+        return Ok(None);
+    }
+    let kept = moments::keep(profile, [from, to]);
+    Ok(Some(kept.with_context(|| format!("failed to show a part of {}", select.input.display()))?))
+}
+
+/// Keeps the stacks that the options name.
+fn choose_stacks(profile: &mut Profile, select: &SelectArgs) -> Result<()> {
+    let ChosenArgs { focus, ignore, .. } = &select.chosen;
+    if focus.is_some() || ignore.is_some() {
+        focus::keep(profile, focus.as_deref(), ignore.as_deref())?;
+    }
+    Ok(())
 }
 
 /// What the options name, with idle threads as they say.

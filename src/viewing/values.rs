@@ -14,7 +14,7 @@ pub(super) fn choose(profile: &Profile, select: &SelectArgs) -> Result<usize> {
     let all = names.join(", ");
     let input = select.input.display();
     let has_data = |index: usize| profile.samples().iter().any(|sample| sample.values[index] != 0);
-    let index = match select.shown.map(Shown::name).or(select.sample_index.as_deref()) {
+    let index = match select.chosen.shown.map(Shown::name).or(select.chosen.sample_index.as_deref()) {
         Some(wanted) => Some(named(profile, wanted).with_context(|| {
             format!(
                 "failed to find the value '{wanted}' in {input}: it has {}; name one of them with \
@@ -35,7 +35,7 @@ pub(super) fn choose(profile: &Profile, select: &SelectArgs) -> Result<usize> {
     if has_data(index) {
         return Ok(index);
     }
-    let is_asked_for = select.shown.is_some() || select.sample_index.is_some();
+    let is_asked_for = select.chosen.shown.is_some() || select.chosen.sample_index.is_some();
     let Some(other) = other(profile, index, has_data).filter(|_| !is_asked_for) else {
         bail!(
             "failed to find samples in {input}: every value of '{}' is 0; name one of {all} with \

@@ -11,7 +11,7 @@
 use crate::text::printable;
 
 /// In the order in which they need each other.
-const MODULES: [(&str, &str); 19] = [
+const MODULES: [(&str, &str); 20] = [
     ("prefix.js", include_str!("viewer/js/prefix.js")),
     ("scale.js", include_str!("viewer/js/scale.js")),
     ("names.js", include_str!("viewer/js/names.js")),
@@ -25,6 +25,7 @@ const MODULES: [(&str, &str); 19] = [
     ("dom.js", include_str!("viewer/js/dom.js")),
     ("tooltip.js", include_str!("viewer/js/tooltip.js")),
     ("table.js", include_str!("viewer/js/table.js")),
+    ("moments.js", include_str!("viewer/js/moments.js")),
     ("strip.js", include_str!("viewer/js/strip.js")),
     ("controls.js", include_str!("viewer/js/controls.js")),
     ("mouse.js", include_str!("viewer/js/mouse.js")),

@@ -266,13 +266,13 @@ test("a menu switches between all values of the file", async () => {
   await open(ROWS);
   const values = await browser.run("[...viewer.controls.value.options].map(it => it.textContent)");
   assert.deepEqual(values, ["samples", "cpu"]);
-  await choose("value", "1");
+  await show("value", "1");
   assert.equal((await state()).total, "1300000000");
   const server = `${SAMPLES}server.pb.gz`;
   await open(server);
   const shown = await browser.run("viewer.profile.header.types.map(type => type.name)");
   for (const [i, name] of shown.entries()) {
-    await choose("value", String(i));
+    await show("value", String(i));
     const folded = execFileSync(PROFILER, ["folded", server, "--sample-index", name, "--tagroot", ""], { encoding: "utf8", stdio: "pipe" });
     const total = folded.trim().split("\n").reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" "))), 0);
     assert.equal((await state()).total, String(total), name);
@@ -287,11 +287,11 @@ test("menus root the graph by a label and filter by its value", async () => {
   await open(ROWS);
   const roots = () => browser.run(`(() => { const { tree } = viewer.main; const names = []; for (let node = 1; node < tree.length; node = tree.end[node]) names.push(viewer.profile.frames.name[tree.frame[node]]); return names; })()`);
   assert.deepEqual(await roots(), ["alpha", "beta"]);
-  await choose("group", "pid");
+  await show("group", "pid");
   assert.deepEqual(await roots(), ["10", "20"]);
-  await choose("group", "");
+  await show("group", "");
   assert.deepEqual(await roots(), ["main"]);
-  await choose("only", "pid\n20");
+  await show("only", "pid\n20");
   assert.equal((await state()).total, "50");
   assert.deepEqual(await nodes("json.(*Decoder).Decode"), []);
 });
@@ -338,7 +338,7 @@ test("the table is that of go tool pprof -top", async () => {
       if (name === "wall") {
         continue;
       }
-      await choose("value", String(i));
+      await show("value", String(i));
       const rows = await browser.run("viewer.table.rows.map(row => [row.name, row.own, row.total])");
       const go = goTop(file, name, unit);
       let compared = 0;
@@ -445,7 +445,7 @@ test("no mouse is needed", async () => {
 
 test("zoom, search, value and layout live in the address", async () => {
   await open(ROWS);
-  await choose("value", "1");
+  await show("value", "1");
   await browser.key("i");
   const [node] = await nodes("json.(*Decoder).Decode");
   await click(node);
@@ -485,6 +485,41 @@ test("dragging over the strip of time restricts all to that range", async () => 
   assert.match((await texts(".chip")).join(), /from 100.000 ms to 300.000 ms/);
   await browser.key("Escape");
   assert.equal((await state()).total, "100");
+});
+
+test("the strip of time is by CPU, by thread, or a heat map of seconds", async () => {
+  const at = (ms, cpu, thread) => ({ comm: "alpha", thread_comm: thread, cpu: String(cpu), timeline: ms * 1e6 });
+  await open([
+    { stack: ["main", "zero"], labels: at(0, 0, "worker"), values: [10, 1] },
+    { stack: ["main", "one"], labels: at(500, 1, "helper"), values: [20, 1] },
+    { stack: ["main", "one"], labels: at(1500, 1, "worker"), values: [30, 1] },
+    { stack: ["main", "two"], labels: at(2000, 0, "worker"), values: [40, 1] },
+  ]);
+  const strip = () => browser.run("document.querySelector('.strip').dataset.lanes");
+  const show = (key) => browser.run(`{ const by = document.querySelector('.strip select'); by.value = ${JSON.stringify(key)}; by.dispatchEvent(new Event("change")); } 0`);
+  assert.equal(await strip(), "0,1");
+  await show("thread_comm");
+  assert.equal(await strip(), "worker,helper");
+  await show("heat map");
+  assert.equal(await strip(), "heat map");
+  // Of three seconds of two halves: the upper cell of the first, then from it to the lower one of the third.
+  const { left, width, top, height } = await browser.run("document.querySelector('.strip canvas').getBoundingClientRect().toJSON()");
+  const upper = [left + width / 6, top + height / 4];
+  await browser.click(...upper);
+  assert.equal((await state()).total, "20");
+  await browser.mouse("mousePressed", ...upper, { button: "left", clickCount: 1 });
+  await browser.mouse("mouseReleased", left + (5 * width) / 6, top + (3 * height) / 4, { button: "left", clickCount: 1 });
+  assert.equal((await state()).total, "90");
+  assert.match((await texts(".chip")).join(), /from 500.000 ms to 2.50 s/);
+  // Without a mouse: from step to step, and the link has it.
+  await browser.run("document.querySelector('.strip canvas').focus(); viewer.change({ time: null, lanes: '' }); 0");
+  await browser.key("ArrowRight");
+  assert.equal((await state()).total, "10");
+  await browser.key("ArrowRight", SHIFT);
+  assert.equal((await state()).total, "30");
+  await browser.key("ArrowRight");
+  assert.equal((await state()).total, "20");
+  assert.match((await state()).view, /lanes=&.*time=500000000-1500000000/);
 });
 
 test("print is one page of the current view", async () => {

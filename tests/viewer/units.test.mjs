@@ -7,6 +7,7 @@ import { contrast, darkened, hash, mixed, ofHue } from "../../src/viewing/viewer
 import { decode } from "../../src/viewing/viewer/js/data.js";
 import { ROW, nodeAt, panelOf, visit } from "../../src/viewing/viewer/js/draw.js";
 import { step } from "../../src/viewing/viewer/js/keys.js";
+import { hasHeat, heat, lanes, steps } from "../../src/viewing/viewer/js/moments.js";
 import { clipped, escapeFolded, printable } from "../../src/viewing/viewer/js/names.js";
 import { PrefixTree } from "../../src/viewing/viewer/js/prefix.js";
 import { amount, percent } from "../../src/viewing/viewer/js/scale.js";
@@ -241,6 +242,49 @@ test("values are scaled as the program does", () => {
   assert.deepEqual([percent(1, 3), percent(1, 10), percent(1, 1e4), percent(0, 0)], ["33.3 %", "10.0 %", "0.010 %", "0 %"]);
 });
 
+// Sets of labels in the order of their rows; each has its time, in milliseconds, or none.
+function profileOfTimes(rows, interval = 100) {
+  const times = rows.map(({ at }) => (at === undefined ? null : at * 1e6));
+  const stacks = rows.map(({ labels, value, stack = ["main"] }, i) => ({ stack, labels: Object.assign({ set: i }, labels), values: [value] }));
+  return profileOf(stacks, { times, interval: interval * 1e6 });
+}
+
+test("time is told by lane: CPUs in their order, others by what they have", () => {
+  const profile = profileOfTimes([
+    { at: 0, labels: { cpu: "10", comm: "few" }, value: 1 },
+    { at: 0, labels: { cpu: "2", comm: "many" }, value: 4 },
+    { at: 200, labels: { cpu: "2", comm: "many" }, value: 5, stack: ["main", "late"] },
+    { labels: { comm: "few" }, value: 100 },
+  ]);
+  const shown = (view, key) => lanes(profile, viewOf(profile, view), key).map(({ name, bars }) => [name, [...bars]]);
+  assert.deepEqual(shown({}, "cpu"), [
+    ["2", [4, 0, 5]],
+    ["10", [1, 0, 0]],
+  ]);
+  assert.deepEqual(shown({}, "comm"), [
+    ["many", [4, 0, 5]],
+    ["few", [1, 0, 0]],
+  ]);
+  assert.deepEqual(shown({}, ""), [["", [5, 0, 5]]]);
+  // As all else it is of what the view chooses, but of all times.
+  assert.deepEqual(shown({ hide: ["late"], time: [200e6, 300e6] }, ""), [["", [5, 0, 0]]]);
+  assert.deepEqual(shown({ only: { key: "cpu", value: "10" } }, ""), [["", [1, 0, 0]]]);
+  assert.equal(viewOf(profile).lanes, "cpu");
+  // Times that no screen has room for are put together.
+  const long = profileOfTimes([{ at: 0, value: 1 }, { at: 9e9, value: 2 }], 1);
+  assert.ok(steps(long.header).count <= 20000);
+  assert.deepEqual([...lanes(long, viewOf(long), "")[0].bars].filter((bar) => bar > 0), [1, 2]);
+});
+
+test("a heat map has what lies at one moment of every second in a row", () => {
+  const profile = profileOfTimes([0, 250, 1250, 2250].map((at) => ({ at, value: 1 })), 250);
+  const { rows, columns, cells } = heat(profile, viewOf(profile));
+  assert.deepEqual([rows, columns], [4, 3]);
+  assert.deepEqual([...cells], [1, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0]);
+  assert.ok(hasHeat(profile.header));
+  assert.ok(!hasHeat(profileOfTimes([{ at: 2000, value: 1 }], 2000).header));
+});
+
 test("a link shows the same again", () => {
   const { header } = profileOf(ROWS, { types: [{ name: "samples", unit: "count" }, { name: "cpu", unit: "nanoseconds" }], group: ["comm"] });
   const view = Object.assign(firstView(header), {
@@ -254,6 +298,7 @@ test("a link shows the same again", () => {
     flip: true,
     time: [5, 9],
     range: [0.5, 3],
+    lanes: "heat map",
   });
   assert.deepEqual(fromFragment(`#${toFragment(view, header)}`, header), view);
   assert.equal(toFragment(firstView(header), header), "");

@@ -10,8 +10,8 @@ mod speedscope;
 use anyhow::{Result, bail};
 
 use super::file::Pending;
-use super::{View, focus, folded, open, reading};
-use crate::cli::{ConvertArgs, SelectArgs, Target};
+use super::{View, folded, moments, open, reading};
+use crate::cli::{ConvertArgs, Target};
 
 /// Writes a profile in another format.
 ///
@@ -45,11 +45,12 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
 
 /// What pprof has a place for: everything.
 fn pprof(args: &ConvertArgs) -> Result<()> {
-    let SelectArgs { input, focus, ignore, .. } = &args.select;
-    let mut profile = reading::read(input)?;
-    if focus.is_some() || ignore.is_some() {
-        focus::keep(&mut profile, focus.as_deref(), ignore.as_deref())?;
+    let mut profile = reading::read(&args.select.input)?;
+    let timeless = super::choose_part(&mut profile, &args.select)?;
+    if let (Some(timeless), Some(index)) = (timeless, profile.sample_type(None)) {
+        moments::say_what_is_timeless(&profile, index, &timeless);
     }
+    super::choose_stacks(&mut profile, &args.select)?;
     let mut file = Pending::create(&args.output)?;
     file.write_all(&super::pprof::encode(&profile))?;
     file.commit()

@@ -6,7 +6,7 @@ use std::ptr;
 use super::skeleton::types as abi;
 use crate::interpreters::python::{self, Lines};
 use crate::model::event::{
-    CgroupIds, Comm, CountKey, Dump, Event, Kind, Loss, Outcome, Stack, ThreadTime, Timed, Truncation,
+    CgroupIds, Comm, CountKey, Dump, Event, Kind, Loss, Moment, Outcome, Stack, ThreadTime, Timed, Truncation,
 };
 use crate::model::scripts::{Code, CodeKey, Frame, Missing, Runtime};
 
@@ -45,8 +45,13 @@ pub(super) fn count_key(key: &abi::counts_key) -> CountKey {
         user_stack_id: key.user_stack_id,
         waker_id: key.waker_id,
         cgroups: cgroups(&key.cgroups),
+        moment: (key.time_slot != 0)
+            .then(|| Moment { slot: key.time_slot, cpu: (key.cpu != NO_CPU).then_some(key.cpu) }),
     }
 }
+
+/// As in bpf/profile.h.
+const NO_CPU: u32 = u32::MAX;
 
 fn cgroups(ids: &abi::cgroup_ids) -> CgroupIds {
     CgroupIds { v2: ids.v2, v1: ids.v1 }

@@ -77,6 +77,8 @@ pub struct Config {
     pub kernel_stacks: bool,
     /// Sample the idle task.
     pub include_idle: bool,
+    /// Keep when and where samples were taken, in slots of so many nanoseconds.
+    pub time_slot_ns: Option<u64>,
     /// What is sampled in place of the CPU's clock.
     pub event: Option<EventKind>,
     /// Measure how long calls take.
@@ -264,6 +266,7 @@ impl Sampler {
         knobs.include_idle = config.include_idle;
         knobs.kernel_walks_user = kernel::user_reads_may_freeze();
         knobs.max_kernel_frames = kernel::max_stack().clamp(1, abi::limits::MAX_KERNEL_FRAMES.0);
+        knobs.time_slot_ns = config.time_slot_ns.unwrap_or(0);
         knobs.period_ns = if config.event.is_some() { 0 } else { period_ns(config.frequency_hz) };
         knobs.hits_per_sample = if let Some(EventKind::Tracepoint(n)) = config.event { n } else { 1 };
         let tables = config.tables;

@@ -37,7 +37,11 @@ export class App {
       select: (name) => this.change({ search: name }),
       callers: (name) => this.showCallers(name),
     });
-    this.strip = new Strip(profile, (time) => this.change({ time }));
+    this.strip = new Strip(
+      profile,
+      (time) => this.change({ time }),
+      (lanes) => this.change({ lanes }),
+    );
     this.controls = new Controls(this);
     this.canvas = element("canvas", { tabIndex: 0, role: "img", "aria-label": "Flame graph" });
     // As high as the whole picture, of which the canvas shows what is scrolled to.
@@ -59,7 +63,7 @@ export class App {
     this.dark = window.matchMedia("(prefers-color-scheme: dark)");
     this.dark.addEventListener("change", () => this.refresh());
     this.scroller.addEventListener("scroll", () => this.draw());
-    new ResizeObserver(() => this.draw()).observe(this.scroller);
+    new ResizeObserver(() => this.resize()).observe(this.scroller);
     window.addEventListener("hashchange", () => this.goTo(fromFragment(location.hash, profile.header)));
     window.addEventListener("beforeprint", () => this.print(true));
     window.addEventListener("afterprint", () => this.print(false));
@@ -156,6 +160,11 @@ export class App {
 
   get size() {
     return { width: this.scroller.clientWidth, height: this.scroller.clientHeight, scroll: this.scroller.scrollTop };
+  }
+
+  resize() {
+    this.strip.show(this.view);
+    this.draw();
   }
 
   draw() {

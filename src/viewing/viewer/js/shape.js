@@ -106,23 +106,33 @@ export class Profile {
   }
 }
 
+// Whether a row is one that a view is of, but for its value.
+export function keeps(profile, view) {
+  const { rows } = profile;
+  const { tree, place } = profile.fold(view);
+  const stays = visible(profile, tree, view);
+  const only = onlySets(profile, view);
+  const range = timeRange(profile, view);
+  return (row) => {
+    const labels = rows.labels[row];
+    const node = place ? place[rows.leaf[row]] : rows.leaf[row];
+    return (!stays || stays[node] === 1) && (!only || only[labels]) && (!range || range[labels]);
+  };
+}
+
 // The rows that a view is of: nodes with weights, and the group that each is in.
 export function choose(profile, view) {
   const { rows } = profile;
   const { tree, place } = profile.fold(view);
-  const stays = visible(profile, tree, view);
+  const isKept = keeps(profile, view);
   const groups = groupsOf(profile, view);
-  const only = onlySets(profile, view);
-  const range = timeRange(profile, view);
   const values = rows.values[view.value];
   const chosen = { node: [], weight: [], group: [] };
   for (let row = 0; row < values.length; row += 1) {
-    const labels = rows.labels[row];
-    const node = place ? place[rows.leaf[row]] : rows.leaf[row];
-    if (values[row] !== 0 && (!stays || stays[node]) && (!only || only[labels]) && (!range || range[labels])) {
-      chosen.node.push(node);
+    if (values[row] !== 0 && isKept(row)) {
+      chosen.node.push(place ? place[rows.leaf[row]] : rows.leaf[row]);
       chosen.weight.push(values[row]);
-      chosen.group.push(groups ? groups.of[labels] : NO_GROUP);
+      chosen.group.push(groups ? groups.of[rows.labels[row]] : NO_GROUP);
     }
   }
   return { tree, chosen, groups };

@@ -19,6 +19,7 @@ export function firstView(header) {
     zoom: 0,
     range: null,
     time: null,
+    lanes: header.labels.keys.includes("cpu") ? "cpu" : "",
   };
 }
 
@@ -44,7 +45,7 @@ export function toFragment(view, header) {
       (view[list].length > 0 ? view[list] : [""]).forEach((item) => parameters.append(list, item));
     }
   }
-  for (const text of ["search", "colors", "sort"]) {
+  for (const text of ["search", "colors", "sort", "lanes"]) {
     if (view[text] !== first[text]) {
       parameters.set(text, view[text]);
     }
@@ -92,6 +93,7 @@ export function fromFragment(fragment, header) {
   view.search = parameters.get("search") || "";
   view.colors = parameters.get("colors") === "binary" ? "binary" : "kind";
   view.sort = ["own", "total", "name"].includes(parameters.get("sort")) ? parameters.get("sort") : "own";
+  view.lanes = parameters.has("lanes") ? parameters.get("lanes") : view.lanes;
   view.callers = parameters.get("callers");
   const only = parameters.get("only");
   if (only !== null && only.includes("=")) {

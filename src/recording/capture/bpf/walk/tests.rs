@@ -108,6 +108,7 @@ impl World {
                 user_stack_id: 0,
                 waker_id: 0,
                 cgroups: CgroupIds::default(),
+                moment: None,
             },
             truncation: None,
             kernel: Vec::new(),
