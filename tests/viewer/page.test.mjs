@@ -266,13 +266,13 @@ test("a menu switches between all values of the file", async () => {
   await open(ROWS);
   const values = await browser.run("[...viewer.controls.value.options].map(it => it.textContent)");
   assert.deepEqual(values, ["samples", "cpu"]);
-  await show("value", "1");
+  await choose("value", "1");
   assert.equal((await state()).total, "1300000000");
   const server = `${SAMPLES}server.pb.gz`;
   await open(server);
   const shown = await browser.run("viewer.profile.header.types.map(type => type.name)");
   for (const [i, name] of shown.entries()) {
-    await show("value", String(i));
+    await choose("value", String(i));
     const folded = execFileSync(PROFILER, ["folded", server, "--sample-index", name, "--tagroot", ""], { encoding: "utf8", stdio: "pipe" });
     const total = folded.trim().split("\n").reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" "))), 0);
     assert.equal((await state()).total, String(total), name);
@@ -287,11 +287,11 @@ test("menus root the graph by a label and filter by its value", async () => {
   await open(ROWS);
   const roots = () => browser.run(`(() => { const { tree } = viewer.main; const names = []; for (let node = 1; node < tree.length; node = tree.end[node]) names.push(viewer.profile.frames.name[tree.frame[node]]); return names; })()`);
   assert.deepEqual(await roots(), ["alpha", "beta"]);
-  await show("group", "pid");
+  await choose("group", "pid");
   assert.deepEqual(await roots(), ["10", "20"]);
-  await show("group", "");
+  await choose("group", "");
   assert.deepEqual(await roots(), ["main"]);
-  await show("only", "pid\n20");
+  await choose("only", "pid\n20");
   assert.equal((await state()).total, "50");
   assert.deepEqual(await nodes("json.(*Decoder).Decode"), []);
 });
@@ -338,7 +338,7 @@ test("the table is that of go tool pprof -top", async () => {
       if (name === "wall") {
         continue;
       }
-      await show("value", String(i));
+      await choose("value", String(i));
       const rows = await browser.run("viewer.table.rows.map(row => [row.name, row.own, row.total])");
       const go = goTop(file, name, unit);
       let compared = 0;
@@ -445,7 +445,7 @@ test("no mouse is needed", async () => {
 
 test("zoom, search, value and layout live in the address", async () => {
   await open(ROWS);
-  await show("value", "1");
+  await choose("value", "1");
   await browser.key("i");
   const [node] = await nodes("json.(*Decoder).Decode");
   await click(node);
@@ -465,7 +465,7 @@ test("zoom, search, value and layout live in the address", async () => {
 test("dragging over the strip of time restricts all to that range", async () => {
   await open(ROWS);
   assert.ok(await browser.run("document.querySelector('.strip').hidden"));
-  const at = (ms) => ({ comm: "alpha", timeline: ms * 1e6 });
+  const at = (ms) => ({ comm: "alpha", timeline: [ms * 1e6, "nanoseconds"] });
   await open([
     { stack: ["main", "early"], labels: at(0), values: [10, 1] },
     { stack: ["main", "middle"], labels: at(100), values: [20, 1] },
@@ -488,7 +488,7 @@ test("dragging over the strip of time restricts all to that range", async () => 
 });
 
 test("the strip of time is by CPU, by thread, or a heat map of seconds", async () => {
-  const at = (ms, cpu, thread) => ({ comm: "alpha", thread_comm: thread, cpu: String(cpu), timeline: ms * 1e6 });
+  const at = (ms, cpu, thread) => ({ comm: "alpha", thread_comm: thread, cpu: String(cpu), timeline: [ms * 1e6, "nanoseconds"] });
   await open([
     { stack: ["main", "zero"], labels: at(0, 0, "worker"), values: [10, 1] },
     { stack: ["main", "one"], labels: at(500, 1, "helper"), values: [20, 1] },
@@ -503,12 +503,15 @@ test("the strip of time is by CPU, by thread, or a heat map of seconds", async (
   await show("heat map");
   assert.equal(await strip(), "heat map");
   // Of three seconds of two halves: the upper cell of the first, then from it to the lower one of the third.
-  const { left, width, top, height } = await browser.run("document.querySelector('.strip canvas').getBoundingClientRect().toJSON()");
-  const upper = [left + width / 6, top + height / 4];
-  await browser.click(...upper);
+  // What is chosen has a line above the strip, which moves it.
+  const cell = async (x, y) => {
+    const { left, width, top, height } = await browser.run("document.querySelector('.strip canvas').getBoundingClientRect().toJSON()");
+    return [left + x * width, top + y * height];
+  };
+  await browser.click(...(await cell(1 / 6, 1 / 4)));
   assert.equal((await state()).total, "20");
-  await browser.mouse("mousePressed", ...upper, { button: "left", clickCount: 1 });
-  await browser.mouse("mouseReleased", left + (5 * width) / 6, top + (3 * height) / 4, { button: "left", clickCount: 1 });
+  await browser.mouse("mousePressed", ...(await cell(1 / 6, 1 / 4)), { button: "left", clickCount: 1 });
+  await browser.mouse("mouseReleased", ...(await cell(5 / 6, 3 / 4)), { button: "left", clickCount: 1 });
   assert.equal((await state()).total, "90");
   assert.match((await texts(".chip")).join(), /from 500.000 ms to 2.50 s/);
   // Without a mouse: from step to step, and the link has it.

@@ -3,7 +3,7 @@
 import { gzipSync } from "node:zlib";
 
 // `rows` are `{ stack, labels, values }`: names root first, each a name or `{ name, binary, file, line }`, and labels
-// of text or numbers.
+// of text, of numbers, or of `[number, unit]`.
 export function pprof(rows, types = [["samples", "count"]]) {
   const strings = new Map([["", 0]]);
   const text = (string) => {
@@ -39,8 +39,9 @@ export function pprof(rows, types = [["samples", "count"]]) {
   };
   for (const { stack, labels = {}, values } of rows) {
     const ids = stack.map(location).reverse().flatMap(varint);
+    const number = (value, unit) => [...int(3, value), ...int(4, text(unit))];
     const label = ([key, value]) =>
-      sub(3, [...int(1, text(key)), ...(typeof value === "number" ? int(3, value) : int(2, text(value)))]);
+      sub(3, [...int(1, text(key)), ...(typeof value === "string" ? int(2, text(value)) : number(...[value, ""].flat()))]);
     write(2, [...sub(1, ids), ...sub(2, values.flatMap(varint)), ...Object.entries(labels).flatMap(label)]);
   }
   [...strings.keys()].forEach((string) => {

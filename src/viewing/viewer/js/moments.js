@@ -5,13 +5,13 @@ import { keeps, labelValues } from "./shape.js";
 const SECOND = 1e9;
 export const HEAT = "heat map";
 // Steps beyond which several are one: more than a screen has pixels.
-const MOST_STEPS = 20000;
+const MOST_TIMES = 20000;
 const MOST_LANES = 64;
 
 // The length of a step and how many there are, in nanoseconds.
 export function steps({ times, interval }) {
   const last = times.reduce((latest, time) => Math.max(latest, time === null ? 0 : time), 0) + interval;
-  const step = interval * Math.max(1, Math.ceil(last / interval / MOST_STEPS));
+  const step = interval * Math.max(1, Math.ceil(last / interval / MOST_TIMES));
   return { step, count: Math.ceil(last / step), last };
 }
 

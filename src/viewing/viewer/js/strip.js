@@ -7,7 +7,7 @@ import { clipped, printable } from "./names.js";
 import { amount } from "./scale.js";
 
 // What changes the strip; the rest changes how it is looked at.
-const SHOWN = ["value", "only", "hide", "focus", "recursion", "unresolved", "lanes"];
+const DRAWN_BY = ["value", "only", "hide", "focus", "recursion", "unresolved", "lanes"];
 const ALONE = 44;
 const LANE = 15;
 const GUTTER = 96;
@@ -114,7 +114,7 @@ export class Strip {
     }
     this.view = view;
     this.by.value = view.lanes;
-    const key = JSON.stringify(SHOWN.map((part) => view[part]));
+    const key = JSON.stringify(DRAWN_BY.map((part) => view[part]));
     if (key !== this.shownKey) {
       this.shownKey = key;
       this.heat = view.lanes === HEAT && hasHeat(this.profile.header) ? heat(this.profile, view) : null;
