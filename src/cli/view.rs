@@ -75,10 +75,6 @@ pub struct ViewArgs {
     #[arg(long)]
     pub hide_idle: bool,
 
-    /// Show the native functions of an interpreter too, among those of the scripts that it runs
-    #[arg(long)]
-    pub native: bool,
-
     /// Put the values of these labels below the stack's root, as go tool pprof does; an empty
     /// list puts none
     #[arg(long, value_name = "LABEL,…", default_value = "comm", value_delimiter = ',')]
@@ -141,6 +137,10 @@ pub struct FlamegraphArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub view: ViewArgs,
+
+    /// Show the native functions of an interpreter too, among those of the scripts that it runs
+    #[arg(long)]
+    pub native: bool,
 
     /// Where to write; `-` is standard output. A name that ends in .html makes a page, any other an SVG
     /// image; opened in a browser, both are a viewer

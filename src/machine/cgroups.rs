@@ -78,6 +78,11 @@ pub fn path_of(tgid: u32, hierarchy: &Hierarchy) -> Option<String> {
     lines.find(|(number, ..)| *number == hierarchy.number).map(|(_, _, path)| path)
 }
 
+/// The paths of a process's cgroups in all hierarchies, as our cgroup namespace has them.
+pub fn paths_of(tgid: u32) -> Vec<String> {
+    lines_of(&tgid.to_string()).into_iter().map(|(_, _, path)| path).collect()
+}
+
 impl Hierarchy {
     /// Tells all cgroups that can be seen, by id and path.
     pub fn scan(&self, mut each: impl FnMut(u64, String)) {

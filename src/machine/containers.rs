@@ -37,7 +37,7 @@ pub fn container_id(cgroup: &str) -> Option<&str> {
 }
 
 /// What a container is called.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Names {
     /// Pod.
     pub pod: Option<String>,

@@ -26,6 +26,10 @@ pub struct Attachments {
     pub places: BTreeMap<u32, BTreeMap<String, usize>>,
     /// Runs that were left out, by program.
     pub misses: BTreeMap<u32, u64>,
+    /// Paths of the cgroups that programs are attached to, by program.
+    pub cgroups: BTreeMap<u32, BTreeSet<String>>,
+    /// Network namespaces other than our own whose traffic passes a program, by program.
+    pub namespaces: BTreeMap<u32, BTreeSet<u64>>,
 }
 
 /// Program types whose programs sit on network devices and namespaces.
@@ -129,6 +133,19 @@ pub fn find(
     };
     for link in &links {
         *found.misses.entry(link.program).or_default() += link.misses;
+        match &link.target {
+            Target::Cgroup { id, .. } => {
+                found
+                    .cgroups
+                    .entry(link.program)
+                    .or_default()
+                    .extend(cgroups.get(id).map(|(_, name)| name.clone()));
+            }
+            Target::Netns { inode, .. } if !namespaces.is_own(u64::from(*inode)) => {
+                found.namespaces.entry(link.program).or_default().insert(u64::from(*inode));
+            }
+            _ => {}
+        }
         match link.target {
             // Told by the devices, and by the events.
             Target::Device | Target::Unknown(raw::BPF_LINK_TYPE_PERF_EVENT) => {}
@@ -151,13 +168,19 @@ pub fn find(
         }
     }
     if has(&OF_NETWORK) {
-        namespaces.programs().into_iter().for_each(|(program, place)| found.add_once(program, place));
+        for place in namespaces.programs() {
+            found.add_once(place.program, place.text);
+            if !namespaces.is_own(place.namespace) {
+                found.namespaces.entry(place.program).or_default().insert(place.namespace);
+            }
+        }
     }
     for (dir, name) in cgroups.values().filter(|_| !of_cgroups.is_empty()) {
         let Ok(dir) = File::open(dir) else { continue };
         for &kind in &of_cgroups {
             for program in sys::attached(dir.as_raw_fd() as u32, kind) {
                 found.add_once(program, format!("{} {name}", sys::attach_type(kind)));
+                found.cgroups.entry(program).or_default().insert(name.clone());
             }
         }
     }

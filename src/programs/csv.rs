@@ -4,7 +4,7 @@ use super::{Program, Statistics, table};
 
 const HEADER: &str = "id,type,name,tag,owners,pins,attach,run_count,run_time_ns,average_ns,percent_of_one_cpu,\
 percent_of_machine,total_run_count,total_run_time_ns,recursion_misses,link_misses,map_ids,map_memory_bytes,\
-shared_maps,program_memory_bytes,jit_bytes,loaded_at,own,loaded_in_window,unloaded_in_window,window_ns";
+shared_maps,program_memory_bytes,jit_bytes,loaded_at,own,loaded_in_window,unloaded_in_window,window_ns,containers";
 
 /// The lines; the header if it is wanted. What a program has several of is separated by `; `.
 pub fn print(statistics: &Statistics, shown: &[&Program], with_header: bool) -> String {
@@ -12,6 +12,7 @@ pub fn print(statistics: &Statistics, shown: &[&Program], with_header: bool) -> 
     for program in shown {
         let maps: Vec<String> = program.map_ids.iter().map(u32::to_string).collect();
         let owners: Vec<String> = program.owners.iter().map(ToString::to_string).collect();
+        let containers: Vec<String> = program.containers.iter().map(ToString::to_string).collect();
         let fields = [
             program.id.to_string(),
             quoted(&program.kind),
@@ -39,6 +40,7 @@ pub fn print(statistics: &Statistics, shown: &[&Program], with_header: bool) -> 
             program.loaded.to_string(),
             program.unloaded.to_string(),
             statistics.window_ns.to_string(),
+            quoted(&containers.join("; ")),
         ];
         text.push_str(&fields.join(","));
         text.push('\n');
@@ -71,6 +73,6 @@ mod tests {
         let program = Program { name: "x".to_owned(), ..Program::default() };
         let text = print(&Statistics::default(), &[&program], true);
         let fields: Vec<usize> = text.lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(fields, [26, 26]);
+        assert_eq!(fields, [27, 27]);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Owner, Program, Statistics, table};
+use super::{Container, Owner, Program, Statistics, table};
 
 /// The object, on one line. `shown` are the programs to list; totals are of all.
 pub fn print(statistics: &Statistics, shown: &[&Program]) -> String {
@@ -51,6 +51,7 @@ fn describe(statistics: &Statistics, program: &Program) -> Value {
         "owners": program.owners.iter().map(owner).collect::<Vec<_>>(),
         "pins": program.pins,
         "attach": program.attach,
+        "containers": program.containers.iter().map(container).collect::<Vec<_>>(),
         "run_count": program.run_count,
         "run_time_ns": program.run_time_ns,
         "average_ns": program.average_ns(),
@@ -70,6 +71,10 @@ fn describe(statistics: &Statistics, program: &Program) -> Value {
         "loaded_in_window": program.loaded,
         "unloaded_in_window": program.unloaded,
     })
+}
+
+fn container(container: &Container) -> Value {
+    container.labels().map(|(key, value)| (key.to_owned(), Value::from(value))).collect()
 }
 
 fn map(map: &super::Map) -> Value {

@@ -37,6 +37,7 @@ mod btf;
 pub mod chains;
 pub mod code;
 pub mod command;
+mod containers;
 mod csv;
 mod json;
 mod maps;
@@ -49,6 +50,7 @@ mod sys;
 mod table;
 mod watch;
 
+pub use containers::Container;
 pub use maps::Map;
 pub use owners::Owner;
 pub use switch::Switch;
@@ -71,6 +73,8 @@ pub struct Program {
     pub pins: Vec<String>,
     /// Where it is attached, in words.
     pub attach: Vec<String>,
+    /// Containers that its owners are in, or what it is attached to is of.
+    pub containers: Vec<Container>,
     /// Runs in the window.
     pub run_count: u64,
     /// Their time.

@@ -17,8 +17,17 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use super::sys::{self, raw};
 use crate::machine::mounts;
 
-/// Where programs run, by program.
-pub type Places = Vec<(u32, String)>;
+/// Where a program runs.
+#[derive(Debug)]
+pub struct Place {
+    /// Its id.
+    pub program: u32,
+    /// The place, in words.
+    pub text: String,
+    /// The network namespace whose traffic passes: that of the device, or, for a device of our own namespace
+    /// that is one end of a pair, that of the other end.
+    pub namespace: u64,
+}
 
 /// Network namespaces by inode: a file to enter each by, and what to call it.
 #[derive(Debug, Default)]
@@ -51,35 +60,69 @@ impl Namespaces {
     }
 
     /// Programs on the devices of all namespaces. Those that cannot be entered are left out.
-    pub fn programs(&self) -> Places {
+    pub fn programs(&self) -> Vec<Place> {
         let visit = || {
-            let mut places = Places::new();
-            for (path, name) in self.0.values() {
+            let mut places = Vec::new();
+            for (&inode, (path, name)) in &self.0 {
                 let Ok(namespace) = File::open(path) else { continue };
                 if setns(&namespace, CloneFlags::CLONE_NEWNET).is_err() {
                     continue;
                 }
                 // A kernel without network, or half an answer: what was told is told.
-                let _ = devices(&mut places, name);
+                let ends = if self.is_own(inode) { self.ids() } else { BTreeMap::new() };
+                let _ = devices(name, &ends, |program, text, end| {
+                    places.push(Place { program, text, namespace: end.unwrap_or(inode) });
+                });
                 let fd = namespace.as_raw_fd() as u32;
                 for kind in [raw::BPF_FLOW_DISSECTOR, raw::BPF_SK_LOOKUP] {
                     let place = format!("{}{}", sys::attach_type(kind), name);
-                    places.extend(sys::attached(fd, kind).into_iter().map(|id| (id, place.clone())));
+                    for program in sys::attached(fd, kind) {
+                        places.push(Place { program, text: place.clone(), namespace: inode });
+                    }
                 }
             }
             places
         };
         std::thread::scope(|scope| scope.spawn(visit).join()).unwrap_or_default()
     }
+
+    /// Whether a namespace is that of this process.
+    pub fn is_own(&self, inode: u64) -> bool {
+        self.0.get(&inode).is_some_and(|(_, name)| name.is_empty())
+    }
+
+    /// The namespaces by the ids that the one of this thread has given them: a device whose other end lies
+    /// in another namespace tells that one's id.
+    fn ids(&self) -> BTreeMap<u32, u64> {
+        let mut ids = BTreeMap::new();
+        let Ok(mut netlink) = open() else { return ids };
+        for (&inode, (path, _)) in &self.0 {
+            let Ok(file) = File::open(path) else { continue };
+            let mut request = vec![0; 4];
+            request.extend([8, 0]);
+            request.extend(NETNSA_FD.to_ne_bytes());
+            request.extend(file.as_raw_fd().to_ne_bytes());
+            let _ = ask(&mut netlink, RTM_GETNSID, REQUEST, &request, |message| {
+                let id = message.get(4..).and_then(|tail| number(attribute(tail, NETNSA_NSID)?, 0));
+                ids.extend(id.filter(|id| *id != u32::MAX).map(|id| (id, inode)));
+            });
+        }
+        ids
+    }
 }
 
 // From linux/netlink.h, rtnetlink.h, if_link.h and pkt_sched.h.
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+const REQUEST: u16 = 1;
 const REQUEST_DUMP: u16 = 0x301;
 const RTM_GETLINK: u16 = 18;
 const RTM_GETQDISC: u16 = 38;
 const RTM_GETTFILTER: u16 = 46;
+const RTM_GETNSID: u16 = 90;
+const NETNSA_NSID: u16 = 1;
+const NETNSA_FD: u16 = 3;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_XDP: u16 = 43;
 /// Programs by mode: attributes within IFLA_XDP.
@@ -92,12 +135,23 @@ const TCA_BPF_ID: u16 = 11;
 const CLSACT_INGRESS: u32 = 0xffff_fff2;
 const CLSACT_EGRESS: u32 = 0xffff_fff3;
 
-/// What runs on the devices of the namespace that this thread is in.
-fn devices(places: &mut Places, namespace: &str) -> io::Result<()> {
+/// A socket of rtnetlink in the namespace that this thread is in.
+fn open() -> io::Result<File> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-    let mut netlink = File::from(fd);
+    Ok(File::from(fd))
+}
+
+/// Calls `each` with what runs on the devices of the namespace that this thread is in: the program, its place,
+/// and, of `ends`, where the device's other end is.
+fn devices(
+    namespace: &str,
+    ends: &BTreeMap<u32, u64>,
+    mut each: impl FnMut(u32, String, Option<u64>),
+) -> io::Result<()> {
+    let mut netlink = open()?;
     let mut names = BTreeMap::new();
+    let mut end_of = BTreeMap::new();
     dump(&mut netlink, RTM_GETLINK, &[0; 16], |message| {
         let (Some(index), Some(tail)) = (number(message, 4), message.get(16..)) else { return };
         let name = attribute(tail, IFLA_IFNAME).map(text).unwrap_or_default();
@@ -112,8 +166,12 @@ fn devices(places: &mut Places, namespace: &str) -> io::Result<()> {
             let mode = if mode == Some(&2) { "generic" } else { "driver" };
             programs.extend(attribute(xdp, IFLA_XDP_PROG_ID).and_then(|id| Some((number(id, 0)?, mode))));
         }
-        places.extend(programs.iter().map(|(id, mode)| (*id, format!("xdp {name} ({mode}){namespace}"))));
+        let end = attribute(tail, IFLA_LINK_NETNSID).and_then(|id| ends.get(&number(id, 0)?)).copied();
+        for (program, mode) in programs {
+            each(program, format!("xdp {name} ({mode}){namespace}"), end);
+        }
         names.insert(index, name);
+        end_of.extend(end.map(|end| (index, end)));
     })?;
     for (index, name) in &names {
         for (kind, word) in [
@@ -124,7 +182,9 @@ fn devices(places: &mut Places, namespace: &str) -> io::Result<()> {
         ] {
             let (word, direction) = word.split_once(' ').unwrap_or((word, ""));
             let place = format!("{word} {name} {direction}{namespace}");
-            places.extend(sys::attached(*index, kind).into_iter().map(|id| (id, place.clone())));
+            for program in sys::attached(*index, kind) {
+                each(program, place.clone(), end_of.get(index).copied());
+            }
         }
     }
     let mut parents = Vec::new();
@@ -151,18 +211,31 @@ fn devices(places: &mut Places, namespace: &str) -> io::Result<()> {
         dump(&mut netlink, RTM_GETTFILTER, &request, |message| {
             let options = message.get(20..).and_then(|tail| attribute(tail, TCA_OPTIONS));
             let id = options.and_then(|options| number(attribute(options, TCA_BPF_ID)?, 0));
-            places.extend(id.map(|id| (id, format!("tc {name} {direction}{namespace}"))));
+            if let Some(program) = id {
+                each(program, format!("tc {name} {direction}{namespace}"), end_of.get(&index).copied());
+            }
         })?;
     }
     Ok(())
 }
 
 /// Asks for everything of a kind; calls `each` with the messages, without their headers.
-fn dump(netlink: &mut File, kind: u16, body: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
+fn dump(netlink: &mut File, kind: u16, body: &[u8], each: impl FnMut(&[u8])) -> io::Result<()> {
+    ask(netlink, kind, REQUEST_DUMP, body, each)
+}
+
+/// Asks for one thing, or everything of a kind; calls `each` with the messages, without their headers.
+fn ask(
+    netlink: &mut File,
+    kind: u16,
+    flags: u16,
+    body: &[u8],
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
     let length = 16 + body.len() as u32;
     let mut request = length.to_ne_bytes().to_vec();
     request.extend(kind.to_ne_bytes());
-    request.extend(REQUEST_DUMP.to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
     request.extend([0; 8]);
     request.extend(body);
     netlink.write_all(&request)?;
@@ -180,6 +253,10 @@ fn dump(netlink: &mut File, kind: u16, body: &[u8], mut each: impl FnMut(&[u8]))
                 _ => each(message),
             }
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        // The answer to one question is one message.
+        if flags == REQUEST {
+            return Ok(());
         }
     }
 }

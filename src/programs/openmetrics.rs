@@ -3,9 +3,10 @@
 //! The two disagree about the names of counters, so that everything is a gauge; what only grows says so
 //! in its help.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::{Program, Statistics};
+use super::{Container, Program, Statistics};
 
 type Value = fn(&Statistics, &Program) -> f64;
 
@@ -66,16 +67,7 @@ pub fn print(statistics: &Statistics, shown: &[&Program]) -> String {
         "# HELP bpf_program_info Owners and places of a program.\n# TYPE bpf_program_info gauge"
     );
     for program in shown {
-        let owners: Vec<String> = program.owners.iter().map(ToString::to_string).collect();
-        let _ = writeln!(
-            text,
-            "bpf_program_info{{{},tag=\"{}\",owners=\"{}\",pins=\"{}\",attach=\"{}\"}} 1",
-            labels(program),
-            program.tag,
-            escaped(&owners.join("; ")),
-            escaped(&program.pins.join("; ")),
-            escaped(&program.attach.join("; ")),
-        );
+        let _ = writeln!(text, "bpf_program_info{{{}}} 1", info(program));
     }
     for (name, help, value) in OF_PROGRAMS {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
@@ -90,6 +82,29 @@ pub fn print(statistics: &Statistics, shown: &[&Program]) -> String {
 /// Labels that tell a program from all others.
 pub fn labels(program: &Program) -> String {
     format!("id=\"{}\",type=\"{}\",name=\"{}\"", program.id, escaped(&program.kind), escaped(&program.name))
+}
+
+/// Labels that say what a program is: whose, where, and of which containers.
+pub fn info(program: &Program) -> String {
+    let owners: Vec<String> = program.owners.iter().map(ToString::to_string).collect();
+    let mut text = format!(
+        "{},tag=\"{}\",owners=\"{}\",pins=\"{}\",attach=\"{}\"",
+        labels(program),
+        program.tag,
+        escaped(&owners.join("; ")),
+        escaped(&program.pins.join("; ")),
+        escaped(&program.attach.join("; ")),
+    );
+    for key in ["container_id", "pod", "namespace", "container"] {
+        let values = program.containers.iter().flat_map(Container::labels).filter(|(label, _)| *label == key);
+        let values: BTreeSet<&str> = values.map(|(_, value)| value).collect();
+        if !values.is_empty() {
+            let values: Vec<&str> = values.into_iter().collect();
+            // Writing to a string cannot fail.
+            let _ = write!(text, ",{key}=\"{}\"", escaped(&values.join("; ")));
+        }
+    }
+    text
 }
 
 /// Text as the value of a label.

@@ -22,7 +22,7 @@ const fn right(title: &'static str, rank: u8, cell: fn(&Statistics, &Program) ->
     Column { title, right: true, rank, cell }
 }
 
-const COLUMNS: [Column; 18] = [
+const COLUMNS: [Column; 19] = [
     right("id", 0, |_, p| format!("{}{}", p.id, if p.ours { "*" } else { " " })),
     left("type", 4, |_, p| p.kind.clone()),
     left("name", 0, |_, p| p.name.clone()),
@@ -30,6 +30,7 @@ const COLUMNS: [Column; 18] = [
         let owners: Vec<String> = p.owners.iter().map(ToString::to_string).collect();
         listed(&[owners, p.pins.clone()].concat())
     }),
+    left("container", 6, |_, p| p.containers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
     left("attached to", 2, |_, p| listed(&p.attach)),
     right("time ms", 0, |_, p| ms(p.run_time_ns)),
     right("runs", 0, |_, p| thousands(p.run_count)),
@@ -60,8 +61,9 @@ pub fn print(statistics: &Statistics, shown: &[&Program], width: Option<usize>) 
         .filter(|column| statistics.window_ns > 0 || !OF_WINDOWS.contains(&column.title))
         .map(|column| (column, shown.iter().map(|program| (column.cell)(statistics, program)).collect()))
         .collect();
-    // Without a note there is no need for a column of them.
-    columns.retain(|(column, cells)| column.title != "notes" || cells.iter().any(|cell| !cell.is_empty()));
+    // Most machines have neither.
+    let is_optional = |title| ["container", "notes"].contains(&title);
+    columns.retain(|(column, cells)| !is_optional(column.title) || cells.iter().any(|cell| !cell.is_empty()));
     let size = |(column, cells): &(&Column, Vec<String>)| {
         let widest = cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
         widest.max(column.title.chars().count())

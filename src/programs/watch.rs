@@ -19,6 +19,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::attach::{self, Attachments};
 use super::btf::Names;
+use super::containers::{Container, Containers};
 use super::maps::{self, Map};
 use super::owners::{Owners, WATCHING};
 use super::sys::{self, Object, raw};
@@ -76,6 +77,7 @@ struct Uses {
     owners: Vec<super::Owner>,
     pins: Vec<String>,
     attach: Vec<String>,
+    containers: Vec<Container>,
     map_memory_bytes: u64,
     shared_maps: usize,
 }
@@ -244,7 +246,9 @@ impl Watch {
             .filter(|watched| watched.fd.is_some())
             .map(|watched| &watched.info)
             .collect();
-        let Attachments { places, misses } = attach::find(&here, &maps, &owners.events, &mut self.names);
+        let Attachments { places, misses, cgroups, namespaces } =
+            attach::find(&here, &maps, &owners.events, &mut self.names);
+        let mut containers = Containers::new(&namespaces.values().flatten().copied().collect());
         for (id, watched) in &mut self.watched {
             if watched.fd.is_none() {
                 // What it was when it was there.
@@ -256,10 +260,16 @@ impl Watch {
                 times => format!("{place} ×{times}"),
             };
             let used = || watched.info.maps.iter().filter_map(|map| maps.get(map));
+            let owners_of_it: Vec<_> = owners.processes.get(id).into_iter().flatten().cloned().collect();
             let uses = Uses {
+                containers: containers.of(
+                    &owners_of_it,
+                    cgroups.get(id).into_iter().flatten().map(String::as_str),
+                    namespaces.get(id).into_iter().flatten(),
+                ),
                 map_memory_bytes: used().map(|map| map.share(*id)).sum(),
                 shared_maps: used().filter(|map| map.users.len() > 1).count(),
-                owners: owners.processes.get(id).into_iter().flatten().cloned().collect(),
+                owners: owners_of_it,
                 pins: owners
                     .pins
                     .get(id)
@@ -309,6 +319,7 @@ impl Watch {
                 owners: uses.owners.clone(),
                 pins: uses.pins.clone(),
                 attach,
+                containers: uses.containers.clone(),
                 run_count: now.runs.saturating_sub(before.runs),
                 run_time_ns: now.time_ns.saturating_sub(before.time_ns),
                 total_run_count: now.runs,

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use crate::programs::openmetrics::{escaped, labels};
+use crate::programs::openmetrics::{info, labels};
 use crate::programs::{Program, Statistics};
 
 /// Our own figures, since we were started.
@@ -121,16 +121,7 @@ fn of_programs(text: &mut Text, statistics: &Statistics) {
     );
     text.family("bpf_program_info", "gauge", "Owners and places of a program.");
     for program in &statistics.programs {
-        let owners: Vec<String> = program.owners.iter().map(ToString::to_string).collect();
-        let more = format!(
-            "{},tag=\"{}\",owners=\"{}\",pins=\"{}\",attach=\"{}\"",
-            labels(program),
-            program.tag,
-            escaped(&owners.join("; ")),
-            escaped(&program.pins.join("; ")),
-            escaped(&program.attach.join("; "))
-        );
-        text.sample("bpf_program_info", &more, 1.0);
+        text.sample("bpf_program_info", &info(program), 1.0);
     }
     for (name, help, value) in COUNTERS {
         text.family(name, "counter", help);

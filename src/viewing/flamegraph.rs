@@ -11,7 +11,7 @@ use super::idle::Idle;
 use super::names::FrameKind;
 use super::picture::Picture;
 use super::tree::{Shape, Tree};
-use super::{View, columns, open_shown, scale, viewer};
+use super::{View, columns, open_shown, scale, scripts, viewer};
 use crate::cli::FlamegraphArgs;
 use crate::model::profile::{Profile, ValueType};
 use crate::text::{seconds, thousands};
@@ -25,7 +25,11 @@ const KIND_PALETTE: &str = "kind";
 /// value asked for, or if the image cannot be written. An older image then stays as it is.
 pub fn run(args: &FlamegraphArgs) -> Result<()> {
     let palette = palette(&args.colors)?;
-    let view = open_shown(&args.view)?;
+    let mut view = open_shown(&args.view)?;
+    // After the choice of stacks, which may be by their names.
+    if !args.native {
+        scripts::hide_interpreters(&mut view.profile);
+    }
     let (profile, index) = (&view.profile, view.index);
     let ty = &profile.sample_types[index];
     let sum = Sum::new(profile, index, &args.view.select.input)?;

@@ -112,9 +112,5 @@ fn open_shown(args: &ViewArgs) -> Result<View> {
         ),
         _ => {}
     }
-    // After the choice of stacks, which may be by their names.
-    if !args.native {
-        scripts::hide_interpreters(&mut view.profile);
-    }
     Ok(view)
 }

@@ -1,6 +1,6 @@
 //! Stacks with frames of scripts, without the interpreter's own functions among them: between two functions
 //! of a script stand the C functions that run the one and call the other, which say nothing of the script.
-//! The file has them; `--native` shows them.
+//! The file has them, and so have folded stacks; `flamegraph --native` shows them.
 
 use std::collections::HashSet;
 

@@ -9,6 +9,7 @@ mod comings;
 #[path = "../recording/common.rs"]
 #[allow(dead_code, reason = "nothing is recorded here")]
 mod common;
+mod containers;
 mod forms;
 mod machine;
 mod peers;
