@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::colors::{KINDS, LEFT_OUT};
 use super::tree::{Children, ROOT, Tree};
-use super::{moments, scale};
+use super::{differential, moments, scale};
 use crate::model::profile::{LabelValue, LabelsId, Profile, TIME_LABEL};
 use crate::text::thousands;
 
@@ -33,6 +33,19 @@ pub(super) struct Opening<'a> {
     pub(super) group: &'a [String],
     pub(super) inverted: bool,
     pub(super) reverse: bool,
+    /// Where the values are those of [`super::differential`].
+    pub(super) comparison: Option<Comparison>,
+}
+
+/// What of two profiles is compared.
+#[derive(Clone, Copy)]
+pub(super) struct Comparison {
+    /// What one sample adds to the value, before and after; none where nobody knows.
+    pub(super) each: Option<[f64; 2]>,
+    /// By what the values before have been multiplied.
+    pub(super) factor: f64,
+    /// Values are compared as they are, and not shares of the whole.
+    pub(super) is_absolute: bool,
 }
 
 /// The profile of this tree, which has the rows of all values, in base64.
@@ -95,6 +108,10 @@ fn header(
         "group": opening.group.iter().filter(|key| !key.is_empty()).collect::<Vec<_>>(),
         "inverted": opening.inverted,
         "reverse": opening.reverse,
+        "comparison": opening.comparison.map(|it| json!({
+            "value": differential::BOTH, "after": differential::AFTER,
+            "each": it.each, "factor": it.factor, "absolute": it.is_absolute,
+        })),
         "types": profile.sample_types.iter().map(|ty| json!({ "name": ty.name, "unit": ty.unit })).collect::<Vec<_>>(),
         "kinds": kinds.chain([kind("left out", LEFT_OUT, LEFT_OUT)]).collect::<Vec<_>>(),
         "binaries": tree.frames().binaries.iter().collect::<Vec<_>>(),

@@ -15,7 +15,7 @@ use super::names::FrameKind;
 use super::statistics::{self, Hits};
 use super::top::Screen;
 use super::totals::{self, Row};
-use super::{View, differential, merge, open, scale};
+use super::{View, columns, differential, merge, open, scale};
 use crate::cli::DiffArgs;
 use crate::model::profile::{Profile, ValueType};
 use crate::text::{percent, printable, thousands};
@@ -49,14 +49,17 @@ pub fn run(args: &DiffArgs) -> Result<i32> {
         size(b).total_cmp(&size(a)).then_with(|| a.name.cmp(&b.name))
     });
     if let Some(output) = &args.output {
-        let scale = if args.absolute || before.profile.total(before.index) == 0 {
+        let factor = if args.absolute || before.profile.total(before.index) == 0 {
             1.0
         } else {
             comparison.totals[1] as f64 / comparison.totals[0] as f64
         };
+        let each = [&before, &after].map(|view| value_of_a_sample(&view.profile, view.index));
+        let each = if let [Some(before), Some(after)] = each { Some([before, after]) } else { None };
+        let kind = columns::Comparison { each, factor, is_absolute: args.absolute };
         let mut file = Pending::create(output)?;
-        let svg = differential::draw(&before, &after, scale, &format!("{before_name} and {after_name}"))?;
-        file.write_all(svg.as_bytes())?;
+        let about = format!("{before_name} and {after_name}");
+        file.write_all(differential::draw(&before, &after, kind, &about, output)?.as_bytes())?;
         let name = file.name();
         file.commit()?;
         say!("wrote {name}");

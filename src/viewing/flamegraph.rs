@@ -54,7 +54,6 @@ pub fn run(args: &FlamegraphArgs) -> Result<()> {
         in_legend: &in_legend,
     };
     let drawn = picture.draw(args)?;
-    let is_html = args.output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html"));
     let written = if args.picture_only {
         drawn.svg
     } else {
@@ -65,13 +64,10 @@ pub fn run(args: &FlamegraphArgs) -> Result<()> {
             group: &args.view.tagroot,
             inverted: args.inverted,
             reverse: args.reverse,
+            comparison: None,
         };
         let data = columns::pack(profile, &Tree::new(profile, &Shape::default())?, &opening)?;
-        if is_html {
-            viewer::into_html(&drawn.svg, &opening.title, &data)
-        } else {
-            viewer::into_svg(&drawn.svg, &data)
-        }
+        viewer::into_file(&args.output, &drawn.svg, &opening.title, &data)
     };
     let mut file = Pending::create(&args.output)?;
     file.write_all(written.as_bytes())?;

@@ -243,7 +243,7 @@ fn scaled(svg: &str, unit: &str) -> String {
 }
 
 /// Without the script that is nearly empty, what it was called by, and what it would have moved.
-fn without_script(svg: String) -> String {
+pub(super) fn without_script(svg: String) -> String {
     let mut svg = svg.replacen(r#" onload="init(evt)""#, "", 1);
     for (from, to) in [
         (r#"<script type="text/ecmascript">"#, "</script>"),

@@ -8,10 +8,12 @@
 //! The modules import each other, so that `node` runs them in tests as they are. Here they are put one behind the
 //! other, without their imports and exports, so that a reader of the file finds them.
 
+use std::path::Path;
+
 use crate::text::printable;
 
 /// In the order in which they need each other.
-const MODULES: [(&str, &str); 20] = [
+const MODULES: [(&str, &str); 21] = [
     ("prefix.js", include_str!("viewer/js/prefix.js")),
     ("scale.js", include_str!("viewer/js/scale.js")),
     ("names.js", include_str!("viewer/js/names.js")),
@@ -20,6 +22,7 @@ const MODULES: [(&str, &str); 20] = [
     ("shape.js", include_str!("viewer/js/shape.js")),
     ("search.js", include_str!("viewer/js/search.js")),
     ("colors.js", include_str!("viewer/js/colors.js")),
+    ("comparison.js", include_str!("viewer/js/comparison.js")),
     ("view.js", include_str!("viewer/js/view.js")),
     ("draw.js", include_str!("viewer/js/draw.js")),
     ("dom.js", include_str!("viewer/js/dom.js")),
@@ -35,8 +38,14 @@ const MODULES: [(&str, &str); 20] = [
 ];
 const STYLE: &str = include_str!("viewer/style.css");
 
-/// The picture with the viewer behind it. `data` is in base64.
-pub(super) fn into_svg(picture: &str, data: &str) -> String {
+/// The picture and the viewer in one file, a page of HTML if it is called so. `data` is in base64.
+pub(super) fn into_file(output: &Path, picture: &str, title: &str, data: &str) -> String {
+    let is_html = output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html"));
+    if is_html { into_html(picture, title, data) } else { into_svg(picture, data) }
+}
+
+/// The picture with the viewer behind it.
+fn into_svg(picture: &str, data: &str) -> String {
     let Some(end) = picture.rfind("</svg>") else { return picture.to_owned() };
     let (picture, rest) = picture.split_at(end);
     let script = script();
@@ -48,7 +57,7 @@ pub(super) fn into_svg(picture: &str, data: &str) -> String {
 }
 
 /// A page of HTML with the viewer, and the picture for browsers without scripts.
-pub(super) fn into_html(picture: &str, title: &str, data: &str) -> String {
+fn into_html(picture: &str, title: &str, data: &str) -> String {
     let picture = picture.find("<svg").map_or("", |start| &picture[start..]);
     let title = printable(title).replace('&', "&amp;").replace('<', "&lt;");
     let script = script();

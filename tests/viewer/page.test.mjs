@@ -525,6 +525,80 @@ test("the strip of time is by CPU, by thread, or a heat map of seconds", async (
   assert.match((await state()).view, /lanes=&.*time=500000000-1500000000/);
 });
 
+// Two profiles, of which the later one has twice as many samples: what is compared are shares.
+async function compare(options = []) {
+  const rows = (values) => Object.entries(values).map(([name, value]) => ({ stack: ["main", name], labels: { comm: "app" }, values: [value] }));
+  const files = [
+    { f: 700, g: 250, gone: 50, same: 1000 },
+    { f: 600, g: 1300, new: 100, same: 2000 },
+  ].map((values, i) => {
+    const file = join(directory, `compared${i}.pb.gz`);
+    writeFileSync(file, pprof(rows(values)));
+    return file;
+  });
+  const output = join(directory, "diff.svg");
+  execFileSync(PROFILER, ["diff", ...files, "-o", output, ...options], { stdio: "pipe" });
+  await browser.go(`file://${output}`);
+}
+
+test("a comparison shows what grew, what shrank, what vanished and what is new, with both values", async () => {
+  const told = async (name) => {
+    const [node] = await nodes(name);
+    const { x, y, top } = await place(node);
+    await browser.mouse("mouseMoved", x, y);
+    const tooltip = (await texts(".tooltip td")).join("; ");
+    // Beside the outline of what is pointed at, and without its text.
+    const at = `${Math.round(x + 1)}, ${Math.round(y - top - 5)}`;
+    const color = await browser.run(`[...viewer.canvas.getContext("2d").getImageData(${at}, 1, 1).data].slice(0, 3)`);
+    return { tooltip, color };
+  };
+  await compare();
+  assert.equal((await state()).total, "8000");
+  const [f, g, gone, fresh, same] = [await told("f"), await told("g"), await told("gone"), await told("new"), await told("same")];
+  assert.match(f.tooltip, /700 samples \(35\.0 %\) → 600 samples \(15\.0 %\); -20\.0 % ± \d/);
+  assert.match(g.tooltip, /250 samples \(12\.5 %\) → 1,300 samples \(32\.5 %\); \+20\.0 %/);
+  assert.match(gone.tooltip, /50 samples \(2\.50 %\) → 0 samples \(0\.0 %\)|50 samples \(2\.50 %\) → 0 samples/);
+  assert.match(fresh.tooltip, /0 samples .* → 100 samples \(2\.50 %\)/);
+  assert.match(same.tooltip, /may be chance/);
+  assert.ok(![f, g, gone, fresh].some(({ tooltip }) => tooltip.includes("may be chance")));
+  for (const more of [g, fresh]) {
+    assert.ok(more.color[0] > more.color[2] + 40, `${more.color}`);
+  }
+  for (const less of [f, gone]) {
+    assert.ok(less.color[2] > less.color[0] + 40, `${less.color}`);
+  }
+  assert.ok(Math.max(...same.color) - Math.min(...same.color) < 10, `${same.color}`);
+  assert.deepEqual(await texts(".legend .entry"), ["more than before", "less", "may be chance"]);
+  // As the table of the program has it, by the size of the change of their own; what may be chance is grey.
+  await browser.key("t");
+  const rows = await browser.run(`[...document.querySelectorAll(".table .lines .line")].map((line) => [line.querySelector(".name").textContent, line.querySelector(".own .amount").textContent, line.classList.contains("chance")])`);
+  assert.deepEqual(
+    rows.map(([name]) => name).sort(),
+    ["f", "g", "gone", "main", "new", "same"],
+  );
+  assert.deepEqual(rows.find(([name]) => name === "f"), ["f", "-20.0 %", false]);
+  assert.deepEqual(rows.find(([name]) => name === "new"), ["new", "+2.50 %", false]);
+  assert.deepEqual(rows.find(([name]) => name === "same"), ["same", "0.0 %", true]);
+  assert.deepEqual(rows.slice(0, 2).map(([name]) => name), ["f", "g"]);
+  // The same from the leaf, among callers, and by process.
+  for (const fragment of ["reverse=1", "callers=f", "group=", "recursion=1"]) {
+    await browser.run(`location.hash = ${JSON.stringify(fragment)}; 0`);
+    await browser.until(`viewer.view.${fragment.split("=")[0]} !== false`);
+    assert.match((await told("f")).tooltip, /700 samples .* → 600 samples .*; -20\.0 %/, fragment);
+  }
+});
+
+test("a comparison of values as they are, and each of the two by itself", async () => {
+  await compare(["--absolute"]);
+  assert.equal((await state()).total, "6000");
+  const show = (i) => browser.run(`viewer.change({ value: ${i} }); 0`);
+  await show(1);
+  assert.deepEqual([(await state()).value, (await state()).total], ["before", "2000"]);
+  assert.equal((await nodes("new")).length, 0);
+  await show(2);
+  assert.deepEqual([(await state()).value, (await state()).total], ["after", "4000"]);
+});
+
 test("print is one page of the current view", async () => {
   for (const rows of [ROWS, [{ stack: Array.from({ length: 500 }, (_, i) => `f${i}`), values: [7, 7] }]]) {
     for (const type of ["svg", "html"]) {

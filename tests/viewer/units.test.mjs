@@ -7,6 +7,7 @@ import { contrast, darkened, hash, mixed, ofHue } from "../../src/viewing/viewer
 import { decode } from "../../src/viewing/viewer/js/data.js";
 import { ROW, nodeAt, panelOf, visit } from "../../src/viewing/viewer/js/draw.js";
 import { step } from "../../src/viewing/viewer/js/keys.js";
+import { changeOf, isSure, quantile } from "../../src/viewing/viewer/js/comparison.js";
 import { hasHeat, heat, lanes, steps } from "../../src/viewing/viewer/js/moments.js";
 import { clipped, escapeFolded, printable } from "../../src/viewing/viewer/js/names.js";
 import { PrefixTree } from "../../src/viewing/viewer/js/prefix.js";
@@ -283,6 +284,26 @@ test("a heat map has what lies at one moment of every second in a row", () => {
   assert.deepEqual([...cells], [1, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0]);
   assert.ok(hasHeat(profile.header));
   assert.ok(!hasHeat(profileOfTimes([{ at: 2000, value: 1 }], 2000).header));
+});
+
+test("changes are as sure as the program says", () => {
+  // From tables of the normal distribution.
+  for (const [probability, point] of [[0.975, 1.959964], [0.9995, 3.290527], [0.999975, 4.055627]]) {
+    assert.ok(Math.abs(quantile(probability) - point) < 1e-3, `${quantile(probability)}`);
+  }
+  // 400 of 1,000 and 500 of 1,000: (p (1 - p) + q (1 - q)) / 1,000 has the root 0.0222 of a whole.
+  const shares = { each: [1, 1], factor: 1, absolute: false };
+  const it = changeOf(shares, [1000, 1000], 900, 500);
+  assert.deepEqual([it.before, it.after, it.change], [400, 500, 100]);
+  assert.ok(Math.abs(it.deviation - 22.2) < 0.1, `${it.deviation}`);
+  assert.ok(isSure(it, 1) && !isSure(it, 1e6));
+  // What was before has half the samples that it stands for: the variance is that of 500.
+  const half = changeOf({ ...shares, factor: 2 }, [1000, 1000], 900, 500);
+  assert.ok(Math.abs(half.deviation - 1000 * Math.sqrt(0.24 / 500 + 0.25 / 1000)) < 0.1, `${half.deviation}`);
+  // Counts as they are have themselves for a variance.
+  const counts = changeOf({ ...shares, absolute: true }, [1000, 3000], 900, 500);
+  assert.ok(Math.abs(counts.deviation - 30) < 1e-9, `${counts.deviation}`);
+  assert.ok(isSure(changeOf({ each: null, factor: 1 }, [9, 9], 3, 1), 1e6));
 });
 
 test("a link shows the same again", () => {

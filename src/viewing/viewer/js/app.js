@@ -1,6 +1,7 @@
 // The viewer: what the user does becomes a view, and every view is drawn anew from the profile.
 
 import { MATCH, LEFT_OUT, css, darkened, palette } from "./colors.js";
+import { Changes } from "./comparison.js";
 import { Controls } from "./controls.js";
 import { copy, element } from "./dom.js";
 import { ROW, extent, nodeAt, paint, panelOf, rowTop, zoomAround } from "./draw.js";
@@ -109,7 +110,7 @@ export class App {
     const colorsKey = `${view.colors} ${this.dark.matches} ${key}`;
     if (colorsKey !== this.colorsKey) {
       this.colorsKey = colorsKey;
-      this.colors = palette(profile, view.colors, this.shape.full, this.dark.matches);
+      this.colors = this.suitedColors(this.dark.matches);
     }
     this.look();
     this.controls.show();
@@ -119,6 +120,13 @@ export class App {
       this.table.show(profile, this.shape.full, view, this.type, this.found && this.found.isMatch);
     }
     this.draw();
+  }
+
+  suitedColors(isDark) {
+    const { full } = this.shape;
+    const colors = palette(this.profile, this.view.colors, full, isDark);
+    const changes = Changes.of(this.profile, full);
+    return changes ? Object.assign(colors, { legend: changes.legend(isDark) }) : colors;
   }
 
   layOut() {
@@ -199,7 +207,11 @@ export class App {
         if (node === 0) {
           return root;
         }
-        return found && found.isMatch[tree.frame[node]] ? match : colors.colors[tree.frame[node]];
+        if (found && found.isMatch[tree.frame[node]]) {
+          return match;
+        }
+        const changes = Changes.of(profile, tree);
+        return changes ? changes.color(node, isDark) : colors.colors[tree.frame[node]];
       },
       textColor: () => (isDark ? "#ffffff" : "#000000"),
       text: ({ tree }, node, letters) => this.textOf(profile, tree, node, letters),
@@ -214,7 +226,9 @@ export class App {
     }
     const { type } = this;
     const unit = type.unit === "count" ? type.name : type.unit;
-    return clipped(`all — ${amount(tree.total[0], unit)}`, letters);
+    const changes = Changes.of(profile, tree);
+    const all = changes ? changes.values(changes.total(0), unit) : amount(tree.total[0], unit);
+    return clipped(`all — ${all}`, letters);
   }
 
   outlines(panel, isDark) {
@@ -409,7 +423,7 @@ export class App {
       this.main.base = this.height;
     }
     const colors = this.colors;
-    this.colors = palette(this.profile, this.view.colors, this.shape.full, false);
+    this.colors = this.suitedColors(false);
     const scroll = this.main.up && this.panels.length === 1 ? this.height - rows : 0;
     this.paintOn(context, { width, height: rows, scroll }, false);
     this.colors = colors;

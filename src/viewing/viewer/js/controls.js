@@ -1,5 +1,6 @@
 // What stands around the picture: the bar above it, what was hidden or chosen, the line below it, the help.
 
+import { Changes } from "./comparison.js";
 import { element, replaceChildren } from "./dom.js";
 import { clipped, printable } from "./names.js";
 import { amount, percent } from "./scale.js";
@@ -196,8 +197,10 @@ export class Controls {
     }
     const unit = app.type.unit === "count" ? app.type.name : app.type.unit;
     const name = printable(nameOf(app.profile, tree, at.node)).slice(0, 200);
-    const share = percent(tree.total[at.node], tree.total[0]);
-    this.status.textContent = `${name} — ${amount(tree.total[at.node], unit)}, ${share} of all`;
+    const changes = Changes.of(app.profile, tree);
+    const share = () => `${amount(tree.total[at.node], unit)}, ${percent(tree.total[at.node], tree.total[0])} of all`;
+    const change = () => `${changes.values(changes.total(at.node), unit)}, ${changes.share(changes.total(at.node))}`;
+    this.status.textContent = `${name} — ${changes ? change() : share()}`;
   }
 
   showLegend() {

@@ -1,7 +1,7 @@
 // From the profile and what the viewer is asked for to the tree that is drawn.
 
 import { PrefixTree } from "./prefix.js";
-import { arrange, around, emptyTree, finish, reversed } from "./tree.js";
+import { addUp, arrange, around, emptyTree, finish, reversed, valuesOf } from "./tree.js";
 
 const NO_GROUP = -1;
 
@@ -106,6 +106,11 @@ export class Profile {
   }
 }
 
+// Whether what is shown is a comparison: its value is the sum of what was before and after.
+export function isComparison({ comparison }, view) {
+  return Boolean(comparison) && view.value === comparison.value;
+}
+
 // Whether a row is one that a view is of, but for its value.
 export function keeps(profile, view) {
   const { rows } = profile;
@@ -127,11 +132,15 @@ export function choose(profile, view) {
   const isKept = keeps(profile, view);
   const groups = groupsOf(profile, view);
   const values = rows.values[view.value];
-  const chosen = { node: [], weight: [], group: [] };
+  const later = isComparison(profile.header, view) ? rows.values[profile.header.comparison.after] : null;
+  const chosen = { node: [], weight: [], group: [], after: later && [] };
   for (let row = 0; row < values.length; row += 1) {
     if (values[row] !== 0 && isKept(row)) {
       chosen.node.push(place ? place[rows.leaf[row]] : rows.leaf[row]);
       chosen.weight.push(values[row]);
+      if (later) {
+        chosen.after.push(later[row]);
+      }
       chosen.group.push(groups ? groups.of[rows.labels[row]] : NO_GROUP);
     }
   }
@@ -226,29 +235,39 @@ export function shape(profile, view) {
   return { full: rootFirst, main: turned };
 }
 
-function plain(profile, tree, { node, weight }) {
-  const own = new Float64Array(tree.length);
-  for (let i = 0; i < node.length; i += 1) {
-    own[node[i]] += weight[i];
-  }
+function plain(profile, tree, { node, weight, after }) {
+  const sums = (values) => {
+    const own = new Float64Array(tree.length);
+    node.forEach((at, i) => {
+      own[at] += values[i];
+    });
+    return own;
+  };
+  const own = sums(weight);
+  const later = after && sums(after);
   if (tree !== profile.tree) {
-    return arrange({ length: tree.length, parent: tree.parent, element: tree.frame }, own, profile.rank);
+    return arrange({ length: tree.length, parent: tree.parent, element: tree.frame }, own, profile.rank, later);
   }
   // The file has it in preorder and sorted: only what has no width is left out.
-  const width = own.map(Math.abs);
-  const total = own.slice();
-  for (let at = tree.length - 1; at > 0; at -= 1) {
-    total[tree.parent[at]] += total[at];
-    width[tree.parent[at]] += width[at];
-  }
-  const drawn = emptyTree(tree.length);
+  const width = addUp(tree.parent, own.map(Math.abs));
+  const total = addUp(tree.parent, own.slice());
+  const laterTotal = later && addUp(tree.parent, later.slice());
+  const drawn = emptyTree(tree.length, later !== null);
   const place = new Int32Array(tree.length);
   let length = 1;
   fill(drawn, 0, -1, 0, own[0], total[0], width[0]);
+  const fillLater = (at, from) => {
+    if (later) {
+      drawn.after[at] = later[from];
+      drawn.afterTotal[at] = laterTotal[from];
+    }
+  };
+  fillLater(0, 0);
   for (let at = 1; at < tree.length; at += 1) {
     if (width[at] > 0) {
       place[at] = length;
       fill(drawn, length, tree.frame[at], place[tree.parent[at]], own[at], total[at], width[at]);
+      fillLater(length, at);
       length += 1;
     }
   }
@@ -264,7 +283,7 @@ function fill(tree, at, frame, parent, own, total, width) {
   tree.width[at] = width;
 }
 
-function grouped(profile, tree, { node, weight, group }, { paths }) {
+function grouped(profile, tree, { node, weight, group, after }, { paths }) {
   const prefix = new PrefixTree();
   const begins = paths.map((path) => path.reduce((at, frame) => prefix.child(at, frame), 0));
   const byGroup = paths.map(() => []);
@@ -287,12 +306,8 @@ function grouped(profile, tree, { node, weight, group }, { paths }) {
         place[path[k]] = found;
         placedFor[path[k]] = of;
       }
-      pairs.push(found, weight[i]);
+      pairs.push(found, i);
     }
   });
-  const own = new Float64Array(prefix.length);
-  for (let i = 0; i < pairs.length; i += 2) {
-    own[pairs[i]] += pairs[i + 1];
-  }
-  return arrange(prefix, own, profile.rank);
+  return arrange(prefix, valuesOf(prefix, pairs, weight), profile.rank, valuesOf(prefix, pairs, after));
 }

@@ -1,5 +1,6 @@
 // What is told of a frame under the mouse, or of the one that is selected.
 
+import { Changes } from "./comparison.js";
 import { element, replaceChildren } from "./dom.js";
 import { basename, printable } from "./names.js";
 import { amount, percent } from "./scale.js";
@@ -25,6 +26,10 @@ export function details(profile, panel, node, type) {
       const at = first === 0 ? "" : last > first ? `:${first}–${last}` : `:${first}`;
       lines.push(["source", `${file}${at}`]);
     }
+  }
+  const changes = Changes.of(profile, tree);
+  if (changes !== null) {
+    return [...lines, ...changes.details(node, unit)];
   }
   lines.push(["total", amount(tree.total[node], unit)]);
   lines.push(["self", amount(tree.own[node], unit)]);

@@ -1,24 +1,24 @@
 // Trees to be drawn: arrays by node, in preorder, so that what is below a node are the nodes behind it up to its
 // end. Node 0 is the root, "all". Every shape of a profile comes out as such a tree: from the root, from the leaf,
-// callers, callees, with recursion folded.
+// callers, callees, with recursion folded. In a comparison they have what is of after, too: `after` of its own and
+// `afterTotal`, as parts of `own` and `total`.
 
 import { PrefixTree } from "./prefix.js";
 
 // Frames of reversed stacks beyond which these are cut: an endless recursion, turned, has no end either.
 const MOST_STEPS = 3e7;
 
-// A tree from the nodes of a prefix tree and what each has of its own. `rank` orders frames.
-export function arrange(prefix, own, rank) {
+// A tree from the nodes of a prefix tree and what each has of its own, and of that after. `rank` orders frames.
+export function arrange(prefix, own, rank, after = null) {
   const count = prefix.length;
   const { parent, element } = prefix;
   const total = own.slice(0, count);
   const width = total.map(Math.abs);
-  for (let node = count - 1; node > 0; node -= 1) {
-    total[parent[node]] += total[node];
-    width[parent[node]] += width[node];
-  }
+  addUp(parent, total);
+  addUp(parent, width);
+  const afterTotal = after && addUp(parent, after.slice(0, count));
   const [starts, children] = childLists(parent, width, count);
-  const tree = emptyTree(count);
+  const tree = emptyTree(count, after !== null);
   const stack = [0];
   const place = new Int32Array(count);
   let length = 0;
@@ -33,6 +33,10 @@ export function arrange(prefix, own, rank) {
     tree.own[at] = own[node];
     tree.total[at] = total[node];
     tree.width[at] = width[node];
+    if (after) {
+      tree.after[at] = after[node];
+      tree.afterTotal[at] = afterTotal[node];
+    }
     const below = children.subarray(starts[node], starts[node + 1]);
     sortBy(below, (child) => rank[element[child]]);
     for (let i = below.length - 1; i >= 0; i -= 1) {
@@ -41,6 +45,14 @@ export function arrange(prefix, own, rank) {
   }
   tree.place = place;
   return finish(tree, length);
+}
+
+// Adds to each node's value what is below it: children stand behind their parents.
+export function addUp(parent, values) {
+  for (let node = values.length - 1; node > 0; node -= 1) {
+    values[parent[node]] += values[node];
+  }
+  return values;
 }
 
 // Who has which children, without those of no width.
@@ -73,8 +85,10 @@ function sortBy(nodes, key) {
   }
 }
 
-export function emptyTree(count) {
+export function emptyTree(count, isCompared = false) {
   return {
+    after: isCompared ? new Float64Array(count) : null,
+    afterTotal: isCompared ? new Float64Array(count) : null,
     length: 0,
     frame: new Int32Array(count),
     parent: new Int32Array(count),
@@ -131,10 +145,10 @@ export function reversed(tree, rank) {
         found = prefix.child(found, tree.frame[at]);
         left -= 1;
       }
-      ends.push(found, tree.own[node]);
+      ends.push(found, node);
     }
   }
-  return arrange(prefix, ownOf(prefix, ends), rank);
+  return arrange(prefix, valuesOf(prefix, ends, tree.own), rank, valuesOf(prefix, ends, tree.after));
 }
 
 // Callers and callees of a function: of each stack that has it, what is above and below its outermost call.
@@ -153,35 +167,39 @@ export function around(tree, isIt, rank) {
     for (let at = tree.parent[node]; at !== 0; at = tree.parent[at]) {
       found = callers.child(found, tree.frame[at]);
     }
-    above.push(found, tree.total[node]);
+    above.push(found, node);
     place[node] = callees.child(0, tree.frame[node]);
-    below.push(place[node], tree.own[node]);
+    below.push(place[node], node);
     const end = tree.end[node];
     for (node += 1; node < end; node += 1) {
       place[node] = callees.child(place[tree.parent[node]], tree.frame[node]);
       if (tree.own[node] !== 0) {
-        below.push(place[node], tree.own[node]);
+        below.push(place[node], node);
       }
     }
   }
+  const [over, under] = [valuesOf(callers, above, tree.total), valuesOf(callees, below, tree.own)];
   return {
-    callers: arrange(callers, ownOf(callers, above), rank),
-    callees: arrange(callees, ownOf(callees, below), rank),
+    callers: arrange(callers, over, rank, valuesOf(callers, above, tree.afterTotal)),
+    callees: arrange(callees, under, rank, valuesOf(callees, below, tree.after)),
   };
 }
 
-// Pairs of a node and a value, added up.
-function ownOf(prefix, pairs) {
-  const own = new Float64Array(prefix.length);
-  for (let i = 0; i < pairs.length; i += 2) {
-    own[pairs[i]] += pairs[i + 1];
+// Of pairs of a node and the one whose value it gets, all values added up.
+export function valuesOf(prefix, pairs, values) {
+  if (values === null) {
+    return null;
   }
-  return own;
+  const sums = new Float64Array(prefix.length);
+  for (let i = 0; i < pairs.length; i += 2) {
+    sums[pairs[i]] += values[pairs[i + 1]];
+  }
+  return sums;
 }
 
 // By function, whatever calls it: what is its own, and all time in which it is on the stack, recursion counted
-// once. `key` says which frames are one function; negative ones are none.
-export function functions(tree, key, count) {
+// once. `key` says which frames are one function; negative ones are none. `values` are those of nodes.
+export function functions(tree, key, count, values = tree) {
   const own = new Float64Array(count);
   const total = new Float64Array(count);
   // The end of the outermost call that the walk is in.
@@ -191,9 +209,9 @@ export function functions(tree, key, count) {
     if (of < 0) {
       continue;
     }
-    own[of] += tree.own[node];
+    own[of] += values.own[node];
     if (node >= until[of]) {
-      total[of] += tree.total[node];
+      total[of] += values.total[node];
       until[of] = tree.end[node];
     }
   }
