@@ -1,66 +1,18 @@
 //! Files that other programs write, and files that the program writes for them: the real binary, and as
 //! judges the importers of those programs.
 
+mod files;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use files::{Directory, failure, success};
+
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
-
-/// A directory of its own for a test, removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let name = format!("profiler-formats-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
-        fs::write(self.0.join(name), bytes).unwrap();
-        self.path(name)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_profiler")).args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-/// Standard output and standard error of a run that succeeds.
-fn success(args: &[&str]) -> (String, String) {
-    let output = run(args);
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{args:?}: {message}");
-    (String::from_utf8(output.stdout).unwrap(), message)
-}
-
 fn folded(file: &str, options: &[&str]) -> String {
     success(&[&["folded", file], options].concat()).0
 }
-
-/// Standard error of a run that fails as every failure should.
-fn failure(args: &[&str]) -> String {
-    let output = run(args);
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{args:?}: {message}");
-    assert!(message.starts_with("profiler: error: failed to "), "{args:?}: {message}");
-    assert_eq!(message.trim_end().lines().count(), 1, "{args:?}: {message}");
-    assert!(output.stdout.is_empty(), "{args:?} wrote output");
-    message
-}
-
 fn unpacked(name: &str) -> Vec<u8> {
     Command::new("gzip").args(["-dc", &format!("{DATA}/{name}")]).output().unwrap().stdout
 }

@@ -1,6 +1,8 @@
 //! What `profiler convert` writes, opened by the projects that it is for: speedscope in Chromium, and the
 //! Firefox Profiler's own command line. `scripts/test` fetches both from npm into `target/importers`.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -10,34 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use files::{Directory, skip, stdout};
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-/// A directory of its own for a test, removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("profiler-importers-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn skip(why: &str) {
-    // Unlike `eprintln!`, this is not captured when the test passes.
-    let _ = writeln!(std::io::stderr(), "SKIP: {why}");
-}
-
 /// A package that `scripts/test` has fetched, and the program that runs it.
 fn package(name: &str, program: &str) -> Option<PathBuf> {
     let target =
@@ -56,18 +33,10 @@ fn package(name: &str, program: &str) -> Option<PathBuf> {
     }
     Some(path)
 }
-
-fn profiler(args: &[&str]) -> Vec<u8> {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_profiler")).args(args).stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
 /// Self and total of each function, by our own table, which `tests/tables.rs` holds to pprof's.
 fn top(file: &str, value: &str) -> (i64, BTreeMap<String, (i64, i64)>) {
     let table: Value =
-        serde_json::from_slice(&profiler(&["top", file, "--sample-index", value, "--json"])).unwrap();
+        serde_json::from_str(&stdout(&["top", file, "--sample-index", value, "--json"])).unwrap();
     let rows = table["rows"].as_array().unwrap().iter();
     let number = |row: &Value, key: &str| row[key].as_i64().unwrap();
     let rows = rows
@@ -94,7 +63,7 @@ fn speedscope_opens_what_is_written_for_it() {
     let directory = Directory::new("speedscope");
     for file in [format!("{ROOT}/samples/server.pb.gz"), format!("{ROOT}/tests/data/cpu.pb.gz")] {
         let json = directory.path("x.speedscope.json");
-        profiler(&["convert", &file, "--sample-index", "samples", "--to", "speedscope", "-o", &json]);
+        stdout(&["convert", &file, "--sample-index", "samples", "--to", "speedscope", "-o", &json]);
         let base64 = Command::new("base64").args(["-w0", &json]).output().unwrap().stdout;
         let script = directory.path("load.js");
         let text = String::from_utf8(base64).unwrap();
@@ -170,7 +139,7 @@ fn the_firefox_profiler_opens_what_is_written_for_it() {
     ] {
         let file = format!("{ROOT}/{file}");
         let json = directory.path("x.json");
-        profiler(&["convert", &file, "--sample-index", value, "--to", "firefox", "-o", &json]);
+        stdout(&["convert", &file, "--sample-index", value, "--to", "firefox", "-o", &json]);
         // It hands the file to a process of its own, and does not wait long for it.
         cli(&["load", &json]);
         let start = Instant::now();

@@ -1,6 +1,8 @@
 //! The real binary on real and on hostile files. What is right is said by the judges in
 //! `tests/judges`, which share no code with the program, or derived by hand.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -8,79 +10,10 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use files::{Directory, failure, profiler, run, skip, stdout};
+
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
 const JUDGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/judges");
-
-/// A directory of its own for a test, removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let name = format!("profiler-outputs-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, bytes: &[u8]) -> String {
-        fs::write(self.0.join(name), bytes).unwrap();
-        self.path(name)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn profiler(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_profiler"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-fn run(args: &[&str]) -> Output {
-    profiler(args).output().unwrap()
-}
-
-/// Standard output of a run that succeeds.
-fn stdout(args: &[&str]) -> String {
-    let output = run(args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Standard error of a run that fails as every failure should: exit status 1, one line, which
-/// says who speaks and what failed, and nothing on standard output.
-fn failure(args: &[&str]) -> String {
-    let output = run(args);
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{args:?}: {message}");
-    assert!(message.starts_with("profiler: error: failed to "), "{args:?}: {message}");
-    assert_eq!(message.trim_end().lines().count(), 1, "{args:?}: {message}");
-    assert!(output.stdout.is_empty(), "{args:?} wrote output");
-    message
-}
-
-/// Says where nobody can overlook it that a part of a test did not run.
-fn skip(why: &str) {
-    // Unlike `eprintln!`, this is not captured when the test passes.
-    let _ = writeln!(std::io::stderr(), "SKIP: {why}");
-}
-
 /// Runs a judge in Python; none if there is no Python.
 fn judge(args: &[&str]) -> Option<Output> {
     let Ok(output) = Command::new("python3").args(args).output() else {

@@ -1,5 +1,7 @@
 //! Tables and comparisons of profiles, beside those of `go tool pprof`.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -8,50 +10,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use files::{Directory, run, skip, stdout};
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-/// A directory of its own for a test, removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let name = format!("profiler-tables-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
-        fs::write(self.0.join(name), bytes).unwrap();
-        self.path(name)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn skip(why: &str) {
-    // Unlike `eprintln!`, this is not captured when the test passes.
-    let _ = writeln!(std::io::stderr(), "SKIP: {why}");
-}
-
-fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_profiler")).args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-fn stdout(args: &[&str]) -> String {
-    let output = run(args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 fn json(args: &[&str]) -> Value {
     serde_json::from_str(&stdout(&[args, &["--json"]].concat())).unwrap()
 }

@@ -1,6 +1,8 @@
 //! What is shown is what was measured: units, idle time, what is left out, names, and files that are large in one way
 //! only. The files are made here, and what is right follows from how they are made.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -13,44 +15,11 @@ use profiler::model::profile::{
 };
 use profiler::viewing::pprof;
 
-/// A directory of its own for a test, removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("profiler-views-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, bytes).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn run(args: &[&str]) -> Output {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_profiler")).args(args).stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
-
-fn stdout(args: &[&str]) -> String {
-    String::from_utf8(run(args).stdout).unwrap()
-}
+use files::{Directory, stdout, success};
 
 /// The picture of a file alone, and what was said about it.
 fn picture(file: &str, more: &[&str]) -> (String, String) {
-    let output = run(&[&["flamegraph", file, "-o", "-", "--picture-only"], more].concat());
-    (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    success(&[&["flamegraph", file, "-o", "-", "--picture-only"], more].concat())
 }
 
 /// A profile by its stacks, root first. A frame is a name, or a name and a mapping's path behind an @.
@@ -92,7 +61,7 @@ impl Made {
     }
 
     fn write(&self, directory: &Directory) -> String {
-        directory.write("made.pb.gz", &pprof::encode(&self.0))
+        directory.file("made.pb.gz", &pprof::encode(&self.0))
     }
 }
 
@@ -292,7 +261,7 @@ fn equal_samples_add_up_however_well_they_compress() {
     let sample = field(2, &[field(1, &[2, 1, 1, 1, 1, 1]), field(2, &[1])].concat());
     let file = compressed(&[two_functions(), sample.repeat(3_000_000)].concat());
     assert!(file.len() < 200_000, "{} bytes", file.len());
-    let file = directory.write("equal.pb.gz", &file);
+    let file = directory.file("equal.pb.gz", &file);
     assert_eq!(stdout(&["folded", &file]), "main;main;main;main;main;leaf 3000000\n");
 }
 
@@ -301,7 +270,7 @@ fn a_stack_may_be_of_any_length() {
     let directory = Directory::new("deep");
     let stack = [&[2][..], &[1; 70_001]].concat();
     let sample = field(2, &[field(1, &stack), field(2, &[5])].concat());
-    let file = directory.write("deep.pb.gz", &compressed(&[two_functions(), sample].concat()));
+    let file = directory.file("deep.pb.gz", &compressed(&[two_functions(), sample].concat()));
     let folded = stdout(&["folded", &file]);
     assert_eq!(folded.len(), 70_001 * "main;".len() + "leaf 5\n".len());
     assert!(folded.ends_with(";main;leaf 5\n"));
@@ -310,6 +279,6 @@ fn a_stack_may_be_of_any_length() {
     assert!(svg.contains("[1 function and their callees] (5 samples"));
     // The viewer has all of it.
     let path = directory.0.join("deep.svg");
-    run(&["flamegraph", &file, "-o", path.to_str().unwrap()]);
+    success(&["flamegraph", &file, "-o", path.to_str().unwrap()]);
     assert!(fs::metadata(path).unwrap().len() < 1 << 20);
 }
