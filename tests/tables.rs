@@ -8,6 +8,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use profiler::model::profile::ValueType;
+use profiler::viewing::pprof;
 use serde_json::Value;
 
 use files::{Directory, run, skip, stdout};
@@ -253,6 +255,24 @@ fn what_grew_is_told_from_chance() {
     assert!(message.contains("failed to compare") && message.contains("alloc_objects/count"), "{message}");
 }
 
+/// A copy with its nanoseconds in microseconds, which loses nothing of them, and another value before the others.
+fn units(from: &str, to: &str) {
+    let mut profile = pprof::parse(&fs::read(from).unwrap()).unwrap();
+    let cpu = profile.sample_type(Some("cpu")).unwrap();
+    let samples = profile.take_samples();
+    profile.sample_types[cpu].unit = "microseconds".to_owned();
+    profile.period_type.unit = "microseconds".to_owned();
+    profile.period /= 1000;
+    profile.sample_types.insert(0, ValueType::new("extra", "count"));
+    for mut sample in samples {
+        assert_eq!(sample.values[cpu] % 1000, 0);
+        sample.values[cpu] /= 1000;
+        sample.values.insert(0, 1);
+        profile.add(sample.stack, sample.labels, &sample.values);
+    }
+    fs::write(to, pprof::encode(&profile)).unwrap();
+}
+
 #[test]
 fn merged_profiles_are_those_of_pprof() {
     let directory = Directory::new("merge");
@@ -291,6 +311,24 @@ fn merged_profiles_are_those_of_pprof() {
         )
     };
     assert_eq!(raw(&merged), raw(&theirs));
+    // What one of them has in microseconds, and something that the others have not.
+    let go = format!("{ROOT}/tests/data/cpu.pb.gz");
+    let theirs = directory.path("theirs.pb.gz");
+    units(&go, &theirs);
+    let output = run(&["merge", &go, &theirs, "-o", &merged]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && message.contains("not all of the profiles have extra"), "{message}");
+    let total =
+        |file: &str, value: &str| json(&["top", file, "--sample-index", value])["total"].as_i64().unwrap();
+    for value in ["samples", "cpu"] {
+        assert_eq!(total(&merged, value), 2 * total(&go, value), "{value}");
+    }
+    let compared = json(&["diff", &go, &theirs, "--sample-index", "cpu"]);
+    assert_eq!(compared["total_before"], compared["total_after"], "{compared}");
+    assert!(
+        compared["rows"].as_array().unwrap().iter().all(|row| row["total"]["change"] == 0.0),
+        "{compared}"
+    );
     let heap = format!("{ROOT}/tests/data/heap.pb.gz");
     let output = run(&["merge", &server, &heap, "-o", &merged]);
     let message = String::from_utf8(output.stderr).unwrap();

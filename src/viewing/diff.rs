@@ -30,19 +30,20 @@ const GREW: i32 = 3;
 /// If a file cannot be read, has no samples or does not have the value asked for, if the two measure
 /// different things, or if standard output cannot be written.
 pub fn run(args: &DiffArgs) -> Result<i32> {
-    let before = open(&args.select(&args.before))?;
-    let after = open(&args.select(&args.after))?;
+    let mut before = open(&args.select(&args.before))?;
+    let mut after = open(&args.select(&args.after))?;
     let (before_name, after_name) = (args.before.display().to_string(), args.after.display().to_string());
+    let [value, other] = [&before, &after].map(|view| view.profile.sample_types[view.index].name.clone());
+    merge::align(&mut before.profile, &mut after.profile);
     merge::compatible(&before.profile, &after.profile)
         .with_context(|| format!("failed to compare {before_name} with {after_name}"))?;
-    if before.index != after.index {
+    let Some(index) = before.profile.sample_type(Some(&value)).filter(|_| value == other) else {
         bail!(
-            "failed to compare {before_name} with {after_name}: the one has '{}' and the other '{}'; name a \
-             value that both have with --sample-index",
-            before.profile.sample_types[before.index].name,
-            after.profile.sample_types[after.index].name
+            "failed to compare {before_name} with {after_name}: the one has '{value}' and the other '{other}'; \
+             name a value that both have with --sample-index"
         );
-    }
+    };
+    (before.index, after.index) = (index, index);
     let mut comparison = Comparison::new(&before, &after, args);
     comparison.rows.sort_by(|a, b| {
         let size = |change: &Change| change.own.abs().max(change.total.abs());

@@ -4,14 +4,15 @@
 //! locations by their lines and their offset in the mapping, and mappings by their build id, or else
 //! their path, their size rounded up to pages, and their file offset; so that a program that was loaded
 //! elsewhere is the same one. The start is the earliest, durations are added up, the period is the
-//! greatest, and comments are there once. What all values of a sample come to 0 is left out.
+//! greatest, and comments are there once. What all values of a sample come to 0 is left out. Values of one name in
+//! different units of one kind are scaled to the finer unit, and those that not all profiles have are left out.
 
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::file::Pending;
-use super::{pprof, reading};
+use super::{pprof, reading, scale};
 use crate::cli::MergeArgs;
 use crate::model::profile::{
     FunctionId, Label, LabelValue, LabelsId, Line, Location, LocationId, Mapping, MappingId, Profile,
@@ -28,7 +29,8 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     let mut file = Pending::create(&args.output)?;
     let mut merger = Merger::default();
     for input in &args.inputs {
-        let profile = reading::read(input)?;
+        let mut profile = reading::read(input)?;
+        merger.align(&mut profile);
         merger
             .add(&profile)
             .with_context(|| format!("failed to add {} to {}", input.display(), args.inputs[0].display()))?;
@@ -55,6 +57,13 @@ pub(super) struct Merger {
 }
 
 impl Merger {
+    /// Makes the next profile measure what the others do, and says what is left out for that.
+    fn align(&mut self, next: &mut Profile) {
+        if let Some(merged) = &mut self.merged {
+            align(merged, next);
+        }
+    }
+
     /// Adds a profile.
     ///
     /// # Errors
@@ -117,6 +126,53 @@ impl Merger {
             }
         }
         merged
+    }
+}
+
+/// Makes two profiles measure the same in the same units, as far as both do, and says what is left out for that.
+pub(super) fn align(a: &mut Profile, b: &mut Profile) {
+    if let Some((unit, [of_a, of_b])) = scale::common_unit(&a.period_type.unit, &b.period_type.unit)
+        && a.period_type.name == b.period_type.name
+    {
+        let unit = unit.to_owned();
+        for (profile, factor) in [(&mut *a, of_a), (&mut *b, of_b)] {
+            profile.period = profile.period.saturating_mul(factor);
+            profile.period_type.unit.clone_from(&unit);
+        }
+    }
+    if a.sample_types == b.sample_types {
+        return;
+    }
+    let (mut types, mut of_a, mut of_b) = (Vec::new(), Vec::new(), Vec::new());
+    for (at, ty) in a.sample_types.iter().enumerate() {
+        let found = b.sample_types.iter().enumerate().find_map(|(other, it)| {
+            Some((other, scale::common_unit(&ty.unit, &it.unit)?)).filter(|_| it.name == ty.name)
+        });
+        let Some((other, (unit, factors))) = found else { continue };
+        types.push(ValueType::new(&ty.name, unit));
+        of_a.push((at, factors[0]));
+        of_b.push((other, factors[1]));
+    }
+    // Then they have nothing in common, of which there is an error to be told.
+    if types.is_empty() {
+        return;
+    }
+    let all = a.sample_types.iter().chain(&b.sample_types);
+    let mut left_out: Vec<&str> =
+        all.map(|ty| &*ty.name).filter(|name| types.iter().all(|ty| ty.name != *name)).collect();
+    left_out.sort_unstable();
+    left_out.dedup();
+    if !left_out.is_empty() {
+        say!("profiler: not all of the profiles have {}, which is left out", left_out.join(", "));
+    }
+    for (profile, columns) in [(a, of_a), (b, of_b)] {
+        let samples = profile.take_samples();
+        profile.sample_types.clone_from(&types);
+        for sample in samples {
+            let values: Vec<i64> =
+                columns.iter().map(|(at, factor)| sample.values[*at].saturating_mul(*factor)).collect();
+            profile.add(sample.stack, sample.labels, &values);
+        }
     }
 }
 

@@ -20,17 +20,31 @@ const SIZES: &[(f64, &[&str])] = &[
     (1_073_741_824.0, &["gb", "gib", "gbyte", "gigabyte"]),
 ];
 
+/// How many of the first of its kind (nanoseconds, bytes) a unit is.
+fn factor(units: &[(f64, &[&str])], unit: &str) -> Option<f64> {
+    let unit = unit.to_lowercase();
+    let single = unit.strip_suffix('s').unwrap_or(&unit);
+    let is_it = |names: &[&str]| names.contains(&&*unit) || names.contains(&single);
+    units.iter().find(|(_, it)| is_it(it)).map(|(factor, _)| *factor)
+}
+
+/// The finer of two units of one kind, and how many of it each of them is.
+pub fn common_unit<'a>(a: &'a str, b: &'a str) -> Option<(&'a str, [i64; 2])> {
+    if a == b {
+        return Some((a, [1, 1]));
+    }
+    [TIMES, SIZES].into_iter().find_map(|units| {
+        let (of_a, of_b) = (factor(units, a)?, factor(units, b)?);
+        let finer = of_a.min(of_b);
+        Some((if of_a <= of_b { a } else { b }, [of_a, of_b].map(|it| (it / finer) as i64)))
+    })
+}
+
 /// A value with its unit: `12.34 s`, `1.50 MiB`, `1,234 cycles`; a count is a number alone.
 pub fn amount(value: i64, unit: &str) -> String {
-    let factor = |units: &[(f64, &[&str])]| {
-        let unit = unit.to_lowercase();
-        let single = unit.strip_suffix('s').unwrap_or(&unit);
-        let names = |names: &[&str]| names.contains(&&*unit) || names.contains(&single);
-        units.iter().find(|(_, it)| names(it)).map(|(factor, _)| *factor)
-    };
-    if let Some(factor) = factor(TIMES) {
+    if let Some(factor) = factor(TIMES, unit) {
         time(value as f64 * factor)
-    } else if let Some(factor) = factor(SIZES) {
+    } else if let Some(factor) = factor(SIZES, unit) {
         size(value as f64 * factor)
     } else if unit.is_empty() || unit == "count" {
         thousands(value)
@@ -95,6 +109,14 @@ mod tests {
         ] {
             assert_eq!(amount(value, unit), shown, "{value} {unit}");
         }
+    }
+
+    #[test]
+    fn units_of_one_kind_have_one_in_common() {
+        assert_eq!(common_unit("microseconds", "ms"), Some(("microseconds", [1, 1000])));
+        assert_eq!(common_unit("MiB", "bytes"), Some(("bytes", [1 << 20, 1])));
+        assert_eq!(common_unit("cycles", "cycles"), Some(("cycles", [1, 1])));
+        assert_eq!([common_unit("bytes", "ns"), common_unit("count", "cycles")], [None, None]);
     }
 
     #[test]
