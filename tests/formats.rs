@@ -4,8 +4,7 @@
 mod files;
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use files::{Directory, failure, success};
 

@@ -5,9 +5,8 @@ mod files;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use files::{Directory, failure, profiler, run, skip, stdout};
@@ -368,7 +367,7 @@ fn what_is_written_satisfies_the_judges() {
     for name in ["cpu.pb.gz", "heap.pb.gz"] {
         let original = format!("{DATA}/{name}");
         let profile = profiler::viewing::reading::read(Path::new(&original)).unwrap();
-        let written = directory.file(name, &profiler::viewing::pprof::encode(&profile));
+        let written = directory.file(name, profiler::viewing::pprof::encode(&profile));
         if let Some(program) = &gopprofcheck {
             // `FILE: OK samples=… totals=[…]`, then the hottest leaves.
             let verdict = |file: &str| {

@@ -4,9 +4,7 @@ mod files;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use profiler::model::profile::ValueType;
 use profiler::viewing::pprof;

@@ -6,8 +6,7 @@ mod files;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use profiler::model::profile::{
     Function, FunctionId, Label, LabelValue, Line, Location, LocationId, Mapping, MappingId, Profile,
@@ -61,7 +60,7 @@ impl Made {
     }
 
     fn write(&self, directory: &Directory) -> String {
-        directory.file("made.pb.gz", &pprof::encode(&self.0))
+        directory.file("made.pb.gz", pprof::encode(&self.0))
     }
 }
 
@@ -270,7 +269,7 @@ fn a_stack_may_be_of_any_length() {
     let directory = Directory::new("deep");
     let stack = [&[2][..], &[1; 70_001]].concat();
     let sample = field(2, &[field(1, &stack), field(2, &[5])].concat());
-    let file = directory.file("deep.pb.gz", &compressed(&[two_functions(), sample].concat()));
+    let file = directory.file("deep.pb.gz", compressed(&[two_functions(), sample].concat()));
     let folded = stdout(&["folded", &file]);
     assert_eq!(folded.len(), 70_001 * "main;".len() + "leaf 5\n".len());
     assert!(folded.ends_with(";main;leaf 5\n"));

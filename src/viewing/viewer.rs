@@ -13,7 +13,7 @@ use std::path::Path;
 use crate::text::printable;
 
 /// In the order in which they need each other.
-const MODULES: [(&str, &str); 21] = [
+const MODULES: [(&str, &str); 22] = [
     ("prefix.js", include_str!("viewer/js/prefix.js")),
     ("scale.js", include_str!("viewer/js/scale.js")),
     ("names.js", include_str!("viewer/js/names.js")),
@@ -33,6 +33,7 @@ const MODULES: [(&str, &str); 21] = [
     ("controls.js", include_str!("viewer/js/controls.js")),
     ("mouse.js", include_str!("viewer/js/mouse.js")),
     ("keys.js", include_str!("viewer/js/keys.js")),
+    ("paper.js", include_str!("viewer/js/paper.js")),
     ("app.js", include_str!("viewer/js/app.js")),
     ("start.js", include_str!("viewer/js/start.js")),
 ];

@@ -10,6 +10,7 @@ import { installMouse } from "./mouse.js";
 import { clipped, escapeFolded, printable } from "./names.js";
 import { amount, percent, thousands } from "./scale.js";
 import { matcher, matches, matchingFrames } from "./search.js";
+import { installPaper } from "./paper.js";
 import { shape } from "./shape.js";
 import { Table } from "./table.js";
 import { Strip } from "./strip.js";
@@ -66,8 +67,7 @@ export class App {
     this.scroller.addEventListener("scroll", () => this.draw());
     new ResizeObserver(() => this.resize()).observe(this.scroller);
     window.addEventListener("hashchange", () => this.goTo(fromFragment(location.hash, profile.header)));
-    window.addEventListener("beforeprint", () => this.print(true));
-    window.addEventListener("afterprint", () => this.print(false));
+    installPaper(this);
     installMouse(this);
     installKeys(this);
     this.refresh();
@@ -404,33 +404,6 @@ export class App {
       this.scroller.scrollTop = this.main.up ? this.scroller.scrollHeight : 0;
     }
     this.draw();
-  }
-
-  // On paper the whole view is one picture, as high as a page.
-  print(isBegin) {
-    if (!isBegin) {
-      this.scroller.classList.remove("printed");
-      this.printed.remove();
-      return;
-    }
-    const width = 1500;
-    const rows = Math.min(this.height, 60 * ROW);
-    const canvas = element("canvas", { class: "paper", width: 2 * width, height: 2 * rows });
-    const context = canvas.getContext("2d");
-    context.setTransform(2, 0, 0, 2, 0, 0);
-    const base = this.main.base;
-    if (this.panels.length === 1 && this.main.up) {
-      this.main.base = this.height;
-    }
-    const colors = this.colors;
-    this.colors = this.suitedColors(false);
-    const scroll = this.main.up && this.panels.length === 1 ? this.height - rows : 0;
-    this.paintOn(context, { width, height: rows, scroll }, false);
-    this.colors = colors;
-    this.main.base = base;
-    this.printed = canvas;
-    this.scroller.classList.add("printed");
-    this.scroller.append(canvas);
   }
 
   // What is shown, for who reads the page by program.
