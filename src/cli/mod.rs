@@ -11,7 +11,9 @@ pub use record::{RecordArgs, States, Unwind};
 pub use serve::ServeArgs;
 pub use stats::{Format, Sort, StatsArgs};
 pub use tables::{By, ConvertArgs, DiffArgs, MergeArgs, SourceArgs, Target, TopArgs, TopSort};
-pub use view::{ChosenArgs, FlamegraphArgs, FoldedArgs, MinWidth, SelectArgs, Shown, ThreadsArgs, ViewArgs};
+pub use view::{
+    ChosenArgs, FlamegraphArgs, FoldedArgs, MinWidth, PartArgs, SelectArgs, Shown, ThreadsArgs, ViewArgs,
+};
 
 mod counts;
 mod durations;

@@ -1,11 +1,13 @@
 //! Options of the commands that make tables and other files of a file.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
 use super::TEMPLATE;
-use super::view::{ChosenArgs, SelectArgs};
+use super::durations::parse_moment;
+use super::view::{ChosenArgs, PartArgs, SelectArgs};
 
 const TOP_EXAMPLES: &str = "\
 Examples:
@@ -116,6 +118,10 @@ pub struct DiffArgs {
     #[allow(missing_docs)]
     pub chosen: ChosenArgs,
 
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub part: PartArgs,
+
     /// What a row is: function, line, binary, process, thread, or label:NAME for the values of a label
     #[arg(long, value_name = "WHAT", default_value = "function", value_parser = parse_by)]
     pub by: By,
@@ -145,7 +151,7 @@ pub struct DiffArgs {
 impl DiffArgs {
     /// What is compared of one of the files.
     pub fn select(&self, input: &Path) -> SelectArgs {
-        SelectArgs { input: input.to_owned(), chosen: self.chosen.clone() }
+        SelectArgs { input: input.to_owned(), chosen: self.chosen.clone(), part: self.part.clone() }
     }
 }
 
@@ -186,9 +192,22 @@ pub struct SourceArgs {
 #[derive(Args, Debug)]
 #[command(before_help = CONVERT_EXAMPLES, help_template = TEMPLATE)]
 pub struct ConvertArgs {
+    /// A profile, as of any other command; `-` is standard input
+    #[arg(value_name = "FILE", default_value = "output.pb.gz")]
+    pub input: PathBuf,
+
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub select: SelectArgs,
+    pub chosen: ChosenArgs,
+
+    /// Only what was taken from this time on, since the recording began: 12s, 1m30s. The recording was made
+    /// with --timeline
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub from: Option<Duration>,
+
+    /// Only what was taken before this time: the --to of other commands
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub until: Option<Duration>,
 
     /// To what: speedscope, firefox (the Firefox Profiler), perf-script (its text), folded, or pprof
     #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
@@ -197,6 +216,17 @@ pub struct ConvertArgs {
     /// Where to write; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
+}
+
+impl ConvertArgs {
+    /// What is converted.
+    pub fn select(&self) -> SelectArgs {
+        SelectArgs {
+            input: self.input.clone(),
+            chosen: self.chosen.clone(),
+            part: PartArgs { from: self.from, to: self.until },
+        }
+    }
 }
 
 /// Formats to convert to.

@@ -30,6 +30,10 @@ pub struct SelectArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub chosen: ChosenArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub part: PartArgs,
 }
 
 /// Which stacks and which value, of any profile.
@@ -52,14 +56,18 @@ pub struct ChosenArgs {
     /// Only stacks without such a frame
     #[arg(long, value_name = "REGEX")]
     pub ignore: Option<String>,
+}
 
+/// Which part of a recording's time.
+#[derive(Args, Clone, Debug)]
+pub struct PartArgs {
     /// Only what was taken from this time on, since the recording began: 12s, 1m30s. The recording was made
     /// with --timeline
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     pub from: Option<Duration>,
 
     /// Only what was taken before this time
-    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    #[arg(long, alias = "until", value_name = "TIME", value_parser = parse_moment)]
     pub to: Option<Duration>,
 }
 

@@ -36,7 +36,7 @@ mod viewer;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::{ChosenArgs, SelectArgs, Shown, ViewArgs};
+use crate::cli::{ChosenArgs, PartArgs, SelectArgs, Shown, ViewArgs};
 use crate::model::profile::{Profile, ValueType};
 
 /// A profile, and what of it is shown.
@@ -78,7 +78,7 @@ fn open(select: &SelectArgs) -> Result<View> {
 /// Keeps the part of the recording that the options name; returns what of each value has no moment, and so is in no
 /// part.
 fn choose_part(profile: &mut Profile, select: &SelectArgs) -> Result<Option<Vec<i64>>> {
-    let ChosenArgs { from, to, .. } = select.chosen;
+    let PartArgs { from, to } = select.part;
     if from.is_none() && to.is_none() {
         return Ok(None);
     }

@@ -59,6 +59,10 @@ fn samples_know_when_they_were_taken() {
     assert!(before.contains("busy_early") && !before.contains("busy_late"), "{before}");
     assert!(after.contains("busy_late") && !after.contains("busy_early"), "{after}");
     assert_eq!(sum(&before) + sum(&after), sum(&folded(&[])));
+    // What is converted has its part, too; --to is a format there.
+    let converted = test.profiler(&["convert", "--to", "folded", "--until", &border]).output().unwrap();
+    let converted = String::from_utf8_lossy(&converted.stdout).into_owned();
+    assert_eq!(sum(&converted), sum(&before), "{converted}");
     if test.needs("go") {
         // It takes both ends of a range for a part of it.
         let focus = format!("-tagfocus=timeline=0ms:{}ms", next / 1_000_000 - 1);

@@ -22,13 +22,13 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     if args.to == Target::Pprof {
         return pprof(args);
     }
-    let view = open(&args.select)?;
+    let view = open(&args.select())?;
     let negative = view.profile.samples().iter().any(|sample| sample.values[view.index] < 0);
     if negative && args.to != Target::Folded {
         bail!(
             "failed to convert {}: values of a comparison are negative, and other viewers have no place for \
              them; convert it --to folded or pprof",
-            args.select.input.display()
+            args.input.display()
         );
     }
     let mut file = Pending::create(&args.output)?;
@@ -45,12 +45,12 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
 
 /// What pprof has a place for: everything.
 fn pprof(args: &ConvertArgs) -> Result<()> {
-    let mut profile = reading::read(&args.select.input)?;
-    let timeless = super::choose_part(&mut profile, &args.select)?;
+    let mut profile = reading::read(&args.input)?;
+    let timeless = super::choose_part(&mut profile, &args.select())?;
     if let (Some(timeless), Some(index)) = (timeless, profile.sample_type(None)) {
         moments::say_what_is_timeless(&profile, index, &timeless);
     }
-    super::choose_stacks(&mut profile, &args.select)?;
+    super::choose_stacks(&mut profile, &args.select())?;
     let mut file = Pending::create(&args.output)?;
     file.write_all(&super::pprof::encode(&profile))?;
     file.commit()
@@ -59,7 +59,7 @@ fn pprof(args: &ConvertArgs) -> Result<()> {
 /// What viewers call the profile.
 fn title(view: &View, args: &ConvertArgs) -> String {
     let of = &view.profile.sample_types[view.index].name;
-    let input = &args.select.input;
+    let input = &args.input;
     let name = input.file_name().filter(|_| input.as_os_str() != "-");
     name.map_or_else(|| of.clone(), |name| format!("{} ({of})", name.to_string_lossy()))
 }

@@ -48,7 +48,9 @@ export class Changes {
   constructor({ comparison }, tree) {
     this.comparison = comparison;
     this.tree = tree;
-    this.all = [tree.total[0] - tree.afterTotal[0], tree.afterTotal[0]];
+    // Callers and callees of one function are compared as parts of all.
+    const { total, afterTotal } = tree.partOf || tree;
+    this.all = [total[0] - afterTotal[0], afterTotal[0]];
     this.whole = Math.max(...this.all);
   }
 

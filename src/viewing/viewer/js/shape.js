@@ -229,7 +229,9 @@ export function shape(profile, view) {
   if (view.callers !== null) {
     const id = profile.nameId(view.callers);
     const isIt = (frame) => profile.nameOf[frame] === id && !profile.isLabel(frame);
-    return { full: rootFirst, ...around(rootFirst, isIt, profile.rank) };
+    const { callers, callees } = around(rootFirst, isIt, profile.rank);
+    const part = { partOf: rootFirst };
+    return { full: rootFirst, callers: Object.assign(callers, part), callees: Object.assign(callees, part) };
   }
   const turned = view.reverse ? reversed(rootFirst, profile.rank) : rootFirst;
   return { full: rootFirst, main: turned };
