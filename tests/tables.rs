@@ -4,10 +4,11 @@ mod files;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use profiler::model::profile::ValueType;
-use profiler::viewing::pprof;
+use profiler::viewing::{pprof, reading};
 use serde_json::Value;
 
 use files::{Directory, run, skip, stdout};
@@ -255,7 +256,7 @@ fn what_grew_is_told_from_chance() {
 
 /// A copy with its nanoseconds in microseconds, which loses nothing of them, and another value before the others.
 fn units(from: &str, to: &str) {
-    let mut profile = pprof::parse(&fs::read(from).unwrap()).unwrap();
+    let mut profile = reading::read(Path::new(from)).unwrap();
     let cpu = profile.sample_type(Some("cpu")).unwrap();
     let samples = profile.take_samples();
     profile.sample_types[cpu].unit = "microseconds".to_owned();
