@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use libbpf_cargo::SkeletonBuilder;
 
-/// What the recorder loads, and what counts alone.
-const SOURCES: [&str; 2] = ["profile", "counts"];
+/// What the recorder loads, what counts alone, and what lists descriptors.
+const SOURCES: [&str; 3] = ["profile", "counts", "descriptors"];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -154,6 +154,10 @@ pub struct RecordArgs {
     #[arg(long)]
     pub no_inline: bool,
 
+    /// Write where the kernel lies in memory, too; otherwise its addresses are told as offsets
+    #[arg(long)]
+    pub kernel_addresses: bool,
+
     /// Write addresses with mappings and build ids, to be named later or elsewhere
     #[arg(long)]
     pub no_symbolize: bool,

@@ -12,7 +12,7 @@ use super::report::{self, time};
 use super::target::Target;
 use crate::cli::{Cli, Command, LatencyArgs, RecordArgs};
 use crate::machine::signals::Signals;
-use crate::machine::usage::{self, CpuTime};
+use crate::machine::usage::{self, CpuTime, RoomForFiles};
 use crate::model::profile::{Profile, ValueType};
 use crate::naming;
 use crate::recording::about;
@@ -57,7 +57,7 @@ pub fn run(args: &LatencyArgs) -> Result<i32> {
     let slower_than_ns =
         args.slower_than.map(|shortest| u64::try_from(shortest.as_nanos()).unwrap_or(u64::MAX));
     let mut signals = Signals::block(!args.command.is_empty())?;
-    let output = slower_than_ns.map(|_| Pending::create(&args.output)).transpose()?;
+    let output = slower_than_ns.map(|_| Pending::private(&args.output)).transpose()?;
     let mut child = match args.command.as_slice() {
         [] => None,
         command => Some(Child::fork(command)?),
@@ -70,8 +70,9 @@ pub fn run(args: &LatencyArgs) -> Result<i32> {
     let mut listener = match output {
         None => Listener::Counts(Box::new(Sampler::load(&plan.config)?)),
         Some(output) => {
-            usage::raise_file_limit();
-            let mut recorder = Recorder::listen(&record, &mut plan)?;
+            let room = RoomForFiles::make(plan.online.len());
+            plan.fit(room);
+            let mut recorder = Recorder::listen(&record, &mut plan, room)?;
             recorder.timeline.tally = Tallies::of_all(empty_profile(), String::new());
             recorder.timeline.tally.set_called(&target.called);
             Listener::Stacks(Box::new(recorder), output)

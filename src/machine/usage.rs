@@ -74,6 +74,13 @@ fn status_bytes(name: &str) -> u64 {
     kib.unwrap_or(0u64) * 1024
 }
 
+/// Descriptors of a recording itself: BPF maps, programs and links (44 were counted), pipes, files of
+/// `/proc`; and of each CPU: two rings, a clock, the link of the sampler to it.
+const OWN_DESCRIPTORS: u64 = 96;
+const DESCRIPTORS_PER_CPU: u64 = 4;
+/// What stays free when all else is open: what is opened and closed again.
+const SPARE_DESCRIPTORS: u64 = 24;
+
 /// Lets this process hold as many files open as it may: each binary on the machine stays open while
 /// it is recorded. Without the right to more, the binaries beyond the limit go unnamed.
 pub fn raise_file_limit() {
@@ -86,6 +93,44 @@ pub fn raise_file_limit() {
 pub fn host() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| "unknown".to_owned(), |name| name.nodename().to_string_lossy().into_owned())
+}
+
+/// Below which number the descriptors of files must be that are kept open.
+#[derive(Clone, Copy, Debug)]
+pub struct RoomForFiles {
+    /// Until the sampler is loaded.
+    pub before: i32,
+    /// From then on.
+    pub after: i32,
+    /// There is not even room for all that a recording takes by itself.
+    pub is_tight: bool,
+}
+
+impl RoomForFiles {
+    /// Raises the limit as far as it may be. One that is below what a recording takes by itself is raised to
+    /// that, where this is permitted, and told: files find little room then.
+    pub fn make(cpus: usize) -> Self {
+        let own = OWN_DESCRIPTORS + DESCRIPTORS_PER_CPU * cpus as u64;
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((own, own));
+        if hard < own && setrlimit(Resource::RLIMIT_NOFILE, own, own).is_ok() {
+            say!(
+                "profiler: the limit of open files (RLIMIT_NOFILE) is {hard}, and a recording itself takes up to {own}: \
+                 raised to that; few files are opened, and the others have no names"
+            );
+        } else {
+            raise_file_limit();
+        }
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((own, own));
+        let below = |kept: u64| i32::try_from(limit.saturating_sub(kept)).unwrap_or(i32::MAX);
+        let is_tight = limit < own;
+        if is_tight {
+            say!(
+                "profiler: the limit of open files (RLIMIT_NOFILE) is {limit}, and a recording itself takes up to {own}: \
+                 stacks are walked by frame pointers, what BPF programs cost is not recorded, and few files have names"
+            );
+        }
+        Self { before: below(own), after: below(SPARE_DESCRIPTORS), is_tight }
+    }
 }
 
 /// Release and machine name of the running kernel.

@@ -11,6 +11,7 @@ mod go;
 pub mod isolate;
 mod jit;
 mod jitdump;
+mod kernel_addresses;
 mod names;
 mod perf_map;
 mod resolver;
@@ -21,6 +22,8 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use self::isolate::{Ending, Message, Sender};
+use self::kernel_addresses::Origins;
+use self::symbolize::Kernel;
 use crate::cli::RecordArgs;
 use crate::machine::signals::Signals;
 use crate::machine::usage;
@@ -65,9 +68,11 @@ pub fn encode(
     summary: &Summary,
     signals: &mut Signals,
 ) -> (Vec<u8>, String) {
-    let named = if args.no_symbolize { None } else { name(args, recording, objects, summary, signals) };
+    let kernel = (!args.kernel_addresses).then(|| Origins::of(&recording.profile));
+    let named =
+        if args.no_symbolize { None } else { name(args, kernel, recording, objects, summary, signals) };
     named.unwrap_or_else(|| {
-        symbolize::leave_unnamed(recording, "not symbolized");
+        symbolize::leave_unnamed(recording, kernel, "not symbolized");
         let data = pprof::encode(&recording.profile);
         let text = summary.text(&hottest(&recording.profile, 5), None);
         let price = price_of_timeline(args, &mut recording.profile, data.len());
@@ -103,6 +108,7 @@ fn next_command(name: &str) -> String {
 /// The encoded profile and the summary's text; `None` if it has to do without names.
 fn name(
     args: &RecordArgs,
+    kernel: Kernel,
     recording: &mut Unsymbolized,
     objects: &Objects,
     summary: &Summary,
@@ -113,7 +119,7 @@ fn name(
     for _ in 0..TRIES {
         let mut step = None;
         let mut results = Vec::new();
-        let work = |sender: &mut Sender| work(args, recording, objects, summary, &skip, sender);
+        let work = |sender: &mut Sender| work(args, kernel, recording, objects, summary, &skip, sender);
         let ending = isolate::run(signals, work, |message| match message {
             Message::Step(done, total) => {
                 step = Some(done);
@@ -151,6 +157,7 @@ fn name(
 /// What the child does: everything that touches other people's files.
 fn work(
     args: &RecordArgs,
+    kernel: Kernel,
     recording: &mut Unsymbolized,
     objects: &Objects,
     summary: &Summary,
@@ -164,6 +171,7 @@ fn work(
         recording,
         objects,
         inlined,
+        kernel,
         |step| skip.contains(&step),
         |done, total| sender.step(done, total),
     );

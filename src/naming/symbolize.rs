@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::kernel_addresses::Origins;
 use super::names::{Frame, Names};
 use super::resolver::{self, Depth};
 use super::{files, jit};
@@ -17,12 +18,16 @@ use crate::model::unsymbolized::Unsymbolized;
 use crate::programs::code;
 use crate::text::basename;
 
+/// What is told of addresses: with [`Origins`], offsets in place of the kernel's.
+pub type Kernel = Option<Origins>;
+
 /// Names every location of a recording. `progress` is told before each object: how many are done,
 /// of how many. Objects for which `skip` says so stay unnamed.
 pub fn symbolize(
     recording: &mut Unsymbolized,
     objects: &Objects,
     inlined: bool,
+    kernel: Kernel,
     skip: impl Fn(usize) -> bool,
     mut progress: impl FnMut(usize, usize),
 ) {
@@ -51,18 +56,23 @@ pub fn symbolize(
             names_in(object, objects, &offsets, inlined)
         };
         for ((id, offset), names) in locations.into_iter().zip(offsets).zip(names) {
-            name(recording, id, mapping, object, offset, names);
+            let shown = shown(kernel, recording.profile.mapping(mapping), offset);
+            name(recording, id, mapping, object, shown, names);
         }
         if matches!(object.source, Source::Kernel) {
             split_modules(recording, mapping);
         }
     }
-    name_the_rest(recording, |_, _| "unmapped");
+    name_the_rest(recording, kernel, "unmapped");
 }
 
 /// Names every location by where it is, when symbols are not wanted or were interrupted.
-pub fn leave_unnamed(recording: &mut Unsymbolized, reason: &'static str) {
-    name_the_rest(recording, |_, _| reason);
+pub fn leave_unnamed(recording: &mut Unsymbolized, kernel: Kernel, reason: &'static str) {
+    name_the_rest(recording, kernel, reason);
+}
+
+fn shown(kernel: Kernel, mapping: &Mapping, offset: u64) -> u64 {
+    kernel.filter(|_| is_by_address(mapping)).map_or(offset, |origins| origins.offset(mapping, offset))
 }
 
 fn file_offset(mapping: &Mapping, address: u64) -> u64 {
@@ -111,7 +121,7 @@ fn name(
     profile.locations[id.index()].lines = lines;
 }
 
-fn name_the_rest(recording: &mut Unsymbolized, reason: impl Fn(&str, u64) -> &'static str) {
+fn name_the_rest(recording: &mut Unsymbolized, kernel: Kernel, reason: &'static str) {
     let profile = &mut recording.profile;
     for location in &mut profile.locations {
         if !location.lines.is_empty() {
@@ -120,14 +130,18 @@ fn name_the_rest(recording: &mut Unsymbolized, reason: impl Fn(&str, u64) -> &'s
         let (place, offset) = match location.mapping {
             Some(mapping) => {
                 let mapping = &profile.mappings[mapping.index()];
-                (format!("{}+", basename(&mapping.path)), file_offset(mapping, location.address))
+                let offset = file_offset(mapping, location.address);
+                (format!("{}+", basename(&mapping.path)), shown(kernel, mapping, offset))
             }
             None => (String::new(), location.address),
         };
-        let name = format!("{place}{offset:#x} [{}]", reason(&place, offset));
+        let name = format!("{place}{offset:#x} [{reason}]");
         let function = Function { system_name: name.clone(), name, ..Function::default() };
         let function = profile.functions.intern(function).into();
         location.lines = vec![Line { function, line: 0 }];
+    }
+    if let Some(origins) = kernel {
+        origins.hide(profile);
     }
 }
 

@@ -39,6 +39,7 @@ pub mod code;
 pub mod command;
 mod containers;
 mod csv;
+mod descriptors;
 mod json;
 mod maps;
 mod network;
@@ -165,6 +166,13 @@ impl Window {
     pub fn tick(&mut self) {
         // What cannot be listed now is missed; the end tells.
         let _ = self.watch.tick();
+    }
+
+    /// Ends what is measured, at once. Who owns the programs is looked up when it is closed, which may take a
+    /// while.
+    pub fn stop(&mut self) {
+        // As above.
+        let _ = self.watch.stop();
     }
 
     /// Ends.

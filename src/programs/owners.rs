@@ -1,8 +1,8 @@
 //! Who keeps programs: processes by their descriptors, and files of the BPF file system.
 //!
 //! A process keeps a program by a descriptor of it, of a link that attaches it, or of a perf event
-//! that runs it. `/proc/PID/fd` tells which descriptor is what, its `fdinfo` of which program; perf
-//! events are asked for by [`sys::perf_event`], which tells where they run the program as well.
+//! that runs it: [`Lister::list`]. Its `fdinfo` tells of which program; perf events are asked for by
+//! [`sys::perf_event`], which tells where they run the program as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::descriptors::{Descriptor, Kind, Lister};
 use super::sys::{self, Target};
 use crate::machine::mounts;
 
@@ -49,35 +50,27 @@ pub const WATCHING: nix::fcntl::OFlag = nix::fcntl::OFlag::O_NONBLOCK;
 
 impl Owners {
     /// Looks at every process and every file of the mounted BPF file systems.
-    pub fn scan() -> Self {
-        let mut owners = Self::default();
+    pub fn scan(lister: &Lister) -> Self {
+        let (found, unreadable) = lister.list();
+        let mut owners = Self { unreadable, ..Self::default() };
         let own = fs::metadata("/proc/self/exe").map(|exe| (exe.dev(), exe.ino())).ok();
-        for pid in crate::recording::capture::proc::processes() {
+        for of_one in found.chunk_by(|a, b| a.tgid == b.tgid) {
+            let pid = of_one[0].tgid;
             let mut kept = BTreeSet::new();
-            let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-                // A process that has ended is none.
-                owners.unreadable += usize::from(Path::new(&format!("/proc/{pid}")).exists());
-                continue;
-            };
-            for fd in fds.flatten() {
-                let Ok(target) = fs::read_link(fd.path()) else { continue };
-                let Some(target) = target.to_str().and_then(|path| path.strip_prefix("anon_inode:")) else {
-                    continue;
-                };
-                let number = || fd.file_name().to_str()?.parse().ok();
-                match target.trim_matches(['[', ']']) {
-                    "bpf-prog" | "bpf_link" | "bpf-link" => {
-                        kept.extend(number().and_then(|fd| program_of(pid, fd)));
-                    }
-                    "perf_event" => {
-                        let event = number().and_then(|fd| sys::perf_event(pid, fd));
+            for &Descriptor { fd, kind, .. } in of_one {
+                match kind {
+                    Kind::Program => kept.extend(program_of(pid, fd)),
+                    Kind::PerfEvent => {
+                        let event = sys::perf_event(pid, fd);
                         kept.extend(event.as_ref().map(|(program, _)| *program));
                         owners.events.extend(event);
                     }
-                    _ => {}
                 }
             }
             if kept.is_empty() {
+                let closed = |errno: std::io::Error| errno.kind() == std::io::ErrorKind::PermissionDenied;
+                let is_closed = fs::read_dir(format!("/proc/{pid}/fdinfo")).err().is_some_and(closed);
+                owners.unreadable += usize::from(is_closed);
                 continue;
             }
             let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();

@@ -20,6 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::attach::{self, Attachments};
 use super::btf::Names;
 use super::containers::{Container, Containers};
+use super::descriptors::Lister;
 use super::maps::{self, Map};
 use super::owners::{Owners, WATCHING};
 use super::sys::{self, Object, raw};
@@ -45,6 +46,17 @@ pub struct Watch {
     unreadable: usize,
     /// Our CPU time at the beginning.
     own_cpu_s: f64,
+    stopped: Option<Stopped>,
+    lister: Lister,
+}
+
+/// What the end of a window tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopped {
+    window: Duration,
+    own_cpu_s: f64,
+    /// The id of the next program.
+    last: Option<u32>,
 }
 
 /// See [`Watch::tick`].
@@ -120,6 +132,7 @@ impl Watch {
     fn open() -> io::Result<Self> {
         usage::raise_file_limit();
         let now = Instant::now();
+        let lister = Lister::new();
         let marker = next_id();
         let mut watch = Self {
             watched: BTreeMap::new(),
@@ -133,6 +146,8 @@ impl Watch {
             names: Names::default(),
             unreadable: 0,
             own_cpu_s: 0.0,
+            stopped: None,
+            lister,
         };
         watch.find_new(false)?;
         watch.newest = watch.newest.max(marker.unwrap_or(0));
@@ -158,16 +173,28 @@ impl Watch {
         Ok(())
     }
 
-    /// Ends the window.
+    /// Reads the counters for the last time.
+    ///
+    /// # Errors
+    /// If programs cannot be listed any more.
+    pub fn stop(&mut self) -> io::Result<Stopped> {
+        self.find_new(true)?;
+        self.read_counters();
+        let window = self.started.elapsed();
+        let stopped = Stopped { window, own_cpu_s: usage::own_cpu_s() - self.own_cpu_s, last: next_id() };
+        self.stopped = Some(stopped);
+        Ok(stopped)
+    }
+
+    /// Ends the window, unless it was stopped before, and looks up whose the programs are.
     ///
     /// # Errors
     /// If programs cannot be listed any more.
     pub fn finish(mut self) -> io::Result<Statistics> {
-        self.find_new(true)?;
-        self.read_counters();
-        let window = self.started.elapsed();
-        let own_cpu_s = usage::own_cpu_s() - self.own_cpu_s;
-        let last = next_id();
+        let Stopped { window, own_cpu_s, last } = match self.stopped.take() {
+            Some(stopped) => stopped,
+            None => self.stop()?,
+        };
         self.release();
         let maps = self.find_uses();
         let seen = self.watched.values().filter(|watched| watched.loaded).count() as u64;
@@ -189,6 +216,10 @@ impl Watch {
     fn find_new(&mut self, loaded: bool) -> io::Result<()> {
         for id in sys::ids_after(Object::Program, self.newest)? {
             self.newest = id;
+            if self.lister.id() == Some(id) {
+                // It is no part of what is measured: it runs before the window and after it.
+                continue;
+            }
             let Some(fd) = watch(id)? else { continue };
             let Ok(info) = sys::program(&fd) else { continue };
             let memory_bytes = maps::memory(&fd);
@@ -238,7 +269,7 @@ impl Watch {
                 }
             }
         }
-        let owners = Owners::scan();
+        let owners = Owners::scan(&self.lister);
         self.unreadable = owners.unreadable;
         let here: Vec<_> = self
             .watched

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cli::{RecordArgs, Unwind};
 use crate::machine::cgroups::{self, Hierarchy, Target};
+use crate::machine::usage::RoomForFiles;
 use crate::recording::capture::bpf::{Config, EventKind, Filter, OffCpu};
 use crate::recording::capture::perf::event::Event;
 use crate::recording::capture::{kernel, perf, proc};
@@ -129,6 +130,12 @@ impl Plan {
             },
         };
         Ok(Self { config, cpus, online, walk_by_tables, event, cgroup, hierarchies, watched })
+    }
+
+    /// Leaves out what takes descriptors that there are not.
+    pub fn fit(&mut self, room: RoomForFiles) {
+        self.walk_by_tables &= !room.is_tight;
+        self.config.interpreters &= !room.is_tight;
     }
 
     /// How many events one sample stands for, if that does not change.

@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::cli::RecordArgs;
 use crate::machine::rights::{self, Capability};
 use crate::machine::signals::Signals;
-use crate::machine::usage::{self, CpuTime};
+use crate::machine::usage::{self, CpuTime, RoomForFiles};
 use crate::naming;
 use crate::programs::{Window, chains, sampled};
 use crate::recording::about;
@@ -38,7 +38,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     bpf::probe()?;
     let mut signals = Signals::block(!args.command.is_empty())?;
     let directory = rotation::directory(args)?;
-    let output = if directory.is_none() { Some(Pending::create(&args.output)?) } else { None };
+    let output = if directory.is_none() { Some(Pending::private(&args.output)?) } else { None };
     let mut child = match args.command.as_slice() {
         [] => None,
         command => Some(Child::fork(command)?),
@@ -48,10 +48,12 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         plan.config.command = Some(child.tgid());
     }
     // After the fork: the command keeps the limit that it was given.
-    usage::raise_file_limit();
+    let room = RoomForFiles::make(plan.online.len());
 
-    let mut recorder = Recorder::listen(args, &mut plan)?;
-    recorder.programs = open_window(args, recorder.sampler.measures_itself());
+    plan.fit(room);
+    let mut recorder = Recorder::listen(args, &mut plan, room)?;
+    recorder.programs =
+        if room.is_tight { None } else { open_window(args, recorder.sampler.measures_itself()) };
     let clocks = clocks(args, &plan)?;
     let counting = Counting::begin(args, &plan, child.as_ref().map(Child::tgid));
     recorder.sampler.attach(clocks)?;
@@ -79,13 +81,17 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         recorder.read()?;
         about::say_who_goes_on(recorder.timeline.processes.living().collect());
     }
-    let mut programs = recorder.programs.take().and_then(|window| window.close().ok());
+    if let Some(window) = &mut recorder.programs {
+        window.stop();
+    }
     if let Some(rotation) = &mut rotation {
         rotation.wait();
     }
     let blocked = recorder.flush_threads()?;
     recorder.sampler.detach();
     let duration = started.elapsed();
+    // While the sampler is still there: it is one of the programs.
+    let mut programs = recorder.programs.take().and_then(|window| window.close().ok());
     let target_ns = target_cpu_ns(&plan).saturating_sub(target_before);
     // Twice: what was counted into one map while the other was drained.
     for _ in 0..2 {

@@ -11,6 +11,7 @@ use anyhow::Result;
 
 use crate::cli::RecordArgs;
 use crate::machine::cgroups;
+use crate::machine::usage::RoomForFiles;
 use crate::model::event::{Dump, Event, Timed};
 use crate::model::objects::Objects;
 use crate::model::processes::Processes;
@@ -45,7 +46,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// Opens the side-band, reads what runs already, makes its unwind tables, loads the sampler.
-    pub fn listen(args: &RecordArgs, plan: &mut Plan) -> Result<Self> {
+    pub fn listen(args: &RecordArgs, plan: &mut Plan, room: RoomForFiles) -> Result<Self> {
         let sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
         let fixed = args.label.iter().map(|(key, value)| containers::text(key, value)).collect();
         let labels = Labels { fixed, slot_ns: plan.config.time_slot_ns, ..Labels::default() };
@@ -53,6 +54,7 @@ impl Recorder {
             Tallies::new(about::empty_profile(args, plan.event.as_ref()), about::short_blocks(args), labels);
         let mut timeline = Timeline::new(processes(plan), tally);
         let mut unwinding = Unwinding::new(plan.config.interpreters);
+        timeline.objects.keep_below(room.before);
         timeline.inbox().extend(snapshot(plan));
         timeline.advance(proc::now_ns(), |_: u64, _: &Rc<Dump>, _: &Snapshot, _: &Objects| None);
         if plan.walk_by_tables {
@@ -64,6 +66,7 @@ impl Recorder {
             plan.config.tables = Some(capacity);
         }
         let sampler = Sampler::load(&plan.config)?;
+        timeline.objects.keep_below(room.after);
         if let Some(tables) = sampler.tables()? {
             unwinding.publish(tables, &mut timeline.processes, &timeline.objects);
         }

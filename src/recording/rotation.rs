@@ -67,7 +67,7 @@ pub fn directory(args: &RecordArgs) -> Result<Option<Directory>> {
     };
     let directory = Directory::open(&args.output, keep)?;
     // It is found now if nothing can be written there, and not after the first period.
-    drop(Pending::create(&directory.file(SystemTime::now()))?);
+    drop(Pending::private(&directory.file(SystemTime::now()))?);
     Ok(Some(directory))
 }
 
@@ -99,8 +99,11 @@ impl Rotation {
     }
 
     fn cut(&mut self, args: &RecordArgs, plan: &Plan, recorder: &mut Recorder) -> Result<()> {
-        let programs = recorder.programs.take().and_then(|window| window.close().ok());
-        recorder.programs = open_window(args, true);
+        let programs = recorder.programs.take().and_then(|window| {
+            let closed = window.close().ok();
+            recorder.programs = open_window(args, true);
+            closed
+        });
         let swap = recorder.drain()?;
         let mark = Mark::now(plan, recorder)?;
         let summary = mark.since(&self.began, args, plan, recorder);
@@ -196,7 +199,7 @@ fn write(
     directory: &Directory,
 ) -> Result<()> {
     let mut signals = Signals::block(false)?;
-    let mut output = Pending::create(&directory.file(part.began))?;
+    let mut output = Pending::private(&directory.file(part.began))?;
     let name = output.name();
     let (data, _) = naming::encode(args, &mut finished, objects, &part.summary, &mut signals);
     output.write_all(&data)?;

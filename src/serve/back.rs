@@ -20,7 +20,7 @@ use super::metrics::{self, Own};
 use super::push::Target;
 use crate::cli::{RecordArgs, ServeArgs};
 use crate::machine::signals::Signals;
-use crate::machine::usage;
+use crate::machine::usage::{self, RoomForFiles};
 use crate::naming;
 use crate::programs::{Switch, Watch};
 use crate::recording::capture::bpf;
@@ -407,7 +407,9 @@ impl Server<'_> {
 impl Active {
     fn begin(args: &RecordArgs) -> Result<Self> {
         let mut plan = Plan::new(args)?;
-        let mut recorder = Recorder::listen(args, &mut plan)?;
+        let room = RoomForFiles::make(plan.online.len());
+        plan.fit(room);
+        let mut recorder = Recorder::listen(args, &mut plan, room)?;
         recorder.sampler.attach(clocks(args, &plan)?)?;
         Ok(Self { plan, recorder, pace: Pace::default(), used: Instant::now() })
     }

@@ -44,6 +44,12 @@ def function(path, offset):
     return path, -1
 
 
+def in_kernel(path):
+    """Whether a mapping is of the kernel, whose addresses are told as offsets: its image, a module, a BPF program."""
+    of_programs = '[vdso]', '[vsyscall]', '[uprobes]', '[jit]', '[python]', '[javascript]', '[unmapped]'
+    return path.startswith('[') and path not in of_programs
+
+
 def recorded(recording):
     """Paths of whole user stacks, and the number of samples."""
     mappings, locations, paths, total = {}, {}, Counter(), 0
@@ -56,7 +62,7 @@ def recorded(recording):
             address = int(words[3])
             if len(words) > 4 and words[4].startswith('[truncated'):
                 locations[words[1]] = None
-            elif address < 1 << 63 and words[2] in mappings:
+            elif words[2] in mappings and not in_kernel(mappings[words[2]][2]):
                 start, offset, path = mappings[words[2]]
                 locations[words[1]] = function(path, address - start + offset), words[4] if len(words) > 4 else '?'
         elif words[0] == 'sample':

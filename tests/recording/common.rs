@@ -383,7 +383,10 @@ impl Location {
     }
 
     pub fn in_kernel(&self) -> bool {
-        self.address >= 1 << 63
+        // Its addresses are told as offsets; what else is in brackets has these names.
+        let of_programs =
+            ["[vdso]", "[vsyscall]", "[uprobes]", "[jit]", "[python]", "[javascript]", "[unmapped]"];
+        self.path().starts_with('[') && !of_programs.contains(&self.path())
     }
 
     pub fn file_offset(&self) -> u64 {

@@ -16,6 +16,7 @@ mod identity;
 mod latency;
 mod layouts;
 mod limits;
+mod manners;
 mod moments;
 mod names;
 mod off_cpu;

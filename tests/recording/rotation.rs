@@ -1,6 +1,7 @@
 //! `--every`: files of one recorder, period by period.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread::sleep;
@@ -66,6 +67,8 @@ fn periods_follow_each_other_and_add_up() {
     let all = files(&dir);
     assert!(told.contains(&format!("profiler: {} files, in all taken ", all.len())), "{told}");
     assert!(!told.contains("UNACCOUNTED"), "{told}");
+    let mode = |file: &String| fs::metadata(file).unwrap().mode() & 0o777;
+    assert!(all.iter().all(|file| mode(file) == 0o600), "recordings are their owner's alone");
     let recordings: Vec<Recording> = all.iter().map(|file| read(file)).collect();
     // The sum of the kernel's own counters is that of the files.
     let sum: u64 = recordings.iter().map(|it| it.total(|_| true)).sum();

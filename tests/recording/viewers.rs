@@ -107,7 +107,9 @@ fn kernel_frames_are_those_of_kallsyms() {
     let args = ["if=/dev/zero", "of=/dev/null", "bs=64k"];
     let busy = spawn(Command::new("dd").args(args).stderr(Stdio::null()));
     let pid = busy.0.id();
-    let recording = test.record_until(0.5, pid, &["-F", "999", "-p", &pid.to_string()]);
+    let args = ["-F", "999", "-p", &pid.to_string(), "--kernel-addresses"];
+    let recording = test.record_until(0.5, pid, &args[..4]);
+    let with_addresses = test.record_until(0.5, pid, &args);
     let all = recording.total(|_| true);
     // What dd does is read and write.
     for (function, share) in [("do_syscall_64", 0.8), ("vfs_read", 0.5)] {
@@ -122,9 +124,14 @@ fn kernel_frames_are_those_of_kallsyms() {
         })
         .collect();
     symbols.sort_unstable();
+    let image = symbols.iter().find(|(_, name)| *name == "_text").unwrap().0;
+    assert!(image >= 1 << 63 && recording.locations.values().all(|l| l.address < 1 << 63), "{image:#x}");
+    let in_image = |l: &&crate::common::Location| l.path() == "[kernel.kallsyms]";
+    let offsets = recording.locations.values().filter(in_image).map(|l| (image + l.file_offset(), l));
+    let addresses = with_addresses.locations.values().filter(in_image).map(|l| (l.address, l));
     let mut checked = 0;
-    for location in recording.locations.values().filter(|l| l.path() == "[kernel.kallsyms]") {
-        let below = symbols.partition_point(|(address, _)| *address <= location.address);
+    for (address, location) in offsets.chain(addresses) {
+        let below = symbols.partition_point(|(start, _)| *start <= address);
         let start = symbols[below - 1].0;
         // Several symbols may have one address.
         let names: Vec<&str> =

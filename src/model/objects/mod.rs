@@ -29,7 +29,7 @@ mod vdso;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -168,6 +168,8 @@ pub struct Objects {
     copied: u64,
     /// How long may be waited for file systems that are their users' own.
     patience: Duration,
+    /// Below which number descriptors must be that are kept: the others are needed for other things.
+    keep_below: i32,
 }
 
 impl Default for Objects {
@@ -183,6 +185,7 @@ impl Default for Objects {
             scripts: Scripts::default(),
             copied: 0,
             patience: as_user::PATIENCE,
+            keep_below: i32::MAX,
         };
         objects.add("[kernel.kallsyms]", elf::kernel_build_id().unwrap_or_default(), Source::Kernel);
         objects.add("[unmapped]", Vec::new(), Source::Nowhere);
@@ -196,6 +199,16 @@ impl Default for Objects {
 }
 
 impl Objects {
+    /// Keeps no file open from now on whose descriptor has this number or a higher one: the kernel gives the
+    /// lowest that is free, so that so many are in use then.
+    pub fn keep_below(&mut self, number: i32) {
+        self.keep_below = number;
+    }
+
+    fn kept<T: AsRawFd>(&self, file: T) -> Result<T, Missing> {
+        if file.as_raw_fd() < self.keep_below { Ok(file) } else { Err(Missing::TooManyFiles) }
+    }
+
     /// The object at an id.
     pub fn get(&self, id: ObjectId) -> &Object {
         &self.objects[id.index()]
@@ -296,7 +309,8 @@ impl Objects {
         if !(name.starts_with("jit-") && name.ends_with(".dump")) {
             return;
         }
-        let Ok((file, _)) = find_file(time_ns, mmap, root) else { return };
+        let found = find_file(time_ns, mmap, root).and_then(|(file, _)| self.kept(file));
+        let Ok(file) = found else { return };
         let object = self.jit(slot, root);
         if let Source::Jit(Some(jit)) = &mut self.objects[object.index()].source {
             jit.dump = Some(file);
@@ -342,7 +356,7 @@ impl Objects {
             }
         }
         let found = match find_file(time_ns, mmap, root) {
-            Ok((file, identity)) => Pinned::new(file, identity, now_ns()),
+            Ok((file, identity)) => self.kept(file).and_then(|file| Pinned::new(file, identity, now_ns())),
             Err(Missing::NotPermitted) => open::locate(&link_of(mmap))
                 .and_then(|place| as_user::copy(mmap.tgid, &place, &mut self.patience))
                 .and_then(Pinned::copied),

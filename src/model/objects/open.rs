@@ -59,7 +59,7 @@ impl Missing {
             Self::Changed => "binary changed since",
             Self::NotPermitted => "file may not be opened: permission denied",
             Self::Slow => "file may not be opened: its file system does not answer",
-            Self::TooManyFiles => "file not opened: too many open files",
+            Self::TooManyFiles => "file not opened: too many open files (RLIMIT_NOFILE)",
             Self::NotRegular => "not a regular file",
             Self::NotElf => "not an ELF file",
             Self::NotForLinux => "code for Windows or .NET",

@@ -46,6 +46,9 @@ pub(super) fn configure(open: &mut OpenProfileSkel<'_>, wanted: bool, command: O
     progs.begin_command.set_autoload(wanted && command.is_some());
     if wanted {
         open.maps.counted_threads.set_max_entries(MOST_THREADS)?;
+    } else {
+        open.maps.counted_threads.set_autocreate(false)?;
+        open.maps.counters.set_autocreate(false)?;
     }
     let knobs = open.maps.rodata_data.as_deref_mut().context("the BPF object has no knobs")?;
     knobs.command = command.unwrap_or(0);

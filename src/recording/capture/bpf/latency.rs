@@ -152,6 +152,9 @@ pub(super) fn configure(
     programs.into_iter().for_each(|program| program.set_autoload(false));
     let Some(wanted) = wanted else {
         open.maps.open_calls.set_autocreate(false)?;
+        open.maps.latencies.set_autocreate(false)?;
+        open.maps.latency_runs.set_autocreate(false)?;
+        open.maps.walking.set_autocreate(false)?;
         return Ok(None);
     };
     if let Some(lacks) = kernel::lacks_for_latency() {

@@ -289,7 +289,18 @@ impl Sampler {
         open.progs.inherit_tables.set_autoload(tables.is_some());
         open.progs.forget_tables.set_autoload(tables.is_some());
         if tables.is_none() {
-            open.maps.unwind_rules.set_max_entries(1)?;
+            // No memory for what nothing reads.
+            let maps = &mut open.maps;
+            maps.unwind_chunks.set_autocreate(false)?;
+            maps.unwind_pages.set_autocreate(false)?;
+            maps.unwind_mappings.set_autocreate(false)?;
+            maps.unwind_rules.set_autocreate(false)?;
+            maps.pythons.set_autocreate(false)?;
+            maps.v8s.set_autocreate(false)?;
+            maps.python_threads.set_autocreate(false)?;
+            maps.known_codes.set_autocreate(false)?;
+            maps.codes.set_autocreate(false)?;
+            maps.dumps.set_autocreate(false)?;
         }
         if let Some(capacity) = tables {
             open.maps.unwind_chunks.set_max_entries(capacity.chunks)?;
@@ -324,26 +335,30 @@ impl Sampler {
         let received = Rc::new(RefCell::new(Vec::new()));
         let sink = Rc::clone(&received);
         let mut builder = RingBufferBuilder::new();
-        let dumped = Rc::clone(&received);
         builder.add(&skeleton.maps.bodies, move |bytes| {
             sink.borrow_mut().extend(stack(bytes));
             0
         })?;
-        builder.add(&skeleton.maps.dumps, move |bytes| {
-            dumped.borrow_mut().extend(dump(bytes));
-            0
-        })?;
-        let named = Rc::clone(&received);
-        // Behind the stacks, which were sent later: what is read there has its names here.
-        builder.add(&skeleton.maps.codes, move |bytes| {
-            named.borrow_mut().extend(decode::code(bytes));
-            0
-        })?;
-        let ended = Rc::clone(&received);
-        builder.add(&skeleton.maps.ended_threads, move |bytes| {
-            ended.borrow_mut().extend(thread(bytes));
-            0
-        })?;
+        if tables.is_some() {
+            let dumped = Rc::clone(&received);
+            builder.add(&skeleton.maps.dumps, move |bytes| {
+                dumped.borrow_mut().extend(dump(bytes));
+                0
+            })?;
+            let named = Rc::clone(&received);
+            // Behind the stacks, which were sent later: what is read there has its names here.
+            builder.add(&skeleton.maps.codes, move |bytes| {
+                named.borrow_mut().extend(decode::code(bytes));
+                0
+            })?;
+        }
+        if hooks.is_some() {
+            let ended = Rc::clone(&received);
+            builder.add(&skeleton.maps.ended_threads, move |bytes| {
+                ended.borrow_mut().extend(thread(bytes));
+                0
+            })?;
+        }
         let cgroups = Rc::clone(&received);
         builder.add(&skeleton.maps.cgroup_events, move |bytes| {
             cgroups.borrow_mut().extend(cgroup(bytes));

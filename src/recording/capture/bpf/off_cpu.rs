@@ -105,6 +105,8 @@ pub(super) fn configure(
     progs.waking.set_autoload(wanted.is_some_and(|wanted| wanted.wakers));
     let Some(wanted) = wanted else {
         open.maps.thread_times.set_autocreate(false)?;
+        open.maps.ended_threads.set_autocreate(false)?;
+        open.maps.flush_space.set_autocreate(false)?;
         return Ok(None);
     };
     if let Some(lacks) = kernel::lacks_for_off_cpu() {
