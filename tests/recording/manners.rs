@@ -22,7 +22,7 @@ fn too_few_descriptors_are_told() {
         .collect();
     // Too few for everything; enough for some files.
     let cpus = thread::available_parallelism().unwrap().get();
-    for limit in [42 + 4 * cpus, 132 + 4 * cpus] {
+    for limit in [54 + 4 * cpus, 132 + 4 * cpus] {
         let profiler = env!("CARGO_BIN_EXE_profiler");
         let script = format!("ulimit -n {limit}; exec '{profiler}' record -d 3s -F 499 -a");
         let mut command = Command::new("sh");
