@@ -146,10 +146,12 @@ fn the_table_is_appended_where_nobody_looks_and_redrawn_on_a_terminal() {
         return;
     }
     // A terminal of 100 columns: what is left out is named, and each picture fits.
-    let _more = Filter::start(&test, "load", 50);
+    // Programs of others, which may run more often, are none of ours.
+    let more = Filter::start(&test, "load", 50);
     let command = format!(
-        "stty cols 100 rows 20; {} stats --interval 100ms -d 3s",
-        test.profiler(&[]).get_program().display()
+        "stty cols 100 rows 20; {} stats --interval 100ms -d 3s --pid {}",
+        test.profiler(&[]).get_program().display(),
+        more.pid()
     );
     let text = output("script", &["-qec", &command, "/dev/null"]);
     assert!(SOME.contains(&text.matches("\x1b[H\x1b[2J").count()), "{text}");
