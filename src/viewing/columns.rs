@@ -42,7 +42,7 @@ pub(super) struct Opening<'a> {
 pub(super) struct Comparison {
     /// What one sample adds to the value, before and after; none where nobody knows.
     pub(super) each: Option<[f64; 2]>,
-    /// By what the values before have been multiplied.
+    /// By what the values before are to be multiplied.
     pub(super) factor: f64,
     /// Values are compared as they are, and not shares of the whole.
     pub(super) is_absolute: bool,

@@ -18,7 +18,8 @@ use crate::model::profile::{Profile, ValueType};
 
 /// Deepest frame that is drawn: what is called beyond it counts for it.
 const MAX_DEPTH: usize = 1000;
-/// Values of what is compared: before and after together, and each.
+/// Values of what is compared: before and after together, and each. They are as they were measured; the viewer, too,
+/// multiplies those before.
 pub(super) const BOTH: usize = 0;
 const BEFORE: usize = 1;
 pub(super) const AFTER: usize = 2;
@@ -32,11 +33,11 @@ pub(super) fn draw(
     output: &Path,
 ) -> Result<String> {
     let mut merger = Merger::default();
-    merger.add(&compared(before, BEFORE, kind.factor))?;
-    merger.add(&compared(after, AFTER, 1.0))?;
+    merger.add(&compared(before, BEFORE))?;
+    merger.add(&compared(after, AFTER))?;
     let both = merger.finish();
     let comm = ["comm".to_owned()];
-    let picture = picture(&both, &comm, about)?;
+    let picture = picture(&both, &comm, kind.factor, about)?;
     let opening = Opening {
         title: "Differential Flame Graph".to_owned(),
         about: about.to_owned(),
@@ -50,13 +51,18 @@ pub(super) fn draw(
     Ok(viewer::into_file(output, &picture, &opening.title, &data))
 }
 
-fn picture(both: &Profile, tagroot: &[String], subtitle: &str) -> Result<String> {
+fn picture(both: &Profile, tagroot: &[String], factor: f64, subtitle: &str) -> Result<String> {
     let tree = Tree::new(both, &Shape { tagroot, ..Shape::default() })?;
     let (old, new) = (tree.own(BEFORE), tree.own(AFTER));
     let names: Vec<String> = tree.frames().all.iter().map(|frame| escape(&frame.name)).collect();
     let mut lines = Vec::new();
+    // Each is rounded with the remainder of those before it, so that the sum is right.
+    let (mut before, mut given) = (0.0, 0);
     for node in 1..tree.len() as u32 {
         let (old, new) = (old[node as usize], new[node as usize]);
+        before += old as f64 * factor;
+        let old = (before.round() as i64).saturating_sub(given);
+        given += old;
         if old <= 0 && new <= 0 {
             continue;
         }
@@ -87,7 +93,7 @@ fn picture(both: &Profile, tagroot: &[String], subtitle: &str) -> Result<String>
 
 /// A profile with what is compared as one of the values. What is negative, as in a profile that is a difference
 /// itself, is none.
-fn compared(view: &View, at: usize, factor: f64) -> Profile {
+fn compared(view: &View, at: usize) -> Profile {
     let mut profile = view.profile.clone();
     let samples = profile.take_samples();
     let ty = &view.profile.sample_types[view.index];
@@ -95,7 +101,7 @@ fn compared(view: &View, at: usize, factor: f64) -> Profile {
     profile.sample_types = ["comparison", "before", "after"].map(|name| ValueType::new(name, unit)).to_vec();
     profile.default_sample_type = String::new();
     for sample in samples {
-        let value = (sample.values[view.index].max(0) as f64 * factor).round() as i64;
+        let value = sample.values[view.index].max(0);
         let mut values = [0; 3];
         (values[BOTH], values[at]) = (value, value);
         profile.add(sample.stack, sample.labels, &values);

@@ -588,6 +588,21 @@ test("a comparison shows what grew, what shrank, what vanished and what is new, 
   }
 });
 
+test("a comparison of many small counts is exact", async () => {
+  // 100 stacks of one sample each before, and 140 samples after: each has the same share.
+  const rows = (value) => Array.from({ length: 100 }, (_, i) => ({ stack: ["main", `f${i}`], labels: { comm: "app" }, values: [i % 5 < 2 && value > 1 ? 2 : 1] }));
+  const files = [1, 2].map((value) => {
+    const file = join(directory, `small${value}.pb.gz`);
+    writeFileSync(file, pprof(rows(value)));
+    return file;
+  });
+  const output = join(directory, "small.svg");
+  execFileSync(PROFILER, ["diff", ...files, "-o", output], { stdio: "pipe" });
+  await browser.go(`file://${output}`);
+  assert.equal(Math.round((await state()).total), 280);
+  assert.match((await texts(".status")).join(), /100 samples \(100\.0 %\) → 140 samples \(100\.0 %\), 0\.0 %/);
+});
+
 test("a comparison of values as they are, and each of the two by itself", async () => {
   await compare(["--absolute"]);
   assert.equal((await state()).total, "6000");

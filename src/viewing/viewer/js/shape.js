@@ -106,7 +106,7 @@ export class Profile {
   }
 }
 
-// Whether what is shown is a comparison: its value is the sum of what was before and after.
+// Whether what is shown is a comparison: its value is what was before and after together.
 export function isComparison({ comparison }, view) {
   return Boolean(comparison) && view.value === comparison.value;
 }
@@ -137,9 +137,13 @@ export function choose(profile, view) {
   for (let row = 0; row < values.length; row += 1) {
     if (values[row] !== 0 && isKept(row)) {
       chosen.node.push(place ? place[rows.leaf[row]] : rows.leaf[row]);
-      chosen.weight.push(values[row]);
       if (later) {
+        // What was before counts as if there had been as much as after.
+        const before = values[row] - later[row];
+        chosen.weight.push(before * profile.header.comparison.factor + later[row]);
         chosen.after.push(later[row]);
+      } else {
+        chosen.weight.push(values[row]);
       }
       chosen.group.push(groups ? groups.of[rows.labels[row]] : NO_GROUP);
     }
