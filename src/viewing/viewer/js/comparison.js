@@ -24,7 +24,8 @@ export function quantile(probability) {
 // `each`, what a sample adds before and after, nobody knows how sure it is.
 export function changeOf({ each, factor, absolute }, all, both, after) {
   const before = both - after;
-  const change = after - before;
+  // What was before has been multiplied, and may be off by a rounding.
+  const change = Math.abs(after - before) > 1e-9 * both ? after - before : 0;
   if (!each) {
     return { before, after, change, deviation: null };
   }
@@ -33,7 +34,6 @@ export function changeOf({ each, factor, absolute }, all, both, after) {
     const p = (hits + 1) / (count + 2);
     return absolute ? Math.max(1, hits) * one * one : ((p * (1 - p)) / count) * sum * sum;
   };
-  // What was before has been multiplied.
   const deviation = Math.sqrt(variance(before, all[0], each[0] * factor) + variance(after, all[1], each[1]));
   return { before, after, change, deviation };
 }
