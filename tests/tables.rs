@@ -4,14 +4,15 @@ mod files;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use profiler::model::profile::ValueType;
 use profiler::viewing::{pprof, reading};
 use serde_json::Value;
 
-use files::{Directory, run, skip, stdout};
+use files::{Directory, failure, run, skip, stdout};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 fn json(args: &[&str]) -> Value {
@@ -154,6 +155,49 @@ fn on_a_terminal_lines_are_as_wide_as_it() {
         parts.for_each(|part| plain.push_str(part.split_once('m').unwrap().1));
         assert!(plain.trim_end().chars().count() <= 60, "{plain:?}");
     }
+}
+
+#[test]
+fn in_a_terminal_one_can_look_around() {
+    let server = format!("{ROOT}/samples/server.pb.gz");
+    let refused = failure(&["top", "-i", &server]);
+    assert!(refused.contains("standard output is no terminal"), "{refused}");
+    let command = format!(
+        "stty cols 100 rows 30; timeout --foreground 60 {} top -i {server}",
+        env!("CARGO_BIN_EXE_profiler")
+    );
+    let started = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut script) = started else {
+        return skip("script (bsdutils) is not installed, so no terminal was there");
+    };
+    let (mut keys, mut screen) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
+    let (mut seen, mut from) = (String::new(), 0);
+    // Presses keys, and waits for what is drawn then.
+    let mut after = |pressed: &str, what: &str| {
+        if !pressed.is_empty() {
+            from = seen.len();
+            keys.write_all(pressed.as_bytes()).unwrap();
+        }
+        let mut bytes = [0; 4096];
+        while !seen[from..].contains(what) {
+            let count = screen.read(&mut bytes).unwrap();
+            assert!(count > 0, "{what} was not shown: {seen}");
+            seen += &String::from_utf8_lossy(&bytes[..count]);
+        }
+    };
+    after("", "self%");
+    after("", "compress/flate");
+    // The flamegraph, in which a search finds something in the colour of matches, and the keys.
+    after("t", "▕");
+    after("/deflate\r", "48;2;255;64;200");
+    after("?", "table or flamegraph");
+    // The terminal is left as it was.
+    after("q", "\u{1b}[?1049l");
+    assert!(script.wait().unwrap().success());
 }
 
 /// Folded stacks as a profile.

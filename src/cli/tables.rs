@@ -12,6 +12,7 @@ use super::view::{ChosenArgs, PartArgs, SelectArgs};
 const TOP_EXAMPLES: &str = "\
 Examples:
   profiler top                              functions that take most, of output.pb.gz
+  profiler top -i                           the table and the flamegraph, in the terminal
   profiler top --sort total -n 50           with all that they call, the first 50
   profiler top --by line --focus '^parse'   lines, of stacks with such a function
   profiler top --by process --type off-cpu  processes by the time for which they waited
@@ -91,6 +92,10 @@ pub struct TopArgs {
     /// Print JSON: values as they are in the file, and their shares in percent
     #[arg(long)]
     pub json: bool,
+
+    /// Open the table and the flamegraph in the terminal, with the keys of the viewer: ? lists them
+    #[arg(short, long, conflicts_with_all = ["json", "rows", "by"])]
+    pub interactive: bool,
 }
 
 /// Keys to sort rows by.

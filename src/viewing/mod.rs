@@ -11,6 +11,7 @@ pub mod diff;
 mod differential;
 mod disassembly;
 mod dropped;
+mod explore;
 pub mod file;
 pub mod flamegraph;
 mod focus;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::names::FrameKind;
 use super::totals::{self, Row};
-use super::{open, scale};
+use super::{explore, open, scale};
 use crate::cli::{TopArgs, TopSort};
 use crate::machine::terminal;
 use crate::text::{basename, percent, printable, thousands};
@@ -19,6 +19,9 @@ use crate::text::{basename, percent, printable, thousands};
 /// output cannot be written.
 pub fn run(args: &TopArgs) -> Result<()> {
     let view = open(&args.select)?;
+    if args.interactive {
+        return explore::run(&view, args.sort);
+    }
     let mut rows = totals::rows(&view.profile, &[view.index], &args.by);
     sort(&mut rows, args.sort);
     let ty = &view.profile.sample_types[view.index];
