@@ -40,6 +40,7 @@ pub mod text;
 
 pub mod cli;
 pub mod counts;
+pub mod doctor;
 pub mod elf;
 pub mod gopclntab;
 pub mod interpreters;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use profiler::cli::{Cli, Command};
 use profiler::counts;
+use profiler::doctor;
 use profiler::latency;
 use profiler::programs;
 use profiler::recording::capture::bpf::found;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Command::Source(args) => source::run(&args).map(|()| 0),
         Command::Convert(args) => convert::run(&args).map(|()| 0),
         Command::Threads(args) => threads::run(&args).map(|()| 0),
+        Command::Doctor => Ok(doctor::run()),
         Command::Stats(args) => programs::command::run(&args).map(|()| 0),
         Command::Latency(args) => latency::command::run(&args),
         Command::Counts(args) => counts::run(&args).map(|()| 0),

@@ -39,6 +39,7 @@ Examples:
   profiler threads                          each thread's time, on the CPU and off it
   profiler serve                            the same on demand: go tool pprof http://…
   profiler stats                            what every BPF program on the machine costs
+  profiler doctor                           what can be recorded here, and what is missing for the rest
   profiler latency syscall:fsync            how long calls take: histograms, and stacks of slow ones
   profiler counts syscalls                  how many system calls a second, and which
   profiler folded | grep -c malloc          folded stacks, one a line, root first
@@ -80,6 +81,8 @@ pub enum Command {
     Threads(ThreadsArgs),
     /// Print what every BPF program on the machine costs (needs root or CAP_SYS_ADMIN)
     Stats(StatsArgs),
+    /// Print what can be recorded here, what is missing for the rest, and what would be enough
+    Doctor,
     /// Measure how long calls take: system calls, functions of programs and of the kernel
     Latency(LatencyArgs),
     /// Count system calls, or the kernel's functions for files, second by second

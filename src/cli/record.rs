@@ -170,6 +170,10 @@ pub struct RecordArgs {
     #[arg(long, value_name = "CHUNKS,MAPPINGS", hide = true, value_delimiter = ',')]
     pub table_limits: Option<Vec<u32>>,
 
+    /// Fail on purpose: while it records (for tests)
+    #[arg(long, value_name = "STEP", hide = true)]
+    pub panic_at: Option<String>,
+
     /// Run this command and record it and its children; its exit status is returned
     #[arg(last = true, value_name = "CMD", group = "target", num_args = 1..)]
     pub command: Vec<OsString>,

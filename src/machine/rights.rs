@@ -35,7 +35,7 @@ CAP_SYSLOG (the kernel). CAP_SYS_ADMIN is needed for what BPF programs cost, and
 kernel.perf_event_paranoid is above 2, as Debian's kernels have it.";
 
 /// What recordings do without if it is missing.
-const FOR_NAMES: [(Capability, &str); 4] = [
+pub const FOR_NAMES: [(Capability, &str); 4] = [
     (SysPtrace, "other users' processes"),
     (DacReadSearch, "files in closed directories"),
     (CheckpointRestore, "deleted files"),
@@ -105,6 +105,12 @@ pub fn refusal(needed: &[Capability]) -> String {
 pub fn refusal_of_perf() -> String {
     let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
     explain_perf(effective(), paranoid.trim())
+}
+
+/// Whether the kernel asks for `CAP_SYS_ADMIN` for everything, as Debian's do.
+pub fn is_paranoid() -> bool {
+    let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
+    paranoid.trim().parse().is_ok_and(|paranoid: i32| paranoid > 2)
 }
 
 fn explain(set: u64, needed: &[Capability]) -> String {

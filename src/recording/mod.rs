@@ -10,6 +10,7 @@ pub mod about;
 pub mod capture;
 pub mod containers;
 pub mod counters;
+pub mod cpus;
 pub mod directory;
 pub mod mark;
 pub mod pace;

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::cli::RecordArgs;
 use crate::machine::signals::Signals;
+use crate::recording::cpus::Cpus;
 use crate::recording::plan::Plan;
 use crate::recording::recorder::Recorder;
 
@@ -28,15 +30,25 @@ pub struct Pace {
     rest: Duration,
     /// Records that are known to be lost.
     lost: u64,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { drained: Instant::now(), tick: BUSY_TICK, rest: SHORTEST_REST, lost: 0 }
-    }
+    cpus: Cpus,
+    /// Whether counts have been taken.
+    pub has_drained: bool,
 }
 
 impl Pace {
+    /// At the start.
+    pub fn new(plan: &Plan) -> Self {
+        let cpus = Cpus::new(&plan.online);
+        Self {
+            drained: Instant::now(),
+            tick: BUSY_TICK,
+            rest: SHORTEST_REST,
+            lost: 0,
+            cpus,
+            has_drained: false,
+        }
+    }
+
     /// Sleeps until a signal, a ring of the recorder's that wants to be read, one of `others`, or the timeout;
     /// samples of unknown processes count after a rest. Says which of `others` can be read.
     pub fn wait(
@@ -65,7 +77,13 @@ impl Pace {
     }
 
     /// Reads what there is, and the counts if it is time to. `looked` is when this look began.
-    pub fn look(&mut self, looked: Instant, plan: &Plan, recorder: &mut Recorder) -> Result<()> {
+    pub fn look(
+        &mut self,
+        looked: Instant,
+        args: &RecordArgs,
+        plan: &Plan,
+        recorder: &mut Recorder,
+    ) -> Result<()> {
         if recorder.sideband.lost > self.lost {
             // What was not told can be seen, as far as it still lives.
             self.lost = recorder.sideband.lost;
@@ -73,7 +91,9 @@ impl Pace {
         }
         if self.drained.elapsed() >= recorder.sampler.sizes.interval || recorder.sampler.is_half_full() {
             recorder.drain()?;
+            self.cpus.follow(args, plan, recorder);
             self.drained = Instant::now();
+            self.has_drained = true;
         } else {
             self.tick = if recorder.read()? { BUSY_TICK } else { (self.tick * 2).min(QUIET_TICK) };
         }

@@ -3,6 +3,7 @@
 //! The order of the first steps is what makes short-lived processes visible: the side-band listens
 //! before `/proc` is read, both before the sampler starts, and the command waits for all of them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -18,10 +19,11 @@ use crate::recording::capture::bpf::{self, Filter};
 use crate::recording::capture::child::Child;
 use crate::recording::capture::proc;
 use crate::recording::counters::Counting;
+use crate::recording::cpus::clocks;
 use crate::recording::pace::Pace;
 use crate::recording::plan::Plan;
 use crate::recording::progress::Progress;
-use crate::recording::recorder::{Recorder, clocks};
+use crate::recording::recorder::Recorder;
 use crate::recording::rotation::{self, Rotation};
 use crate::recording::summary::{SampledEvent, Summary};
 use crate::recording::tallies::Swap;
@@ -74,11 +76,13 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         Some(directory) => Some(Rotation::begin(directory, args, &plan, &recorder)?),
         None => None,
     };
-    let reason = follow(args, &plan, &mut signals, &mut child, &mut recorder, &mut rotation)?;
-    recorder.sampler.end_counters()?;
+    let reason = keep_on("recording", End::Signal, || {
+        follow(args, &plan, &mut signals, &mut child, &mut recorder, &mut rotation)
+    });
+    keep_on("reading counters", (), || recorder.sampler.end_counters());
     let counted = counting.sampled();
     if let End::Child(_) = reason {
-        recorder.read()?;
+        keep_on("reading what happened", false, || recorder.read());
         about::say_who_goes_on(recorder.timeline.processes.living().collect());
     }
     if let Some(window) = &mut recorder.programs {
@@ -87,7 +91,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     if let Some(rotation) = &mut rotation {
         rotation.wait();
     }
-    let blocked = recorder.flush_threads()?;
+    let blocked = keep_on("reading the threads' times", 0, || recorder.flush_threads());
     recorder.sampler.detach();
     let duration = started.elapsed();
     // While the sampler is still there: it is one of the programs.
@@ -95,11 +99,14 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     let target_ns = target_cpu_ns(&plan).saturating_sub(target_before);
     // Twice: what was counted into one map while the other was drained.
     for _ in 0..2 {
-        recorder.drain()?;
+        keep_on("reading counts", Swap::default(), || recorder.drain());
     }
     // Once more: what was read again is applied.
-    recorder.read()?;
-    recorder.settle();
+    keep_on("reading what happened", false, || recorder.read());
+    keep_on("waiting for unwind tables", (), || {
+        recorder.settle();
+        Ok(())
+    });
     if let Some(rotation) = rotation {
         rotation.finish(args, &plan, programs, blocked, recorder)?;
         signals.release();
@@ -185,6 +192,18 @@ fn status(child: Option<Child>, reason: &End) -> i32 {
     }
 }
 
+/// Does a step of a recording from which there are samples already: whatever goes wrong, what there is will be
+/// written.
+fn keep_on<T>(what: &str, otherwise: T, step: impl FnOnce() -> Result<T>) -> T {
+    let failed = match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(Ok(done)) => return done,
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(_) => "a fault of this program, please report it".to_owned(),
+    };
+    say!("profiler: {what} failed, and what was recorded until then is written: {failed}");
+    otherwise
+}
+
 /// Why a recording ended.
 enum End {
     Time,
@@ -203,11 +222,12 @@ fn follow(
 ) -> Result<End> {
     let progress = Progress::new();
     let started = Instant::now();
-    let mut pace = Pace::default();
+    let mut pace = Pace::new(plan);
     loop {
         let left = args.duration.map(|duration| duration.saturating_sub(started.elapsed()));
         Pace::wait(signals, Some((recorder, &pace)), &[], left.unwrap_or(Duration::MAX))?;
         let looked = Instant::now();
+        assert!(args.panic_at.as_deref() != Some("recording") || !pace.has_drained, "as was asked for");
         recorder.sampler.take_turn();
         while let Some(received) = signals.receive() {
             if let Some(child) = child.as_ref().filter(|_| received.to_us_alone) {
@@ -226,7 +246,7 @@ fn follow(
         if let Some(rotation) = rotation {
             rotation.tick(args, plan, recorder)?;
         }
-        pace.look(looked, plan, recorder)?;
+        pace.look(looked, args, plan, recorder)?;
         if progress.is_visible() {
             let so_far = Summary {
                 outcomes: recorder.sampler.outcomes()?,

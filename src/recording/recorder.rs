@@ -4,8 +4,8 @@
 //! [`Recorder::read`] and [`Recorder::drain`] keep the model up to date; [`Recorder::flush_threads`] ends
 //! the time of threads.
 
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -19,7 +19,7 @@ use crate::model::snapshot::Snapshot;
 use crate::programs::{Window, code};
 use crate::recording::about;
 use crate::recording::capture::bpf::{Filter, Sampler};
-use crate::recording::capture::perf::{self, Rate, Sideband};
+use crate::recording::capture::perf::Sideband;
 use crate::recording::capture::proc;
 use crate::recording::containers::{self, Containers};
 use crate::recording::plan::Plan;
@@ -27,6 +27,9 @@ use crate::recording::tallies::{Swap, Tallies};
 use crate::recording::tally::Labels;
 use crate::recording::timeline::Timeline;
 use crate::recording::unwinding::Unwinding;
+
+/// How often deleted files that nobody maps any more are let go.
+const RELEASE: Duration = Duration::from_secs(10);
 
 /// Everything that listens to the machine, and the model of it that comes of that.
 pub struct Recorder {
@@ -42,6 +45,8 @@ pub struct Recorder {
     pub programs: Option<Window>,
     /// Labels of cgroups and containers.
     pub containers: Containers,
+    /// When deleted files were let go last.
+    released: Instant,
 }
 
 impl Recorder {
@@ -72,7 +77,15 @@ impl Recorder {
         }
         let [v2, v1] = plan.hierarchies.clone();
         let containers = Containers::new(v2, v1);
-        Ok(Self { sideband, sampler, timeline, unwinding, programs: None, containers })
+        Ok(Self {
+            sideband,
+            sampler,
+            timeline,
+            unwinding,
+            programs: None,
+            containers,
+            released: Instant::now(),
+        })
     }
 
     /// Says what this kernel lacks.
@@ -145,6 +158,10 @@ impl Recorder {
         self.unwinding.settle();
         self.read()?;
         self.timeline.count(&counts, end_ns);
+        if self.released.elapsed() >= RELEASE {
+            self.timeline.forget_deleted();
+            self.released = Instant::now();
+        }
         Ok(swap)
     }
 
@@ -186,20 +203,6 @@ fn processes(plan: &Plan) -> Processes {
         Filter::Threads(_) => plan.watched.iter().for_each(|&tgid| processes.follow(tgid)),
     }
     processes
-}
-
-/// What the sampler runs on, stopped until it is attached.
-pub fn clocks(args: &RecordArgs, plan: &Plan) -> Result<Vec<OwnedFd>> {
-    let clocked = if args.off_cpu_only { &[][..] } else { &plan.cpus };
-    // A tracepoint's program runs on all CPUs, whichever its event is on.
-    let is_tracepoint = plan.event.as_ref().is_some_and(perf::event::Event::is_tracepoint);
-    let clocked = if is_tracepoint { &clocked[..1] } else { clocked };
-    let rate = args.count.map_or(Rate::Hz(args.frequency), Rate::OneIn);
-    let clocks = clocked.iter().map(|&cpu| match &plan.event {
-        None => perf::open_clock(cpu, args.frequency, args.include_idle),
-        Some(event) => perf::open_sampled(event, cpu, rate),
-    });
-    clocks.collect()
 }
 
 /// Processes in the cgroup that is asked for, if one is.

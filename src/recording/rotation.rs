@@ -6,6 +6,7 @@
 //! period, the next window waits, and the one after it grows instead of memory.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -131,12 +132,14 @@ impl Rotation {
             ForkResult::Child => {
                 // Ctrl-C is for the recorder; what has been recorded is written.
                 let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-                let written = write(args, finished, objects, &part, &self.directory);
-                if let Err(error) = &written {
+                // A panic must not lead back to where recording goes on.
+                let written =
+                    catch_unwind(AssertUnwindSafe(|| write(args, finished, objects, &part, &self.directory)));
+                if let Ok(Err(error)) = &written {
                     say!("profiler: error: {error:#}");
                 }
                 // SAFETY: ends the child without dropping what belongs to the parent.
-                unsafe { nix::libc::_exit(i32::from(written.is_err())) };
+                unsafe { nix::libc::_exit(i32::from(!matches!(written, Ok(Ok(()))))) };
             }
         }
         Ok(())

@@ -334,14 +334,25 @@ impl Timeline {
 
     /// Closes the files of objects that no process maps and no stack lies in any more.
     pub fn forget_unused(&mut self) {
+        let used = self.used();
+        self.objects.keep_open(used);
+        self.tally.forget_groups();
+    }
+
+    /// Closes deleted files that nobody maps and no sample fell into.
+    pub fn forget_deleted(&mut self) {
+        let used = self.used();
+        self.objects.close_deleted(used);
+    }
+
+    fn used(&self) -> HashSet<ObjectId> {
         let held = self.held.iter().chain(&self.stale);
         let mut used: HashSet<ObjectId> =
             held.flat_map(|held| held.resolved.frames.iter().map(|frame| frame.object)).collect();
         used.extend(self.held.iter().chain(&self.stale).flat_map(|held| held.then.objects()));
         used.extend(self.processes.objects());
         used.extend(self.tally.objects());
-        self.objects.keep_open(used);
-        self.tally.forget_groups();
+        used
     }
 
     /// Hands over all stacks that are held: nothing more will come.

@@ -24,12 +24,13 @@ use crate::machine::usage::{self, RoomForFiles};
 use crate::naming;
 use crate::programs::{Switch, Watch};
 use crate::recording::capture::bpf;
+use crate::recording::cpus::clocks;
 use crate::recording::mark::Mark;
 use crate::recording::pace::Pace;
 use crate::recording::part::Part;
 use crate::recording::plan::Plan;
 use crate::recording::record;
-use crate::recording::recorder::{Recorder, clocks};
+use crate::recording::recorder::Recorder;
 use crate::recording::tallies::{Swap, WindowId};
 
 /// Recordings at once.
@@ -162,7 +163,7 @@ impl Server<'_> {
             }
             if let Some(active) = &mut self.active {
                 active.recorder.sampler.take_turn();
-                active.pace.look(looked, &active.plan, &mut active.recorder)?;
+                active.pace.look(looked, &self.record, &active.plan, &mut active.recorder)?;
             }
             self.end_windows()?;
             self.name_ended()?;
@@ -411,7 +412,8 @@ impl Active {
         plan.fit(room);
         let mut recorder = Recorder::listen(args, &mut plan, room)?;
         recorder.sampler.attach(clocks(args, &plan)?)?;
-        Ok(Self { plan, recorder, pace: Pace::default(), used: Instant::now() })
+        let pace = Pace::new(&plan);
+        Ok(Self { plan, recorder, pace, used: Instant::now() })
     }
 }
 

@@ -346,6 +346,14 @@ impl Running {
         self.finish_where(|ended| ended.code() == Some(status))
     }
 
+    /// Waits for the end of a recorder that was asked to panic.
+    pub fn finish_after_a_fault(mut self, status: i32) -> Recording {
+        let ended = self.child.0.wait().unwrap();
+        let told = self.told().replace("panicked", "was asked to panic");
+        assert_eq!(ended.code(), Some(status), "{told}");
+        Recording::read(&self.file.to_string_lossy(), told)
+    }
+
     /// Waits for an end that is right.
     pub fn finish_where(mut self, right: impl Fn(ExitStatus) -> bool) -> Recording {
         let ended = self.child.0.wait().unwrap();

@@ -232,3 +232,16 @@ fn a_terminal_shows_progress() {
     let recording = test.record(&["-d", "300ms"]);
     assert!(!recording.told.contains("recording:"), "{}", recording.told);
 }
+
+/// Whatever goes wrong once there are samples: they are written, and the exit status stays the command's.
+#[test]
+fn faults_of_ours_lose_no_recording() {
+    let Some(test) = Test::new("faults") else { return };
+    let program = test.spin("spin", "busy", &[]);
+    let script = format!("'{program}' 3; exit 7");
+    let recorder = test.start(&["-F", "499", "--panic-at", "recording", "--", "sh", "-c", &script]);
+    let recording = recorder.finish_after_a_fault(7);
+    let told = "recording failed, and what was recorded until then is written: a fault";
+    assert!(recording.told.contains(told), "{}", recording.told);
+    assert!(recording.with("busy") > 20, "{:?}", recording.leaves());
+}

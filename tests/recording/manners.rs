@@ -81,3 +81,31 @@ fn the_duration_holds_whatever_the_machine_holds() {
     test.tell(&format!("{} more descriptors: recordings of 0.5 s took {times:?}", count.trim()));
     assert!(times.iter().any(|seconds| (0.499..0.55).contains(seconds)), "{times:?}");
 }
+
+/// A CPU that was away is sampled again. It is everybody's, so that this runs only where that is wanted.
+#[test]
+fn cpus_that_come_back_are_sampled() {
+    let Some(test) = Test::new("hotplug") else { return };
+    if std::env::var_os("PROFILER_TAKES_CPUS").is_none() {
+        return test.skip("it takes a CPU from everybody for two seconds: PROFILER_TAKES_CPUS=1 allows it");
+    }
+    let switch = "/sys/devices/system/cpu/cpu1/online";
+    if !fs::exists(switch).unwrap() {
+        return test.skip("this machine has no CPU that can be taken away");
+    }
+    let spin = test.spin("spin", "busy", &[]);
+    let recorder = test.started(&["-F", "499", "-C", "1"]);
+    let told = |recorder: &mut crate::common::Running, words: &str| {
+        wait_until(words, || recorder.told().contains(words));
+    };
+    let mut recorder = recorder;
+    fs::write(switch, "0").unwrap();
+    told(&mut recorder, "CPU 1 went offline");
+    fs::write(switch, "1").unwrap();
+    told(&mut recorder, "CPU 1 came online, and is sampled from now on");
+    let ran = Command::new("taskset").args(["-c", "1", &spin, "0.5"]).status().unwrap();
+    assert!(ran.success());
+    let recording = recorder.interrupt();
+    let busy = recording.with("busy");
+    assert!(*crate::chance::around(0.5 * 499.0).start() <= busy, "{busy}: {}", recording.told);
+}

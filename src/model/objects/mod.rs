@@ -266,6 +266,17 @@ impl Objects {
         self.memory.clear();
     }
 
+    /// The same for deleted files alone, which take room on their disk as long as they are open.
+    pub fn close_deleted(&mut self, mut used: HashSet<ObjectId>) {
+        let is_deleted = |object: &Object| {
+            let meta = object.file().ok().and_then(|file| file.metadata().ok());
+            meta.is_some_and(|meta| meta.nlink() == 0)
+        };
+        let all = (0..self.objects.len()).map(|at| ObjectId(at as u32));
+        used.extend(all.filter(|&id| !is_deleted(self.get(id))));
+        self.keep_open(used);
+    }
+
     /// The object of a BPF program's code.
     pub fn bpf(&mut self, name: &str, start: u64, end: u64) -> ObjectId {
         self.add(name, Vec::new(), Source::Bpf { start, end })

@@ -226,3 +226,18 @@ fn a_file_is_read_with_the_rights_of_a_process() {
     assert_eq!(refused.unwrap_err(), Missing::NotPermitted);
     assert_eq!(as_user::copy(std::process::id(), &place, &mut none).unwrap_err(), Missing::NotPermitted);
 }
+
+/// They take room on their disk as long as they are open, and a recording may take days.
+#[test]
+fn deleted_files_that_nobody_uses_are_closed() {
+    let dir = Dir::new("deleted");
+    let program = fs::read(PROGRAM).unwrap();
+    let paths =
+        ["used", "unused", "there"].map(|name| dir.write(name, &[&program, name.as_bytes()].concat()));
+    let mut objects = Objects::default();
+    let [used, unused, there] = paths.each_ref().map(|path| object(&mut objects, &mapping(path)));
+    paths[..2].iter().for_each(|path| fs::remove_file(path).unwrap());
+    objects.close_deleted(HashSet::from([used]));
+    assert!(objects.get(used).file().is_ok() && objects.get(there).file().is_ok());
+    assert_eq!(objects.get(unused).file().unwrap_err(), Missing::Gone);
+}

@@ -133,7 +133,10 @@ fn explain(error: io::Error, cpu: u32, frequency_hz: u32) -> anyhow::Error {
 
 /// The side-band of all CPUs.
 pub struct Sideband {
-    rings: Vec<Ring>,
+    /// By CPU.
+    rings: Vec<(u32, Ring)>,
+    attr: abi::perf_event_attr,
+    pages: usize,
     /// Records that the kernel had no room for.
     pub lost: u64,
     /// What this kernel does not report, in words.
@@ -170,38 +173,46 @@ impl Sideband {
             attr.set_ksymbol(0);
             missing.push("symbol records of BPF programs (Linux 5.1)".to_owned());
         }
-        let rings = cpus
-            .iter()
-            .map(|&cpu| {
-                let fd = open(&mut attr, cpu).map_err(|error| match error.raw_os_error() {
-                    Some(nix::libc::EACCES | nix::libc::EPERM) => anyhow::anyhow!(
-                        "failed to open the perf side-band of CPU {cpu}: {}",
-                        rights::refusal_of_perf()
-                    ),
-                    _ => anyhow::Error::new(error)
-                        .context(format!("failed to open the perf side-band of CPU {cpu}")),
-                })?;
-                Ring::map(fd, pages)
-                    .with_context(|| format!("failed to map {pages} pages of perf ring for CPU {cpu}"))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { rings, lost: 0, missing })
+        let mut sideband = Self { rings: Vec::new(), attr, pages, lost: 0, missing };
+        cpus.iter().try_for_each(|&cpu| sideband.listen_to(cpu))?;
+        Ok(sideband)
+    }
+
+    /// Opens the ring of a CPU: at the start, and again when a CPU has come back, for the kernel takes its events
+    /// away with it. What a ring of before holds is read first, by [`Self::read`].
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn listen_to(&mut self, cpu: u32) -> Result<()> {
+        let pages = self.pages;
+        let fd = open(&mut self.attr, cpu).map_err(|error| match error.raw_os_error() {
+            Some(nix::libc::EACCES | nix::libc::EPERM) => anyhow::anyhow!(
+                "failed to open the perf side-band of CPU {cpu}: {}",
+                rights::refusal_of_perf()
+            ),
+            _ => anyhow::Error::new(error).context(format!("failed to open the perf side-band of CPU {cpu}")),
+        })?;
+        let ring = Ring::map(fd, pages)
+            .with_context(|| format!("failed to map {pages} pages of perf ring for CPU {cpu}"))?;
+        self.rings.retain(|(known, _)| *known != cpu);
+        self.rings.push((cpu, ring));
+        Ok(())
     }
 
     /// Descriptors that become readable when a ring fills up.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.rings.iter().map(|ring| ring.fd.as_fd())
+        self.rings.iter().map(|(_, ring)| ring.fd.as_fd())
     }
 
     /// Bytes of ring that are mapped.
     pub fn ring_bytes(&self) -> u64 {
-        self.rings.iter().map(|ring| ring.map.len() as u64).sum()
+        self.rings.iter().map(|(_, ring)| ring.map.len() as u64).sum()
     }
 
     /// Appends everything that is in the rings, CPU by CPU.
     pub fn read(&mut self, events: &mut Vec<Timed>) {
         let lost = &mut self.lost;
-        for ring in &mut self.rings {
+        for (_, ring) in &mut self.rings {
             ring.drain(|kind, misc, body| match kind {
                 abi::PERF_RECORD_LOST => *lost += Fields(body).skip(8).u64(),
                 _ => events.extend(parse(kind, misc, body)),

@@ -435,18 +435,21 @@ impl Sampler {
             let links = calls.attach(self)?;
             self.links.extend(links);
         }
-        for clock in clocks {
-            // libbpf closes the event with the link.
-            let samplers = match self.event {
-                Some(EventKind::Tracepoint(_)) => [&progs.at_tracepoint, &progs.at_tracepoint_by_tables],
-                _ => [&progs.on_cpu, &progs.on_cpu_by_tables],
-            };
-            let sampler = samplers[usize::from(self.walks_by_tables)];
-            let link = sampler.attach_perf_event(clock.into_raw_fd());
-            self.clocks.push(
-                link.map_err(|error| with_log(error, "failed to attach the sampler to a CPU's clock"))?,
-            );
-        }
+        clocks.into_iter().try_for_each(|clock| self.attach_clock(clock))
+    }
+
+    /// Starts sampling on one clock more.
+    pub fn attach_clock(&mut self, clock: OwnedFd) -> Result<()> {
+        let progs = &self.skeleton.progs;
+        let samplers = match self.event {
+            Some(EventKind::Tracepoint(_)) => [&progs.at_tracepoint, &progs.at_tracepoint_by_tables],
+            _ => [&progs.on_cpu, &progs.on_cpu_by_tables],
+        };
+        let sampler = samplers[usize::from(self.walks_by_tables)];
+        // libbpf closes the event with the link.
+        let link = sampler.attach_perf_event(clock.into_raw_fd());
+        let link = link.map_err(|error| with_log(error, "failed to attach the sampler to a CPU's clock"))?;
+        self.clocks.push(link);
         Ok(())
     }
 
