@@ -18,7 +18,7 @@ use crate::model::unsymbolized::Unsymbolized;
 use crate::programs::code;
 use crate::text::basename;
 
-/// What is told of addresses: with [`Origins`], offsets in place of the kernel's.
+/// What is told of addresses: where it is given, offsets in place of the kernel's.
 pub type Kernel = Option<Origins>;
 
 /// Names every location of a recording. `progress` is told before each object: how many are done,
