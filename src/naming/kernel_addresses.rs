@@ -33,6 +33,8 @@ impl Origins {
     pub fn offset(self, mapping: &Mapping, address: u64) -> u64 {
         match mapping.memory_start {
             _ if is_image(mapping) => address.wrapping_sub(self.image),
+            // Its range is not where it is, but its file offset.
+            start if start < KERNEL_HALF => address.wrapping_sub(mapping.file_offset),
             start => address.wrapping_sub(start) + mapping.file_offset,
         }
     }
@@ -46,6 +48,10 @@ impl Origins {
         for (at, mapping) in profile.mappings.iter_mut().enumerate() {
             let (start, limit) = (mapping.memory_start, mapping.memory_limit);
             if start < KERNEL_HALF {
+                // Of the kernel, and moved already: its address is the file offset.
+                if mapping.file_offset >= KERNEL_HALF {
+                    mapping.file_offset = 0;
+                }
                 continue;
             }
             next = (next + APART) & !(APART - 1);
@@ -92,8 +98,10 @@ mod tests {
             mapping("/bin/a", 1 << 20, 4096),
             mapping("[kernel.kallsyms]", IMAGE + 0x3000, 0x2000),
             mapping("[ext4]", 0xffff_ffff_c012_3000, 0x1000),
+            Mapping { file_offset: 0xffff_ffff_c000_0000, ..mapping("[bpf]", 4 << 20, 0x1000) },
         ];
-        for (at, address) in [(1 << 20) + 8, IMAGE + 0x3456, 0xffff_ffff_c012_3456].into_iter().enumerate() {
+        let addresses = [(1 << 20) + 8, IMAGE + 0x3456, 0xffff_ffff_c012_3456, (4 << 20) + 0x6ec];
+        for (at, address) in addresses.into_iter().enumerate() {
             let mapping = Some(MappingId::from(at));
             profile.locations.push(Location { mapping, address, lines: Vec::new() });
         }
@@ -103,7 +111,8 @@ mod tests {
             assert!((mapping.memory_start..mapping.memory_limit).contains(&location.address));
             location.address - mapping.memory_start + mapping.file_offset
         };
-        assert_eq!([0, 1, 2].map(offset), [8, 0x3456, 0x456]);
+        assert_eq!([0, 1, 2, 3].map(offset), [8, 0x3456, 0x456, 0x6ec]);
+        assert!(profile.mappings.iter().all(|mapping| mapping.file_offset < KERNEL_HALF));
         assert!(profile.locations.iter().all(|location| location.address < KERNEL_HALF));
     }
 }

@@ -33,7 +33,9 @@ pub fn lengths() -> HashMap<u64, u32> {
 pub fn lines(tag: [u8; 8], addrs: &[u64]) -> Vec<Option<Line>> {
     let mut found = vec![None; addrs.len()];
     for (fd, program) in loaded() {
-        let functions = program.functions.iter().zip(&program.lengths).zip(&program.tags);
+        // The symbol of the first function has the whole program's tag.
+        let tags = std::iter::once(&program.raw.tag).chain(program.tags.iter().skip(1));
+        let functions = program.functions.iter().zip(&program.lengths).zip(tags);
         let lies_in = |addr: u64| {
             let mut functions = functions.clone().filter(|(_, theirs)| **theirs == tag);
             functions.find_map(|((&start, &length), _)| {
