@@ -288,7 +288,10 @@ impl Sampler {
         open.progs.at_tracepoint_by_tables.set_autoload(tables.is_some() && at_tracepoint);
         open.progs.inherit_tables.set_autoload(tables.is_some());
         open.progs.forget_tables.set_autoload(tables.is_some());
-        if tables.is_none() {
+        if tables.is_none() && config.latency.is_some() {
+            // Its programs refer to all of them, if only where they do not come to.
+            open.maps.unwind_rules.set_max_entries(1)?;
+        } else if tables.is_none() {
             // No memory for what nothing reads.
             let maps = &mut open.maps;
             maps.unwind_chunks.set_autocreate(false)?;
