@@ -78,11 +78,10 @@ fn shown(kernel: Kernel, mapping: &Mapping, offset: u64) -> u64 {
 fn file_offset(mapping: &Mapping, address: u64) -> u64 {
     // The kernel's and BPF programs' offsets are addresses: their mappings have no file offset. But of functions
     // that share a page the mappings would overlap: some lie elsewhere, and have their address as file offset.
-    (address - mapping.memory_start).wrapping_add(if mapping.file_offset == 0 && is_by_address(mapping) {
-        mapping.memory_start
-    } else {
-        mapping.file_offset
-    })
+    if is_by_address(mapping) && mapping.file_offset == 0 {
+        return address;
+    }
+    (address - mapping.memory_start).wrapping_add(mapping.file_offset)
 }
 
 fn is_by_address(mapping: &Mapping) -> bool {
