@@ -2,8 +2,8 @@
 # A judge for the tests: elfutils' eu-stack on a process that runs, against a recording of it.
 """paths.py PID RECORDING STOPS: stops the process at random moments. A path is a stack's functions from
 root to leaf, where a function is what .eh_frame describes as one, by binutils' readelf. Prints how
-many there are of each; exit 1 if a path that eu-stack saw twice is in no sample, or if it did not see one that
-has so many of the samples that chance would hide it in one of 100,000 runs only. Where eu-stack itself does not get to the first
+many there are of each; exit 1 if one of the two saw a path so often, and the other not at all, that chance would
+do it in one of 10,000 runs only. Where eu-stack itself does not get to the first
 function, as in the last instructions of _Unwind_Resume, its path is none: of a tenth at most."""
 import bisect
 import os
@@ -133,9 +133,18 @@ whole = Counter({path: n for path, n in theirs.items() if path and path[0] in ro
 broken, theirs = stacks - sum(whole.values()), whole
 print('%d paths in %d samples; eu-stack saw %d at %d stops, and %d broken ones'
       % (len(ours), samples, len(theirs), stacks, broken))
-wrong = [('eu-stack %d times' % n, path) for path, n in theirs.items() if n > 1 and path not in ours]
-wrong += [('we %d times' % n, path) for path, n in ours.items()
-          if (1 - n / samples) ** stacks < 1e-5 and path not in theirs]
+# A path of which both together have n stacks has all of them on one side by this chance, and of all paths
+# that have n, that many times as often: programs with many rare paths show some to one side alone.
+together = Counter(ours) + theirs
+alike = Counter(together.values())
+
+
+def beyond_chance(n, side):
+    return (side / (stacks + samples)) ** n * alike[n] < 1e-4
+
+
+wrong = [('eu-stack %d times' % n, path) for path, n in theirs.items() if path not in ours and beyond_chance(n, stacks)]
+wrong += [('we %d times' % n, path) for path, n in ours.items() if path not in theirs and beyond_chance(n, samples)]
 for who, path in wrong:
     print('only %s: %s' % (who, ';'.join('%s' % NAMES.get(f, f) for f in path)))
 sys.exit(bool(wrong) or stacks < stops / 4 or broken > stacks / 10)
