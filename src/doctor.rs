@@ -1,7 +1,8 @@
 //! `profiler doctor`: what this machine, kernel and user can do, found by trying it.
 //!
 //! What is missing is told with what recordings do without it, and what would be enough: a line for setcap, and
-//! a securityContext for Kubernetes.
+//! a securityContext for Kubernetes. The workers that read strangers' files are started as a recording starts
+//! them, and made to try what they must not be able to do.
 
 use std::process::Command as Process;
 
@@ -14,6 +15,8 @@ use crate::machine::usage;
 use crate::recording::capture::bpf::{self, Sampler};
 use crate::recording::capture::perf::{self, Sideband};
 use crate::recording::plan::Plan;
+use crate::viewing::file::Pending;
+use crate::worker::{self, Fences, Kind};
 
 /// Prints the findings; the exit status is 0 if `profiler record` works, however little it names.
 pub fn run() -> i32 {
@@ -35,6 +38,9 @@ pub fn run() -> i32 {
         right(capability, &format!("no names of {effect}"));
     }
     right(Capability::SysAdmin, "what BPF programs cost is not recorded, and profiler stats does not work");
+    for kind in [Kind::Tables, Kind::Names] {
+        sandbox(kind);
+    }
     println_or_not(&enough());
     i32::from(record.is_err())
 }
@@ -68,6 +74,43 @@ fn trial() -> Result<Vec<String>> {
     sampler.attach(clocks.collect::<Result<_>>()?)?;
     sampler.detach();
     Ok(sideband.missing.iter().chain(&sampler.missing).cloned().collect())
+}
+
+/// Starts a worker and lets it try what it must not.
+fn sandbox(kind: Kind) {
+    let what = format!("worker for {}", if kind == Kind::Tables { "unwind tables" } else { "names" });
+    let directory = std::env::temp_dir();
+    let file = directory.join(format!("profiler-doctor-{}", std::process::id()));
+    // A file as recordings are: its owner's alone.
+    let made = Pending::private(&file).and_then(Pending::commit);
+    let tried = worker::try_everything(kind, &file.to_string_lossy());
+    if made.is_ok() {
+        let _ = std::fs::remove_file(&file);
+    }
+    let (fences, attempts) = match tried {
+        Ok(tried) => tried,
+        Err(error) => return finding("MISSING", &what, &format!("{error:#}; it gives nothing")),
+    };
+    let Fences { is_nobody, no_capabilities, landlock, seccomp } = fences;
+    let all = [
+        (is_nobody, "is nobody (CAP_SETUID, CAP_SETGID)", "it opens nothing, and is given copies of files"),
+        (no_capabilities, "has no capabilities", "the other fences stand"),
+        (landlock, "Landlock (Linux 5.13)", "the other fences stand"),
+        (seccomp, "seccomp", "the other fences stand"),
+    ];
+    for (stands, fence, effect) in all {
+        if !stands {
+            finding("lacks", &format!("{what}: {fence}"), effect);
+        }
+    }
+    let done: Vec<&str> =
+        attempts.iter().filter(|attempt| !attempt.refused).map(|attempt| attempt.what).collect();
+    let tried = attempts.len();
+    if done.is_empty() {
+        finding("ok", &format!("{what}: none of {tried} attempts to get out succeeded"), "");
+    } else {
+        finding("OPEN", &format!("{what}: not refused"), &done.join(", "));
+    }
 }
 
 /// What is enough for somebody who is not root.

@@ -17,6 +17,7 @@ use object::elf::{
 };
 use object::read::elf::NoteIterator;
 use object::{LittleEndian as LE, NativeEndian, Pod, pod};
+use serde::{Deserialize, Serialize};
 
 /// Call frame information of the largest browsers is 30 MB.
 const MAX_CALL_FRAMES_BYTES: u64 = 64 << 20;
@@ -91,7 +92,7 @@ impl Source for Vec<u8> {
 }
 
 /// A part of the file that is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// Address in the ELF image.
     pub vaddr: u64,

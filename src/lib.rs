@@ -15,11 +15,12 @@
 //! | [`recording`] | the pipeline, from the command line to a profile without names: start at [`recording::record`] |
 //! | [`model`] | events, processes, what code lies in, profiles |
 //! | [`unwind`] | tables to walk stacks without frame pointers, as a pure function of a file |
-//! | [`naming`] | names for a profile's frames, in a process of its own |
+//! | [`naming`] | names for a profile's frames |
 //! | [`viewing`] | everything that starts from a file: flamegraphs, folded stacks, tables; pprof itself |
 //! | [`counts`] | how often something is called, second by second |
 //! | [`latency`] | how long calls take: histograms, and the stacks of slow ones by way of [`recording`] |
 //! | [`serve`] | recordings over HTTP, for whoever asks |
+//! | [`worker`] | processes without rights, which read strangers' files |
 //! | [`programs`] | what every BPF program on the machine costs; a recording takes a window of it |
 //! | [`interpreters`] | what an interpreter's file says of where its frames are |
 //! | [`machine`], [`elf`], [`gopclntab`], [`text`] | what several of them need: the operating system, ELF files, Go's table of functions, numbers for people |
@@ -53,3 +54,4 @@ pub mod recording;
 pub mod serve;
 pub mod unwind;
 pub mod viewing;
+pub mod worker;

@@ -18,6 +18,7 @@ use profiler::unwind::show;
 use profiler::viewing::{convert, diff, flamegraph, folded, merge, source, threads, top};
 
 fn main() -> ExitCode {
+    profiler::worker::serve_if_asked();
     let result = match Cli::parse().command {
         Command::Record(args) => record::run(&args),
         Command::Serve(args) => serve::run(&args).map(|()| 0),

@@ -170,7 +170,7 @@ pub struct RecordArgs {
     #[arg(long, value_name = "CHUNKS,MAPPINGS", hide = true, value_delimiter = ',')]
     pub table_limits: Option<Vec<u32>>,
 
-    /// Fail on purpose: while it records (for tests)
+    /// Fail on purpose: while it records, or while it names (for tests)
     #[arg(long, value_name = "STEP", hide = true)]
     pub panic_at: Option<String>,
 

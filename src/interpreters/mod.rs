@@ -19,10 +19,12 @@ pub mod v8;
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::elf::{Elf, Source, symbols};
 
 /// What a file has of interpreters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interpreters {
     /// CPython.
     pub python: Option<python::Layout>,
@@ -38,6 +40,16 @@ impl Interpreters {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.python.is_none() && self.v8.is_none()
+    }
+
+    /// As bytes, to be sent by a worker: none if there are no interpreters.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        if self.is_empty() { Vec::new() } else { serde_json::to_vec(self).unwrap_or_default() }
+    }
+
+    /// From such bytes, which a stranger may have steered: the walk believes no layout (`bpf/interpreters.h`).
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
     }
 
     /// What is added to addresses of the image where the file is mapped at `start` from an offset on.

@@ -8,6 +8,7 @@
 //!
 //! All of that is in the file as it is on disk: no process is read.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -31,7 +32,7 @@ pub const SYMBOLS: [&str; 7] = [
 pub const NO_OFFSET: u16 = 0xffff;
 
 /// Which frames of the list one run of the loop has: `enum python_runs` of bpf/profile.h.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Runs {
     /// One.
     #[default]
@@ -43,7 +44,7 @@ pub enum Runs {
 }
 
 /// How lines are told: `enum python_lines` of bpf/profile.h.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Lines {
     /// `co_lnotab`, up to 3.9.
     #[default]
@@ -55,7 +56,7 @@ pub enum Lines {
 }
 
 /// Where an interpreter has what: `struct python` of bpf/profile.h.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // the fields of CPython's structures, by their names there
 pub struct Layout {
     pub interpreters: u64,

@@ -5,6 +5,7 @@
 //! The names end in the field's type, which changes from version to version; so the beginning decides.
 //! Pointers take 8 bytes: builds with compressed pointers are not recognised.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,7 +18,7 @@ pub const SYMBOLS: [&str; 1] = [PREFIX];
 const PREFIX: &str = "v8dbg_";
 
 /// Where V8 has what: `struct v8` of bpf/profile.h.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // by the names of V8's own fields
 pub struct Layout {
     pub fp_function: i16,

@@ -58,17 +58,22 @@ pub fn children_cpu_s() -> f64 {
 
 /// Resident memory of this process now, in bytes.
 pub fn resident_bytes() -> u64 {
-    status_bytes("VmRSS:")
+    status_bytes("self", "VmRSS:")
 }
 
 /// Largest resident memory of this process so far, in bytes.
 pub fn own_peak_bytes() -> u64 {
     // The resource usage of a process counts its parent's pages until exec: read our own instead.
-    status_bytes("VmHWM:")
+    peak_bytes("self")
 }
 
-fn status_bytes(name: &str) -> u64 {
-    let status = super::read_text("/proc/self/status").unwrap_or_default();
+/// The same of a process that lives.
+pub fn peak_bytes(pid: &str) -> u64 {
+    status_bytes(pid, "VmHWM:")
+}
+
+fn status_bytes(pid: &str, name: &str) -> u64 {
+    let status = super::read_text(format!("/proc/{pid}/status")).unwrap_or_default();
     let kib =
         status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
     kib.unwrap_or(0u64) * 1024

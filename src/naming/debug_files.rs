@@ -24,19 +24,25 @@ const DEBUG_DIR: &str = "/usr/lib/debug";
 /// Debug information of a browser is 3 GB. A checksum takes a second a gigabyte.
 const MOST_CHECKED_BYTES: u64 = 4 << 30;
 
-/// The file with the symbols of the program or library `file`, which was mapped from `path`.
-pub fn find(file: &File, path: &str) -> Option<File> {
+/// The file with the symbols of a program or library, among those that `open` finds by the name in it.
+pub fn find(file: &File, mut open: impl FnMut(Option<&str>) -> Vec<File>) -> Option<File> {
     let elf = Elf::read(file).ok()?;
     let id = elf::layout::Layout::read(file).ok()?.build_id;
     let link = elf.section(file, ".gnu_debuglink", 4096).ok().flatten().and_then(|link| parse_link(&link));
-    by_build_id(&id).into_iter().chain(by_link(link.as_ref(), path)).find_map(|(path, trusted)| {
-        let found = open_regular(&path, trusted)?;
-        let same = match (&id[..], elf::layout::Layout::read(&found).map(|layout| layout.build_id)) {
+    open(link.as_ref().map(|(name, _)| name.as_str())).into_iter().find(|found| {
+        match (&id[..], elf::layout::Layout::read(found).map(|layout| layout.build_id)) {
             ([_, ..], Ok(theirs)) if !theirs.is_empty() => theirs == id,
-            _ => link.as_ref().is_some_and(|(_, checksum)| crc(&found) == Some(*checksum)),
-        };
-        same.then_some(found)
+            _ => link.as_ref().is_some_and(|(_, checksum)| crc(found) == Some(*checksum)),
+        }
     })
+}
+
+/// Files where the symbols may be of a program or library of this build id, which was mapped from `path` and
+/// has this name in its link.
+pub fn candidates(build_id: &[u8], link: Option<&str>, path: &str) -> Vec<File> {
+    let link = link.filter(|name| is_name(name));
+    let paths = by_build_id(build_id).into_iter().chain(by_link(link, path));
+    paths.filter_map(|(path, trusted)| open_regular(&path, trusted)).collect()
 }
 
 /// A path, and whether only root could put something there.
@@ -48,8 +54,8 @@ fn by_build_id(id: &[u8]) -> Option<Candidate> {
     Some((format!("{DEBUG_DIR}/.build-id/{first:02x}/{rest}.debug").into(), true))
 }
 
-fn by_link(link: Option<&(String, u32)>, path: &str) -> Vec<Candidate> {
-    let (Some((name, _)), Some(dir)) = (link, Path::new(path).parent()) else { return Vec::new() };
+fn by_link(link: Option<&str>, path: &str) -> Vec<Candidate> {
+    let (Some(name), Some(dir)) = (link, Path::new(path).parent()) else { return Vec::new() };
     let installed = Path::new(DEBUG_DIR).join(dir.strip_prefix("/").unwrap_or(dir));
     vec![(dir.join(name), false), (dir.join(".debug").join(name), false), (installed.join(name), true)]
 }
@@ -59,8 +65,11 @@ fn parse_link(link: &[u8]) -> Option<(String, u32)> {
     let end = link.iter().position(|&byte| byte == 0)?;
     let name = std::str::from_utf8(&link[..end]).ok()?;
     let checksum = link.get((end + 1).next_multiple_of(4)..)?.first_chunk()?;
-    let is_name = !name.is_empty() && !name.contains('/') && name != "..";
-    is_name.then(|| (name.to_owned(), u32::from_le_bytes(*checksum)))
+    is_name(name).then(|| (name.to_owned(), u32::from_le_bytes(*checksum)))
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '\0']) && name != ".."
 }
 
 /// Not a device or a FIFO and, where others could have put it, not through a link.
@@ -107,8 +116,8 @@ mod tests {
         let (path, _) = by_build_id(&[0xab, 0xcd, 0x01]).unwrap();
         assert_eq!(path, Path::new("/usr/lib/debug/.build-id/ab/cd01.debug"));
         assert_eq!(by_build_id(&[0xab]), None);
-        let link = ("x.debug".to_owned(), 0);
-        let paths: Vec<_> = by_link(Some(&link), "/opt/bin/x").into_iter().map(|(path, _)| path).collect();
+        let paths: Vec<_> =
+            by_link(Some("x.debug"), "/opt/bin/x").into_iter().map(|(path, _)| path).collect();
         let expected = ["/opt/bin/x.debug", "/opt/bin/.debug/x.debug", "/usr/lib/debug/opt/bin/x.debug"];
         assert_eq!(paths, expected.map(PathBuf::from));
     }

@@ -9,8 +9,14 @@ use super::resolver::{self, Depth};
 use super::{debug_files, demangle, go};
 use crate::elf::{self, Elf, symbols};
 
-/// Names at offsets of a file that was mapped from `path`.
-pub fn names(file: &File, path: &str, offsets: &[u64], inlined: bool) -> Vec<Names> {
+/// Names at offsets of a file. `debug` opens files that may hold its debug information, by the name of one in
+/// this file.
+pub fn names(
+    file: &File,
+    offsets: &[u64],
+    inlined: bool,
+    debug: impl FnMut(Option<&str>) -> Vec<File>,
+) -> Vec<Names> {
     let depth = if inlined { Depth::Inlined } else { Depth::Lines };
     let mut names = resolver::in_file(file, offsets, depth);
     qualify(&mut names, || resolver::in_file(file, offsets, Depth::Symbols));
@@ -23,7 +29,7 @@ pub fn names(file: &File, path: &str, offsets: &[u64], inlined: bool) -> Vec<Nam
     }
     let lacks_lines = |names: &Names| names.as_ref().map_or_else(|why| *why != STUB, |it| it[0].line == 0);
     if names.iter().any(lacks_lines)
-        && let Some(debug) = debug_files::find(file, path)
+        && let Some(debug) = debug_files::find(file, debug)
     {
         from_debug_file(file, &debug, offsets, depth, &mut names);
     }

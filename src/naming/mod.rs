@@ -1,28 +1,28 @@
 //! The end of a recording: names for its frames, the file, the summary.
 //!
-//! Naming runs in a process of its own (see [`crate::naming::isolate`]). A file on which it dies is left
-//! out at the next try, so that it costs its own names only; after a second interrupt, or when
-//! nothing helps, the recording is written without names.
+//! Strangers' files are read by a worker (see [`crate::worker`]); the recording stays here. Whatever goes wrong
+//! with names, the file is written, with those that there are.
 
+pub mod by_worker;
 mod debug_files;
 pub mod demangle;
 mod files;
 mod go;
-pub mod isolate;
 mod jit;
 mod jitdump;
 mod kernel_addresses;
+mod namer;
 mod names;
 mod perf_map;
 mod resolver;
 pub mod symbolize;
 
-use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::Result;
 
-use self::isolate::{Ending, Message, Sender};
 use self::kernel_addresses::Origins;
+use self::namer::Namer;
 use self::symbolize::Kernel;
 use crate::cli::RecordArgs;
 use crate::machine::signals::Signals;
@@ -35,9 +35,6 @@ use crate::recording::summary::{Summary, hottest};
 use crate::text::{exact_duration, printable, thousands};
 use crate::viewing::file::Pending;
 use crate::viewing::{moments, pprof};
-
-/// Tries before the recording is written without names: each leaves out one more file.
-const TRIES: usize = 8;
 
 /// Names the frames, writes the file, and prints the summary.
 ///
@@ -69,15 +66,21 @@ pub fn encode(
     signals: &mut Signals,
 ) -> (Vec<u8>, String) {
     let kernel = (!args.kernel_addresses).then(|| Origins::of(&recording.profile));
-    let named =
-        if args.no_symbolize { None } else { name(args, kernel, recording, objects, summary, signals) };
-    named.unwrap_or_else(|| {
-        symbolize::leave_unnamed(recording, kernel, "not symbolized");
-        let data = pprof::encode(&recording.profile);
-        let text = summary.text(&hottest(&recording.profile, 5), None);
-        let price = price_of_timeline(args, &mut recording.profile, data.len());
-        (data, text + &price)
-    })
+    let own_cpu_s = usage::own_cpu_s();
+    let named = !args.no_symbolize;
+    // A fault of ours costs names, and not the recording.
+    let naming =
+        catch_unwind(AssertUnwindSafe(|| named.then(|| name(args, kernel, recording, objects, signals))));
+    let naming = naming.unwrap_or_else(|_| {
+        say!("profiler: writing without names: the symbolizer failed");
+        None
+    });
+    symbolize::leave_unnamed(recording, kernel, "not symbolized");
+    let naming = naming.map(|(cpu_s, peak_bytes)| (cpu_s + usage::own_cpu_s() - own_cpu_s, peak_bytes));
+    let text = summary.text(&hottest(&recording.profile, 5), naming);
+    let data = pprof::encode(&recording.profile);
+    let price = price_of_timeline(args, &mut recording.profile, data.len());
+    (data, text + &price)
 }
 
 /// What it costs to say when samples were taken, by the file that there would be without it: the profile loses its
@@ -105,80 +108,27 @@ fn next_command(name: &str) -> String {
     }
 }
 
-/// The encoded profile and the summary's text; `None` if it has to do without names.
+/// Names the frames; returns what that took of workers: seconds of CPU time, bytes of memory.
 fn name(
     args: &RecordArgs,
     kernel: Kernel,
     recording: &mut Unsymbolized,
     objects: &Objects,
-    summary: &Summary,
     signals: &mut Signals,
-) -> Option<(Vec<u8>, String)> {
+) -> (f64, u64) {
     let progress = Progress::new();
-    let mut skip = BTreeSet::new();
-    for _ in 0..TRIES {
-        let mut step = None;
-        let mut results = Vec::new();
-        let work = |sender: &mut Sender| work(args, kernel, recording, objects, summary, &skip, sender);
-        let ending = isolate::run(signals, work, |message| match message {
-            Message::Step(done, total) => {
-                step = Some(done);
-                progress.say(&format!(
-                    "naming frames: file {} of {total} (Ctrl-C: write without names)",
-                    done + 1
-                ));
-            }
-            Message::Data(data) => results.push(data),
-        });
-        progress.clear();
-        match ending {
-            Ok(Ending::Finished) => {
-                let text = results.pop().and_then(|text| String::from_utf8(text).ok())?;
-                return Some((results.pop()?, text));
-            }
-            Ok(Ending::Stopped) => {
-                say!("profiler: interrupted again: writing without names");
-                return None;
-            }
-            Ok(Ending::Crashed) => {
-                say!("profiler: the symbolizer crashed; trying again without the file it was at");
-                skip.insert(step?);
-            }
-            Err(error) => {
-                say!("profiler: writing without names: {error:#}");
-                return None;
-            }
-        }
+    let mut namer = Namer::new(signals);
+    assert!(args.panic_at.as_deref() != Some("naming"), "as was asked for");
+    symbolize::symbolize(recording, objects, !args.no_inline, kernel, &mut namer, |done, total| {
+        progress.say(&format!("naming frames: file {} of {total} (Ctrl-C: write without names)", done + 1));
+    });
+    progress.clear();
+    if namer.crashed + namer.hung > 0 {
+        say!(
+            "profiler: the symbolizer crashed on {} files and came to no end with {}: their frames say so",
+            namer.crashed,
+            namer.hung
+        );
     }
-    say!("profiler: the symbolizer crashed {TRIES} times: writing without names");
-    None
-}
-
-/// What the child does: everything that touches other people's files.
-fn work(
-    args: &RecordArgs,
-    kernel: Kernel,
-    recording: &mut Unsymbolized,
-    objects: &Objects,
-    summary: &Summary,
-    skip: &BTreeSet<usize>,
-    sender: &mut Sender,
-) {
-    // A panic on one name is caught; its frame says so.
-    std::panic::set_hook(Box::new(|_| {}));
-    let inlined = !args.no_inline;
-    symbolize::symbolize(
-        recording,
-        objects,
-        inlined,
-        kernel,
-        |step| skip.contains(&step),
-        |done, total| sender.step(done, total),
-    );
-    let data = pprof::encode(&recording.profile);
-    let naming = (usage::own_cpu_s(), usage::own_peak_bytes());
-    let text = summary.text(&hottest(&recording.profile, 5), Some(naming));
-    let text = text + &price_of_timeline(args, &mut recording.profile, data.len());
-    sender.data(&data);
-    sender.data(text.as_bytes());
+    namer.cost()
 }

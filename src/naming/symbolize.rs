@@ -1,16 +1,16 @@
 //! Names for the locations of a recording.
 //!
-//! Runs after recording, object by object, so that only one binary's symbols and debug information
-//! are in memory at a time. A binary that cannot be read, a demangler that panics or a list of JIT
-//! functions that makes no sense costs the names it would have given, never the recording. Every
-//! frame without a name says where it is and why: `libfoo.so.1+0x1234 [stripped binary]`.
+//! Runs after recording, object by object. Files, and lists of compiled code, are read by a worker without
+//! rights (see [`super::namer`]); the kernel and BPF programs, which nobody but root can have made, are asked
+//! here. What cannot be read costs the names it would have given, never the recording. Every frame without a
+//! name says where it is and why: `libfoo.so.1+0x1234 [stripped binary]`.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::kernel_addresses::Origins;
+use super::namer::Namer;
 use super::names::{Frame, Names};
 use super::resolver::{self, Depth};
-use super::{files, jit};
 use crate::machine::kallsyms::Kallsyms;
 use crate::model::objects::{Object, ObjectId, Objects, Source};
 use crate::model::profile::{Function, Line, LocationId, Mapping, MappingId};
@@ -22,13 +22,13 @@ use crate::text::basename;
 pub type Kernel = Option<Origins>;
 
 /// Names every location of a recording. `progress` is told before each object: how many are done,
-/// of how many. Objects for which `skip` says so stay unnamed.
+/// of how many.
 pub fn symbolize(
     recording: &mut Unsymbolized,
     objects: &Objects,
     inlined: bool,
     kernel: Kernel,
-    skip: impl Fn(usize) -> bool,
+    namer: &mut Namer<'_>,
     mut progress: impl FnMut(usize, usize),
 ) {
     let mut by_mapping: BTreeMap<MappingId, Vec<LocationId>> = BTreeMap::new();
@@ -50,11 +50,10 @@ pub fn symbolize(
                 file_offset(recording.profile.mapping(mapping), recording.profile.location(id).address)
             })
             .collect();
-        let names = if skip(done) {
-            vec![Err("symbolizer crashed on this file"); offsets.len()]
-        } else {
-            names_in(object, objects, &offsets, inlined)
-        };
+        let names = names_in(namer, object, objects, &offsets, inlined);
+        if namer.ended.is_some() {
+            break;
+        }
         for ((id, offset), names) in locations.into_iter().zip(offsets).zip(names) {
             let shown = shown(kernel, recording.profile.mapping(mapping), offset);
             name(recording, id, mapping, object, shown, names);
@@ -63,7 +62,7 @@ pub fn symbolize(
             split_modules(recording, mapping);
         }
     }
-    name_the_rest(recording, kernel, "unmapped");
+    name_the_rest(recording, kernel, if namer.ended.is_some() { "not symbolized" } else { "unmapped" });
 }
 
 /// Names every location by where it is, when symbols are not wanted or were interrupted.
@@ -149,15 +148,21 @@ fn name_the_rest(recording: &mut Unsymbolized, kernel: Kernel, reason: &'static 
     }
 }
 
-fn names_in(object: &Object, objects: &Objects, offsets: &[u64], inlined: bool) -> Vec<Names> {
+fn names_in(
+    namer: &mut Namer<'_>,
+    object: &Object,
+    objects: &Objects,
+    offsets: &[u64],
+    inlined: bool,
+) -> Vec<Names> {
     match &object.source {
         Source::Kernel => in_kernel(offsets),
         Source::Bpf { .. } => in_bpf(object, offsets),
         Source::File(_) => match object.file() {
-            Ok(file) => files::names(file, &object.path, offsets, inlined),
+            Ok(file) => namer.file(object, file, offsets, inlined),
             Err(why) => vec![Err(why.why()); offsets.len()],
         },
-        Source::Jit(Some(lists)) => jit::names(lists, objects, offsets),
+        Source::Jit(Some(lists)) => namer.jit(lists, objects, offsets),
         Source::Jit(None) => vec![Err("JIT code of an unknown process"); offsets.len()],
         Source::Script(_) => offsets.iter().map(|&at| Ok(vec![script_frame(objects, at)])).collect(),
         Source::Nowhere => vec![Err("unmapped"); offsets.len()],

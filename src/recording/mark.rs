@@ -39,7 +39,7 @@ impl Mark {
             sideband_lost: recorder.sideband.lost,
             cpu: CpuTime::of(&plan.cpus),
             cost: recorder.sampler.cost(),
-            own_cpu_s: usage::own_cpu_s(),
+            own_cpu_s: usage::own_cpu_s() + recorder.unwinding.builders_cpu_s(),
         })
     }
 

@@ -21,6 +21,7 @@ pub mod record;
 pub mod recorder;
 pub mod rotation;
 pub mod summary;
+pub mod table_builder;
 pub mod tallies;
 pub mod tally;
 pub mod timeline;

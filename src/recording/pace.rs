@@ -64,7 +64,8 @@ impl Pace {
             timeout = timeout.saturating_sub(pace.rest);
         }
         let rings = recorder.into_iter().flat_map(|(recorder, _)| recorder.sideband.fds()).chain(dumps);
-        let all = others.iter().copied().chain([signals.fd()]).chain(rings);
+        let tables = recorder.and_then(|(recorder, _)| recorder.unwinding.fd());
+        let all = others.iter().copied().chain([signals.fd()]).chain(rings).chain(tables);
         let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // Rounded up: a timeout of 0 would spin through the last millisecond.
         let timeout = PollTimeout::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);

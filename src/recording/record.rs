@@ -66,7 +66,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
 
     let machine_before = CpuTime::of(&plan.cpus);
     let target_before = target_cpu_ns(&plan);
-    let own_before = usage::own_cpu_s();
+    let own_before = usage::own_cpu_s() + recorder.unwinding.builders_cpu_s();
     let (started, start_ns) = (Instant::now(), proc::now_ns());
     if let Some(child) = &mut child {
         child.release()?;
@@ -125,7 +125,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         cpu,
         counters: counting.end(used, duration.as_nanos() as u64, plan.cpus.len(), cpu),
         cost: sampler.cost(),
-        own_cpu_s: usage::own_cpu_s() - own_before,
+        own_cpu_s: usage::own_cpu_s() + unwinding.builders_cpu_s() - own_before,
         own_peak_bytes: usage::own_peak_bytes(),
         kernel_bytes: sampler.map_bytes() + sideband.ring_bytes() + timeline.objects.copied_bytes(),
         tables: unwinding.figures(),

@@ -1,25 +1,24 @@
 //! Keeps the kernel's unwind tables in step with the processes, and unwinds the stacks of those
 //! that were too young to have any.
 //!
-//! A file's table is built once, however many processes map it. That of a large file takes a tenth of
-//! a second, in which the rings would fill: it is built by a thread of its own, and stacks that need
-//! it wait. A process's mappings are published when they change; processes that share them (after a
+//! A file's table is built once, however many processes map it, by a worker without rights. That of a large
+//! file takes a tenth of a second, in which the rings would fill: stacks that need it wait. A process's mappings are published when they change; processes that share them (after a
 //! fork) share what is published. One whose mappings find no room has none that the kernel walks by,
 //! rather than those it had before.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::rc::{Rc, Weak};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::interpreters::{self, Interpreters};
+use crate::interpreters::Interpreters;
 use crate::model::event::{Dump, Stack, Truncation};
 use crate::model::objects::{ObjectId, Objects, Pinned, Source};
 use crate::model::processes::Processes;
 use crate::model::regions::{self, Region, Regions};
 use crate::model::snapshot::Snapshot;
+use crate::recording::capture::bpf::flat::FlatTable;
 use crate::recording::capture::bpf::interpreters::{Known, Mapped};
 use crate::recording::capture::bpf::tables::{
     Capacity, Code, FileTable, Mapping, MappingRun, Refusal, Tables, joined,
@@ -27,13 +26,16 @@ use crate::recording::capture::bpf::tables::{
 use crate::recording::capture::bpf::walk::{describe, walk};
 use crate::recording::capture::memory::Memory;
 use crate::recording::summary::TableFigures;
-use crate::unwind;
-use crate::unwind::table::Table;
+use crate::recording::table_builder::{Built, TableBuilder};
 
 /// Files from this size on are built aside: smaller ones take a few milliseconds.
 const LARGE_BYTES: u64 = 8 << 20;
 /// Stacks that wait for tables: 17 MiB of them.
 const MOST_HELD: usize = 1024;
+
+/// How long the recording waits for the table of a small file, which takes some milliseconds: with it, stacks
+/// are walked at once. One that takes longer comes when it comes, and others are not waited for meanwhile.
+const SHORT_WAIT: Duration = Duration::from_millis(20);
 
 /// A file's table, as far as it is.
 #[derive(Clone, Copy)]
@@ -43,59 +45,16 @@ enum State {
     Building,
 }
 
-/// A table and the seconds that it took; none of a file that has none.
-type Built = (ObjectId, Option<Table>, Interpreters, f64);
-
-/// The thread that builds tables of large files. It ends when nobody asks any more.
-struct Builder {
-    requests: Sender<(ObjectId, File, bool)>,
-    built: Receiver<Built>,
-    waiting: usize,
-}
-
-impl Default for Builder {
-    fn default() -> Self {
-        let (requests, queue) = channel::<(ObjectId, File, bool)>();
-        let (done, built) = channel();
-        // Without a thread requests fail, and files are built at once.
-        let _ = std::thread::Builder::new().name("tables".to_owned()).spawn(move || {
-            for (object, file, with_interpreters) in queue {
-                let (table, interpreters, seconds) = build(&file, with_interpreters);
-                if done.send((object, table, interpreters, seconds)).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { requests, built, waiting: 0 }
-    }
-}
-
-fn build(file: &dyn crate::elf::Source, with_interpreters: bool) -> (Option<Table>, Interpreters, f64) {
-    let started = Instant::now();
-    // Untrusted input: a bug in the parser costs this file's table.
-    let caught = |work: &mut dyn FnMut()| {
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-    };
-    let (mut interpreters, mut table) = (Interpreters::default(), None);
-    if with_interpreters {
-        caught(&mut || interpreters = interpreters::find(file));
-    }
-    caught(&mut || table = unwind::build_with_loops(file, &interpreters.loops).ok());
-    (table, interpreters, started.elapsed().as_secs_f64())
-}
-
 /// Tables of files and of processes.
 #[derive(Default)]
 pub struct Unwinding {
     files: HashMap<ObjectId, State>,
-    builder: Option<Builder>,
+    builder: TableBuilder,
     /// Stacks that wait for a table: their time and what their process was then.
     held: Vec<(u64, Snapshot, Rc<Dump>)>,
     late: Vec<(u64, Snapshot, Stack)>,
     /// Built, and waiting for the arrays to exist.
-    unpublished: Vec<(ObjectId, Table)>,
-    /// Whether frames of scripts are looked for.
-    with_interpreters: bool,
+    unpublished: Vec<(ObjectId, FlatTable)>,
     /// Files that are interpreters, and what the kernel knows them by.
     interpreters: HashMap<ObjectId, (Interpreters, Known)>,
     /// By process. None: the kernel knows that it has none.
@@ -127,7 +86,7 @@ struct Published {
 impl Unwinding {
     /// Nothing yet.
     pub fn new(with_interpreters: bool) -> Self {
-        Self { with_interpreters, ..Self::default() }
+        Self { builder: TableBuilder::new(with_interpreters), ..Self::default() }
     }
 
     /// Builds the tables of everything that is mapped now, before there is a kernel to give them to.
@@ -136,6 +95,7 @@ impl Unwinding {
         for object in mapped {
             self.build(object, objects);
         }
+        self.finish_building(objects);
         self.mappings =
             processes.tgids().filter_map(|tgid| processes.regions(tgid)).map(|all| all.len()).sum();
     }
@@ -176,25 +136,25 @@ impl Unwinding {
         for &tgid in changed.iter().chain(&built) {
             self.update_process(known_ns, tgid, processes, objects);
         }
-        !changed.is_empty() || self.builds()
+        !changed.is_empty() || self.builder.waiting() > 0
     }
 
     /// Publishes tables that were built aside; returns the processes that have waited for them.
     fn take_built(&mut self, objects: &Objects) -> Vec<u32> {
-        let Some(builder) = &mut self.builder else { return Vec::new() };
-        let all: Vec<Built> = builder.built.try_iter().collect();
-        if all.is_empty() {
-            return Vec::new();
-        }
-        builder.waiting -= all.len();
         let mut changed = Vec::new();
-        for (object, table, interpreters, seconds) in all {
-            self.built(object, table, interpreters, seconds);
+        let mut any = false;
+        while let Some(built) = self.builder.built(objects) {
+            any = true;
+            let object = built.object;
+            self.built(built);
             let is_it = |region: &Region| objects.get(region.object).table == object;
             let maps = |published: &Published| published.regions.values().any(is_it);
             self.by_regions.retain(|_, published| published.upgrade().is_some_and(|one| !maps(&one)));
             let walked = self.processes.iter().filter(|(_, one)| one.as_ref().is_some_and(|one| maps(one)));
             changed.extend(walked.map(|(&tgid, _)| tgid));
+        }
+        if !any {
+            return changed;
         }
         self.release_held(objects);
         changed
@@ -214,19 +174,29 @@ impl Unwinding {
         std::mem::take(&mut self.late)
     }
 
+    /// Waits for all tables that were asked for.
+    fn finish_building(&mut self, objects: &Objects) {
+        while self.builder.waiting() > 0 {
+            match self.builder.built(objects) {
+                Some(built) => self.built(built),
+                None => self.builder.wait(SHORT_WAIT),
+            }
+        }
+    }
+
+    /// To be polled for tables that come.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.builder.fd()
+    }
+
+    /// CPU time that others took to build tables, in seconds.
+    pub fn builders_cpu_s(&self) -> f64 {
+        self.builder.cpu_s()
+    }
+
     /// Lets all tables that were asked for be built, at the end.
     pub fn wait_for_tables(&mut self, objects: &Objects) {
-        let Some(mut builder) = self.builder.take() else { return };
-        drop(builder.requests);
-        while builder.waiting > 0
-            && let Ok((object, table, interpreters, seconds)) = builder.built.recv()
-        {
-            builder.waiting -= 1;
-            self.built(object, table, interpreters, seconds);
-        }
-        self.files.values_mut().filter(|state| matches!(state, State::Building)).for_each(|state| {
-            *state = State::Done(None);
-        });
+        self.finish_building(objects);
         self.release_held(objects);
     }
 
@@ -239,9 +209,9 @@ impl Unwinding {
         self.by_regions.retain(|_, published| published.strong_count() > 0);
     }
 
-    /// Whether a table is being built aside.
+    /// Whether a table is being built.
     pub fn builds(&self) -> bool {
-        self.builder.as_ref().is_some_and(|builder| builder.waiting > 0)
+        self.builder.waiting() > 0
     }
 
     /// What the tables came to, if stacks are walked by them.
@@ -266,12 +236,16 @@ impl Unwinding {
         self.files.insert(object, State::Done(None));
         let Source::File(file) = &objects.get(object).source else { return };
         match file.as_ref().map(Pinned::file) {
-            Ok(Ok(file)) if self.tables.is_some() && self.build_aside(object, file) => {
-                self.files.insert(object, State::Building);
-            }
             Ok(Ok(file)) => {
-                let (table, interpreters, seconds) = build(file, self.with_interpreters);
-                self.built(object, table, interpreters, seconds);
+                let first = self.builder.waiting() == 0;
+                if !self.builder.ask(object, objects) {
+                    return;
+                }
+                self.files.insert(object, State::Building);
+                let small = file.metadata().is_ok_and(|meta| meta.len() < LARGE_BYTES);
+                if self.tables.is_some() && small && first {
+                    self.wait_shortly(objects);
+                }
             }
             // What it holds now is another program's.
             Ok(Err(_)) => {}
@@ -280,16 +254,19 @@ impl Unwinding {
         }
     }
 
-    fn build_aside(&mut self, object: ObjectId, file: &File) -> bool {
-        let large = file.metadata().is_ok_and(|meta| meta.len() >= LARGE_BYTES);
-        let Some(file) = large.then(|| file.try_clone().ok()).flatten() else { return false };
-        let builder = self.builder.get_or_insert_default();
-        let asked = builder.requests.send((object, file, self.with_interpreters)).is_ok();
-        builder.waiting += usize::from(asked);
-        asked
+    /// Waits for a table that nobody walks by yet.
+    fn wait_shortly(&mut self, objects: &Objects) {
+        let began = Instant::now();
+        while self.builder.waiting() > 0 && began.elapsed() < SHORT_WAIT {
+            self.builder.wait(SHORT_WAIT.saturating_sub(began.elapsed()));
+            if let Some(built) = self.builder.built(objects) {
+                self.built(built);
+            }
+        }
     }
 
-    fn built(&mut self, object: ObjectId, table: Option<Table>, interpreters: Interpreters, seconds: f64) {
+    fn built(&mut self, built: Built) {
+        let Built { object, table, interpreters, seconds } = built;
         self.build_s += seconds;
         if !interpreters.is_empty() {
             let tables = self.tables.as_mut();
@@ -298,8 +275,8 @@ impl Unwinding {
         }
         self.files.insert(object, State::Done(None));
         let Some(table) = table else { return };
-        self.rows += table.rows_bytes() / 4;
-        self.pages += table.pages().last().map_or(0, |page| usize::from(page.number) + 1);
+        self.rows += table.rows();
+        self.pages += table.pages.last().map_or(0, |page| usize::from(page.number) + 1);
         if self.tables.is_some() {
             self.publish_file(object, &table);
         } else {
@@ -307,9 +284,9 @@ impl Unwinding {
         }
     }
 
-    fn publish_file(&mut self, object: ObjectId, table: &Table) {
+    fn publish_file(&mut self, object: ObjectId, table: &FlatTable) {
         let Some(tables) = &mut self.tables else { return };
-        let published = tables.add_file(table);
+        let published = tables.add_flat(table);
         self.files.insert(object, State::Done(published));
     }
 

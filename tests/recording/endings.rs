@@ -239,9 +239,14 @@ fn faults_of_ours_lose_no_recording() {
     let Some(test) = Test::new("faults") else { return };
     let program = test.spin("spin", "busy", &[]);
     let script = format!("'{program}' 3; exit 7");
-    let recorder = test.start(&["-F", "499", "--panic-at", "recording", "--", "sh", "-c", &script]);
-    let recording = recorder.finish_after_a_fault(7);
-    let told = "recording failed, and what was recorded until then is written: a fault";
-    assert!(recording.told.contains(told), "{}", recording.told);
-    assert!(recording.with("busy") > 20, "{:?}", recording.leaves());
+    for (step, told, named) in [
+        ("recording", "recording failed, and what was recorded until then is written: a fault", true),
+        ("naming", "writing without names: the symbolizer failed", false),
+    ] {
+        let recorder = test.start(&["-F", "499", "--panic-at", step, "--", "sh", "-c", &script]);
+        let recording = recorder.finish_after_a_fault(7);
+        assert!(recording.told.contains(told), "{}", recording.told);
+        assert!(recording.total(|_| true) > 20, "{step}: {}", recording.told);
+        assert_eq!(recording.with("busy") > 20, named, "{step}: {:?}", recording.leaves());
+    }
 }

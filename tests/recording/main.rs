@@ -28,6 +28,7 @@ mod refusals;
 mod rights;
 mod rotation;
 mod runtimes;
+mod sandbox;
 mod scripts;
 mod serve;
 mod shares;

@@ -43,6 +43,7 @@ pub mod counts;
 mod decode;
 mod encode;
 mod figures;
+pub mod flat;
 pub mod found;
 pub mod interpreters;
 pub mod latency;

@@ -17,10 +17,11 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use super::arrays::{Array, FreeRuns};
 use super::decode::{Plain, plain};
 use super::encode::encode;
+use super::flat::{self, FlatPage, FlatTable};
 use super::interpreters::{Known, Layouts, Mapped};
 use super::skeleton::types as abi;
 use crate::interpreters::Interpreters;
-use crate::unwind::table::{Page, Table};
+use crate::unwind::table::Table;
 use crate::unwind::{Reason, Rule};
 
 /// How large the arrays are.
@@ -210,7 +211,7 @@ pub struct Tables {
     rules: Array<abi::unwind_rule>,
     processes: ProcessMap,
     layouts: Layouts,
-    known_rules: HashMap<Rule, u16>,
+    known_rules: HashMap<[u8; 8], u16>,
     chunks_used: u32,
     pages_used: u32,
     /// Rows used in the last chunk.
@@ -274,7 +275,7 @@ impl Tables {
             rules,
             processes,
             layouts,
-            known_rules: HashMap::from([NO_ROOM_FOR_RULE]),
+            known_rules: HashMap::from([(flat::bytes(NO_ROOM_FOR_RULE.0), NO_ROOM_FOR_RULE.1)]),
             chunks_used: 0,
             pages_used: 0,
             rows_in_chunk: ROWS_PER_CHUNK,
@@ -285,25 +286,30 @@ impl Tables {
         }
     }
 
-    fn rule(&mut self, rule: Rule) -> u16 {
+    fn rule(&mut self, rule: [u8; 8]) -> u16 {
         if let Some(&known) = self.known_rules.get(&rule) {
             return known;
         }
         let Ok(index) = u16::try_from(self.known_rules.len()) else { return NO_ROOM_FOR_RULE.1 };
-        self.rules.write(index.into(), encode(rule));
+        self.rules.write(index.into(), flat::rule(rule));
         self.known_rules.insert(rule, index);
         index
     }
 
-    /// Adds a file's table. `None` if there is no room, or nothing in it.
+    /// Adds a table that was built in this process.
     pub fn add_file(&mut self, table: &Table) -> Option<FileTable> {
-        let (first, last) = (table.pages().next()?.number, table.pages().last()?.number);
+        self.add_flat(&FlatTable::of(table))
+    }
+
+    /// Adds a file's table. `None` if there is no room, or nothing in it.
+    pub fn add_flat(&mut self, table: &FlatTable) -> Option<FileTable> {
+        let (first, last) = (table.pages.first()?.number, table.pages.last()?.number);
         let base = self.pages_used;
         let end = base.checked_add(u32::from(last - first) + 1).filter(|&end| end <= self.pages.len());
         let written = end.and_then(|end| {
             let mut next = base;
-            for page in table.pages() {
-                let entry = self.add_page(table, &page)?;
+            for page in &table.pages {
+                let entry = self.add_page(table, page)?;
                 let at = base + u32::from(page.number - first);
                 // Pages without rows in between are none, whatever a file that found no room left there.
                 (next..at).for_each(|gap| self.pages.write(gap, abi::unwind_page::default()));
@@ -320,16 +326,16 @@ impl Tables {
         Some(FileTable { file_offset: u64::from(first) << 16, first_page: base, last_page: last - first })
     }
 
-    fn add_page(&mut self, table: &Table, page: &Page<'_>) -> Option<abi::unwind_page> {
-        let mut rows: Vec<(u16, Rule)> =
-            page.rows.iter().map(|row| (row.pc_low, table.rule(row.rule))).collect();
+    fn add_page(&mut self, table: &FlatTable, page: &FlatPage) -> Option<abi::unwind_page> {
+        let mut rows: Vec<(u16, [u8; 8])> =
+            page.rows.iter().map(|row| (row.pc_low, table.rule(row))).collect();
         // A search starts at the page's first row: one for offset 0, where nothing may be covered.
         if rows.first().is_none_or(|row| row.0 != 0) {
-            rows.insert(0, (0, Rule::Uncovered));
+            rows.insert(0, (0, flat::bytes(Rule::Uncovered)));
         }
         // A search takes 13 steps. More rows would be more than one every 8 bytes.
         if rows.len() > abi::limits::MAX_ROWS_PER_PAGE.0 as usize {
-            rows = vec![(0, NO_ROOM_FOR_RULE.0)];
+            rows = vec![(0, flat::bytes(NO_ROOM_FOR_RULE.0))];
         }
         let n = rows.len() as u16;
         if self.rows_in_chunk + n > ROWS_PER_CHUNK {
