@@ -54,7 +54,9 @@ fn signals_to_the_recorder_end_its_command() {
     for (signal, status) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
         let recorder = test.started(&["-F", "499", "--", &program, "600"]);
         let child = format!("/proc/{0}/task/{0}/children", recorder.pid());
-        let child = fs::read_to_string(child).unwrap().trim().parse().unwrap();
+        let child = fs::read_to_string(child).unwrap();
+        // The command is the first; workers follow.
+        let child = child.split_whitespace().next().unwrap().parse().unwrap();
         wait_for_cpu_time(child, 0.3);
         kill(recorder.pid(), signal);
         assert!(recorder.finish_with(status).with("busy") >= *chance::around(0.3 * 499.0).start());
