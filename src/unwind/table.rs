@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use anyhow::{Result, ensure};
+use foldhash::fast::RandomState;
 
 use super::{Reason, Rule};
 
@@ -136,7 +137,8 @@ impl Table {
 /// Takes rules by ascending file offset.
 pub struct Builder {
     table: Table,
-    indexes: HashMap<Rule, RuleIndex>,
+    // Every row asks it. Its keys are a stranger's: the hash has a random seed.
+    indexes: HashMap<Rule, RuleIndex, RandomState>,
     /// What comes is code of an interpreter's loop.
     in_loop: bool,
     /// Not yet a row: the next may replace it, or turn out to be the same rule.
@@ -149,7 +151,8 @@ impl Default for Builder {
     /// For an empty table.
     fn default() -> Self {
         let rules = vec![Rule::Uncovered, Rule::NotUnderstood(Reason::TooManyRules)];
-        let indexes = [(rules[0], RuleIndex::UNCOVERED), (rules[1], RuleIndex::TOO_MANY)].into();
+        let indexes = [(rules[0], RuleIndex::UNCOVERED), (rules[1], RuleIndex::TOO_MANY)];
+        let indexes = HashMap::from_iter(indexes);
         let table = Table { pages: Vec::new(), page_rows: Vec::new(), rules, stats: Stats::default() };
         Self {
             table,
