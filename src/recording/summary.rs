@@ -302,7 +302,11 @@ impl Summary {
             mib(self.kernel_bytes),
         );
         if let Some((cpu_s, bytes)) = naming {
-            let _ = write!(text, "; naming {:.0} ms CPU, {} peak", cpu_s * 1e3, mib(bytes));
+            let _ = write!(text, "; naming {:.0} ms CPU", cpu_s * 1e3);
+            // Where there were no files to read, there was no worker.
+            if bytes > 0 {
+                let _ = write!(text, ", {} peak", mib(bytes));
+            }
         }
         text.push('\n');
         text

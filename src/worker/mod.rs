@@ -43,6 +43,8 @@ const NAME: &str = "profiler-worker";
 const STARTING: Duration = Duration::from_secs(20);
 /// How often a new one is started at most: workers that always die are of no use.
 const MOST_STARTS: u32 = 100_000;
+/// How many in a row may die as they start: once they are nobody, others of that user can end them.
+const MOST_STILLBORN: u32 = 20;
 
 /// What a worker is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub struct Worker {
     starts: u32,
     /// Seconds of CPU time of those that have ended.
     cpu_s: f64,
+    /// The largest memory of theirs.
+    peak_bytes: u64,
     /// Which fences the last one had.
     pub fences: Fences,
 }
@@ -112,7 +116,8 @@ impl Worker {
     /// # Errors
     /// If this program cannot be started once more.
     pub fn start(kind: Kind) -> Result<Self> {
-        let mut worker = Self { kind, running: None, starts: 0, cpu_s: 0.0, fences: Fences::default() };
+        let mut worker =
+            Self { kind, running: None, starts: 0, cpu_s: 0.0, peak_bytes: 0, fences: Fences::default() };
         worker.restart()?;
         Ok(worker)
     }
@@ -123,6 +128,16 @@ impl Worker {
     /// If this program cannot be started once more.
     pub fn restart(&mut self) -> Result<()> {
         self.stop();
+        let began = Instant::now();
+        let mut stillborn = 1;
+        while let Err(error) = self.start_once(began) {
+            anyhow::ensure!(stillborn < MOST_STILLBORN && began.elapsed() < STARTING, error);
+            stillborn += 1;
+        }
+        Ok(())
+    }
+
+    fn start_once(&mut self, began: Instant) -> Result<()> {
         // Their program is no profiler.
         anyhow::ensure!(!cfg!(test), "unit tests start no workers");
         anyhow::ensure!(self.starts < MOST_STARTS, "{} workers have died", self.starts);
@@ -140,7 +155,6 @@ impl Worker {
             .spawn()
             .context("failed to start a worker (/proc/self/exe)")?;
         let mut running = Running { child, channel: Channel::new(ours, false) };
-        let began = Instant::now();
         let ready = loop {
             if let Some(message) = running.channel.receive(false).context("a worker died as it started")? {
                 break message;
@@ -158,6 +172,7 @@ impl Worker {
     pub fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             self.cpu_s += cpu_s(running.child.id());
+            self.peak_bytes = self.peak_bytes.max(peak_bytes(running.child.id()));
         }
     }
 
@@ -166,9 +181,9 @@ impl Worker {
         self.cpu_s + self.running.as_ref().map_or(0.0, |running| cpu_s(running.child.id()))
     }
 
-    /// Its largest memory so far, in bytes.
+    /// Largest memory so far, of it and of those before it, in bytes.
     pub fn peak_bytes(&self) -> u64 {
-        self.pid().map_or(0, |pid| crate::machine::usage::peak_bytes(&pid.to_string()))
+        self.pid().map_or(0, peak_bytes).max(self.peak_bytes)
     }
 
     /// Its process id.
@@ -219,6 +234,10 @@ impl Worker {
 fn cpu_s(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
     text.split(' ').next().and_then(|ns| ns.parse().ok()).map_or(0.0, |ns: f64| ns / 1e9)
+}
+
+fn peak_bytes(pid: u32) -> u64 {
+    crate::machine::usage::peak_bytes(&pid.to_string())
 }
 
 /// A second descriptor of a file, to be handed over.

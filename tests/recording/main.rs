@@ -32,6 +32,7 @@ mod sandbox;
 mod scripts;
 mod serve;
 mod shares;
+mod strangers;
 mod viewers;
 mod walks;
 mod whole;

@@ -5,8 +5,8 @@
 //! which is asked where its own list has no name.
 //!
 //! A perf map is found by its name alone, `/tmp/perf-PID.map`, in a directory where everybody writes, and ids
-//! repeat. So one is believed only if it belongs to a user that the process runs as, or to root, and was
-//! written since the process began. A jitdump is mapped by the process itself, which says that it is its own.
+//! repeat. So one is believed only if it belongs to a user that the process runs as (or to root, if everybody may
+//! read it and no link led there), and was written since the process began. A jitdump is mapped by the process itself, which says that it is its own.
 //!
 //! A list grows, or is written when its process ends; some runtimes write another file in its place. So it is
 //! looked for when the first sample falls into such code, when the process ends, and at the end.
@@ -17,6 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::sys::stat::{FileStat, Mode};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -138,19 +139,25 @@ impl Jit {
     }
 
     fn open_map(&self, root: &Root, path: &str) -> Result<File, NoMap> {
-        let map = root.open(path).map_err(|why| match why {
+        let map = root.open_believed(path, |status, by_link| self.believes(status, by_link));
+        map.map_err(|why| match why {
             Missing::Gone => NoMap::Absent,
             _ => NoMap::NotReadable,
-        })?;
-        let meta = map.metadata().map_err(|_| NoMap::NotReadable)?;
-        let is_its = |owner: &Owner| owner.uids.contains(&meta.uid());
-        if meta.uid() != 0 && !self.owner.as_ref().is_some_and(is_its) {
+        })?
+    }
+
+    /// Whether a file is a list of this process. We are root, and the process could have put there what it may not
+    /// read itself: a link to a file of root's, a second name of it, or a mount.
+    fn believes(&self, status: &FileStat, by_link: bool) -> Result<(), NoMap> {
+        let is_its = self.owner.as_ref().is_some_and(|owner| owner.uids.contains(&status.st_uid));
+        let everybody_reads = Mode::from_bits_truncate(status.st_mode).contains(Mode::S_IROTH);
+        if !is_its && (status.st_uid != 0 || by_link || !everybody_reads) {
             return Err(NoMap::NotItsOwners);
         }
-        if self.owner.as_ref().is_some_and(|owner| meta.mtime() < owner.started_s) {
+        if self.owner.as_ref().is_some_and(|owner| status.st_mtime < owner.started_s) {
             return Err(NoMap::Older);
         }
-        Ok(map)
+        Ok(())
     }
 
     fn add_map(&mut self, map: File) {
@@ -194,7 +201,7 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::chown;
+    use std::os::unix::fs::{PermissionsExt, chown};
     use std::time::Duration;
 
     use super::*;
@@ -259,11 +266,23 @@ mod tests {
             return;
         }
         assert_eq!(scene.found(), Err(NoMap::NotItsOwners));
+        // Root's files are the process's as long as it could have read them itself.
+        scene.2.owner.as_mut().unwrap().uids = vec![65_534];
+        chown(scene.map(), Some(0), None).unwrap();
+        fs::set_permissions(scene.map(), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(scene.found(), Err(NoMap::NotItsOwners));
+        fs::set_permissions(scene.map(), fs::Permissions::from_mode(0o644)).unwrap();
+        let elsewhere = scene.map().with_extension("elsewhere");
+        fs::rename(scene.map(), &elsewhere).unwrap();
+        std::os::unix::fs::symlink("perf.elsewhere", scene.map()).unwrap();
+        fs::rename(&elsewhere, scene.map().with_file_name("perf.elsewhere")).unwrap();
+        assert_eq!(scene.found(), Err(NoMap::NotItsOwners));
         fs::remove_file(scene.map()).unwrap();
         std::os::unix::fs::symlink("/proc/kmsg", scene.map()).unwrap();
         assert_eq!(scene.found(), Err(NoMap::Absent));
         fs::remove_file(scene.map()).unwrap();
-        nix::unistd::mkfifo(&scene.map(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        nix::unistd::mkfifo(&scene.map(), Mode::S_IRWXU).unwrap();
+        chown(scene.map(), Some(65_534), None).unwrap();
         assert_eq!(scene.found(), Err(NoMap::NotReadable));
     }
 }

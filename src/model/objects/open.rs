@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statfs::{
     CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, TRACEFS_MAGIC, fstatfs,
 };
@@ -100,15 +100,38 @@ impl Root {
     /// # Errors
     /// If the path leads to none, or to one that may not be opened.
     pub fn open(&self, path: &str) -> Result<File, Missing> {
+        open_located(&self.locate(path, ResolveFlag::empty())?)
+    }
+
+    /// The same, if the file is one that is believed. `believes` is asked before it is opened, with its status and
+    /// whether links led to it.
+    ///
+    /// # Errors
+    /// If the path leads to none, or to one that may not be opened; inside, what `believes` says.
+    pub(super) fn open_believed<E>(
+        &self,
+        path: &str,
+        believes: impl Fn(&FileStat, bool) -> Result<(), E>,
+    ) -> Result<Result<File, E>, Missing> {
+        let (place, by_link) = match self.locate(path, ResolveFlag::RESOLVE_NO_SYMLINKS) {
+            Err(Missing::NotRegular) => (self.locate(path, ResolveFlag::empty())?, true),
+            place => (place?, false),
+        };
+        match believes(&fstat(&place)?, by_link) {
+            Ok(()) => open_located(&place).map(Ok),
+            Err(why) => Ok(Err(why)),
+        }
+    }
+
+    fn locate(&self, path: &str, resolve: ResolveFlag) -> Result<OwnedFd, Missing> {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | resolve);
         let relative = path.trim_start_matches('/');
-        let place = match &self.0 {
+        Ok(match &self.0 {
             Some(root) => openat2(root, relative, how)?,
             None => openat2(directory("/")?, relative, how)?,
-        };
-        open_located(&place)
+        })
     }
 }
 
