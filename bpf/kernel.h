@@ -156,7 +156,7 @@ struct bpf_iter__task {
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
-	unsigned long orig_ax, ip;
+	unsigned long orig_ax, ip, cs;
 	unsigned long sp;
 };
 #elif defined(__TARGET_ARCH_arm64)

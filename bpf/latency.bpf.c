@@ -181,6 +181,7 @@ static __always_inline enum outcome count_slow(void *ctx, struct task_struct *ta
 	if (has_user_stack(task, body)) {
 		saved = (struct pt_regs *)bpf_task_pt_regs(task);
 		saved_user_registers(saved, &cpu->walk.regs);
+		cpu->walk.is_32_bit = saved_32_bit(saved);
 		saved_leaf(saved, cpu->walk.leaf);
 		/* Behind a call, or behind the instruction of a system call. */
 		cpu->walk.is_return_address = !of_kernel || in_system_call(saved);

@@ -413,6 +413,7 @@ static __always_inline void dump_blocked(struct stack_dump *dump, struct task_st
 	if (!user_stacks || (task->flags & PF_KTHREAD) || !task->mm || dump->key.tgid == OUTSIDE_ID)
 		return;
 	saved_user_registers(saved, &dump->regs);
+	dump->is_32_bit = saved_32_bit(saved);
 	saved_leaf(saved, dump->leaf);
 	dump->is_return_address = in_system_call(saved);
 	dump->initial_stack = task->mm->start_stack;

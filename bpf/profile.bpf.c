@@ -288,11 +288,11 @@ static __always_inline enum outcome walk_by_frame_pointers(struct cpu_state *cpu
 	struct stack_body *body = &cpu->body;
 	__u32 at = body->kernel_frames;
 	__u64 hash = hash_step(1, regs.ip);
-	enum outcome outcome = OUTCOME_USER_DEPTH;
+	enum outcome outcome = cpu->walk.is_32_bit ? OUTCOME_USER_32_BIT : OUTCOME_USER_DEPTH;
 	__u32 n = 1;
 
 	body->frames[at & (FRAMES_CAPACITY - 1)] = regs.ip;
-	for (int i = 1; i < MAX_FP_FRAMES; i++) {
+	for (int i = 1; i < MAX_FP_FRAMES && outcome == OUTCOME_USER_DEPTH; i++) {
 		enum step step = step_by_frame_pointer(&regs, &cpu->walk);
 
 		if (step != STEP_CALLER) {
@@ -348,6 +348,7 @@ static __always_inline enum outcome dump_stack(struct cpu_state *cpu,
 	}
 	dump->pages = i;
 	dump->is_return_address = walk->is_return_address;
+	dump->is_32_bit = walk->is_32_bit;
 	dump->initial_stack = initial_stack();
 	dump->thread_pointer = 0;
 	restore_return_addresses(dump, current_task(), page);
@@ -449,6 +450,7 @@ static __always_inline enum outcome collect_saved_user_stack(void *ctx, struct t
 		return collect_user_stack_by_helper(ctx, &cpu->body);
 	saved = (struct pt_regs *)bpf_task_pt_regs(task);
 	saved_user_registers(saved, &cpu->walk.regs);
+	cpu->walk.is_32_bit = saved_32_bit(saved);
 	cpu->walk.is_return_address = 0;
 	if (by_tables) {
 		saved_leaf(saved, cpu->walk.leaf);
@@ -465,6 +467,7 @@ static __always_inline enum outcome collect_user_stack(struct perf_event_context
 	if (!in_user_mode(ctx) || kernel_walks_user || !HAS_HELPER(task_pt_regs))
 		return collect_saved_user_stack(ctx, task, cpu, by_tables);
 	interrupted_registers(ctx, &cpu->walk.regs);
+	cpu->walk.is_32_bit = interrupted_32_bit(ctx);
 	cpu->walk.is_return_address = 0;
 	if (by_tables)
 		interrupted_leaf(ctx, cpu->walk.leaf);

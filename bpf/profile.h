@@ -59,6 +59,7 @@ enum outcome {
 	OUTCOME_USER_NOT_UNDERSTOOD, /* an unwind rule that we do not know */
 	OUTCOME_USER_REGISTER,	     /* a rule for a leaf's register, met in a caller */
 	OUTCOME_USER_NO_MAPPING,     /* a return address outside code */
+	OUTCOME_USER_32_BIT,   /* code for the machine's 32-bit mode, where no tables are used */
 	OUTCOME_USER_NO_TABLE, /* the process is too young, and there was no room for its stack */
 	OUTCOME_USER_DUMPED,   /* the stack went to user space to be unwound there */
 	/* Lost. */
@@ -290,7 +291,7 @@ struct stack_dump {
 	__u16 kernel_frames;
 	__u16 pages;		 /* that were readable, from the one that sp points into */
 	__u32 is_return_address; /* as in struct walk */
-	__u32 padding;
+	__u32 is_32_bit;
 	__u64 initial_stack;  /* stack pointer of the process's first function */
 	__u64 thread_pointer; /* of a thread that goes on being blocked; otherwise 0 */
 	__u64 kernel[MAX_KERNEL_FRAMES + 1];
@@ -415,17 +416,17 @@ struct walk {
 	__u32 mapping;		 /* index of the last frame's */
 	__u32 is_return_address; /* 1 if regs.ip lies behind a call */
 	__u32 outcome;
-	__u32 at;	/* of a search */
-	__u32 has_rule; /* 1 if the last frame's code is covered */
-	__u32 switches; /* between stacks */
-	__u32 chained;	/* index of a frame whose fp is from a chain of them */
-	__u32 padding;
+	__u32 at;	 /* of a search */
+	__u32 has_rule;	 /* 1 if the last frame's code is covered */
+	__u32 switches;	 /* between stacks */
+	__u32 chained;	 /* index of a frame whose fp is from a chain of them */
+	__u32 is_32_bit; /* 1 in code for the machine's 32-bit mode: see bits32.h */
 	__u64 uretprobe; /* the next replaced return address: see uretprobes.h */
 	__u64 uretprobe_sp;
 	__u32 interpreters; /* 1 if the process has some */
 	__u32 python;	    /* as in struct unwind_run */
 	__u32 v8;
-	__u32 unused;
+	__u32 knows_leaf; /* 1 if the frame's registers are those in `leaf` */
 	__u64 python_bias;
 	struct python_walk in_python;
 	__u8 object[OBJECT_BYTES + 8]; /* a structure of an interpreter's, as far as it was read */

@@ -44,6 +44,19 @@ static __always_inline void saved_user_registers(struct pt_regs *saved,
 	regs->fp = saved->bp;
 }
 
+#define USER32_CS 0x23 /* arch/x86/include/asm/segment.h: code for the 32-bit mode */
+
+static __always_inline bool interrupted_32_bit(struct perf_event_context *ctx)
+{
+	return ctx->cs == USER32_CS;
+}
+
+/* Linux 6.9 has other things beside it in the same word. */
+static __always_inline bool saved_32_bit(struct pt_regs *saved)
+{
+	return (__u16)saved->cs == USER32_CS;
+}
+
 /* Where a call's return address lies, of a probe's registers at the function's entry and behind its
  * return. */
 #define PLACE_AT_ENTRY(ctx) ((ctx)->sp)
@@ -135,6 +148,17 @@ static __always_inline void saved_user_registers(struct pt_regs *saved,
 	regs->ip = saved->user_regs.pc;
 	regs->sp = saved->user_regs.sp;
 	regs->fp = saved->user_regs.regs[29];
+}
+
+/* Such processes are not walked. */
+static __always_inline bool interrupted_32_bit(struct perf_event_context *ctx)
+{
+	return false;
+}
+
+static __always_inline bool saved_32_bit(struct pt_regs *saved)
+{
+	return false;
 }
 
 #define PLACE_AT_ENTRY(ctx) ((ctx)->user_regs.sp)

@@ -269,6 +269,8 @@ __noinline int has_switched(struct walk *walk, __u32 cfa)
 	       find_mapping(walk, walk->regs.ip - 1);
 }
 
+#include "bits32.h"
+
 /* From `walk->regs`, by the mappings of `walk->process`. */
 static __always_inline void begin_walk(struct walk *walk)
 {
@@ -280,6 +282,8 @@ static __always_inline void begin_walk(struct walk *walk)
 	walk->chained = -1;
 	walk->hash = 1;
 	walk->outcome = OUTCOME_USER_DEPTH;
+	if (walk->is_32_bit && is_behind_int80(walk->regs.ip))
+		walk->is_return_address = 1;
 }
 
 struct walk_context {
@@ -329,7 +333,11 @@ static long walk_frame(__u32 i, void *data)
 	if (cfa == CFA_SIGNAL) /* nor is a trampoline called */
 		frame = ip + 1;
 	push_word(cpu, frame);
-	if (is_trampoline) {
+	if (walk->is_32_bit) {
+		walk->knows_leaf = leaf != NULL;
+		step = leave_32_bit(walk, cfa, rule ? rule->saved : 0, rule ? rule->fp_offset : 0,
+				    has_rule ? rule->offset : mapping->has_table);
+	} else if (is_trampoline) {
 		step = step_out_of_signal(&walk->regs, walk);
 	} else if (!has_rule) {
 		step = leave_uncovered(walk, i, mapping->has_table);

@@ -1,22 +1,22 @@
-//! Facts about an ELF file. The only user of the `object` crate.
+//! Facts about an ELF file. Here and in this folder alone the `object` crate is used.
 //!
 //! Files come from every process on the machine and are untrusted. They are read with `pread` and
 //! never mapped: a mapped file that someone truncates would kill us with SIGBUS.
 
 pub mod layout;
+mod parts;
 pub mod symbols;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use object::elf::{
-    self, CompressionHeader64, ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID, ProgramHeader64, SectionHeader64,
-};
-use object::read::elf::NoteIterator;
-use object::{LittleEndian as LE, NativeEndian, Pod, pod};
+use object::elf::{self, ELF_NOTE_GNU, FileHeader32, FileHeader64, NT_GNU_BUILD_ID};
+use object::read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader};
+use object::{LittleEndian as LE, NativeEndian};
+use parts::{array, decompressed, one, read};
 use serde::{Deserialize, Serialize};
 
 /// Call frame information of the largest browsers is 30 MB.
@@ -47,7 +47,7 @@ fn build_id_in(notes: &[u8]) -> Option<Vec<u8>> {
 /// File offsets of the procedure linkage table: stubs that jump to other objects, and that have no
 /// symbols of their own.
 pub fn plt(file: &dyn Source) -> Vec<Range<u64>> {
-    let sections = Elf::read(file).map(|elf| elf.sections).unwrap_or_default();
+    let sections = Elf::read_of_any_width(file).map(|elf| elf.sections).unwrap_or_default();
     sections
         .into_iter()
         .filter(Section::is_plt)
@@ -126,11 +126,23 @@ pub enum Machine {
     X86_64,
     /// 64-bit ARM.
     Aarch64,
+    /// The 32-bit mode of x86.
+    I386,
 }
 
 impl Machine {
     /// This program's own.
     pub const NATIVE: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
+
+    /// Whether this program's machine runs its code.
+    pub fn runs_here(self) -> bool {
+        self == Self::NATIVE || (self == Self::I386 && Self::NATIVE == Self::X86_64)
+    }
+
+    /// Bytes of an address.
+    pub fn address_bytes(self) -> u8 {
+        if self == Self::I386 { 4 } else { 8 }
+    }
 }
 
 /// In which dialect call frame information is written.
@@ -168,7 +180,7 @@ pub struct Stubs {
     pub bytes: Vec<u8>,
 }
 
-/// The headers of an ELF file for a 64-bit machine. Nothing is read here that does not lie within the file or
+/// The headers of an ELF file. Nothing is read here that does not lie within the file or
 /// is larger than a limit, whatever the headers claim.
 #[derive(Debug)]
 pub struct Elf {
@@ -196,33 +208,52 @@ impl Section {
 }
 
 impl Elf {
-    /// Reads the headers.
+    /// Reads the headers of 64-bit code.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not an ELF program or library for a [`Machine`] of 64 bits.
+    pub fn read(file: &dyn Source) -> Result<Self> {
+        let elf = Self::read_of_any_width(file)?;
+        ensure!(elf.machine != Machine::I386, "failed to find 64-bit code: the ELF file is for 32 bits");
+        Ok(elf)
+    }
+
+    /// Reads the headers of code for the machine's 32-bit mode, too.
     ///
     /// # Errors
     /// If the file cannot be read or is not an ELF program or library for a [`Machine`].
-    pub fn read(file: &dyn Source) -> Result<Self> {
-        let header: FileHeader64<LE> = one(&read(file, 0, 64, 64).context("failed to read the ELF header")?)?;
-        let ident = &header.e_ident;
-        ensure!(ident.magic == elf::ELFMAG, "failed to find the ELF magic number: not an ELF file");
-        let is_64_bit = ident.class == elf::ELFCLASS64 && ident.data == elf::ELFDATA2LSB;
-        let machine = match header.e_machine.get(LE) {
-            elf::EM_X86_64 if is_64_bit => Machine::X86_64,
-            elf::EM_AARCH64 if is_64_bit => Machine::Aarch64,
-            other => bail!("failed to find 64-bit code: the ELF file is for machine {other}"),
+    pub fn read_of_any_width(file: &dyn Source) -> Result<Self> {
+        let ident = read(file, 0, 16, 16).context("failed to read the ELF header")?;
+        ensure!(ident.starts_with(&elf::ELFMAG), "failed to find the ELF magic number: not an ELF file");
+        match ident[4] {
+            elf::ELFCLASS32 => Self::read_as::<FileHeader32<LE>>(file, &ident),
+            _ => Self::read_as::<FileHeader64<LE>>(file, &ident),
+        }
+    }
+
+    fn read_as<H: FileHeader<Endian = LE>>(file: &dyn Source, ident: &[u8]) -> Result<Self> {
+        let size = size_of::<H>() as u64;
+        let header: H = one(&read(file, 0, size, size).context("failed to read the ELF header")?)?;
+        let is_little_endian = ident[5] == elf::ELFDATA2LSB;
+        let machine = match (header.e_machine(LE), ident[4]) {
+            (elf::EM_X86_64, elf::ELFCLASS64) if is_little_endian => Machine::X86_64,
+            (elf::EM_AARCH64, elf::ELFCLASS64) if is_little_endian => Machine::Aarch64,
+            (elf::EM_386, elf::ELFCLASS32) if is_little_endian => Machine::I386,
+            (other, _) => bail!("failed to find code that is known: the ELF file is for machine {other}"),
         };
-        let kind = header.e_type.get(LE);
+        let kind = header.e_type(LE);
         ensure!(
             matches!(kind, elf::ET_EXEC | elf::ET_DYN),
             "failed to find a program or library: the ELF file is of type {kind}"
         );
-        let count = header.e_phnum.get(LE).into();
+        let count = header.e_phnum(LE).into();
         ensure!(
             count <= MAX_PROGRAM_HEADERS,
             "failed to read the program headers: there are {count} of them"
         );
-        let headers: Vec<ProgramHeader64<LE>> =
-            array(file, header.e_phoff.get(LE), count).context("failed to read the program headers")?;
-        let of_type = |wanted| headers.iter().filter(move |header| header.p_type.get(LE) == wanted);
+        let headers: Vec<H::ProgramHeader> =
+            array(file, header.e_phoff(LE).into(), count).context("failed to read the program headers")?;
+        let of_type = |wanted| headers.iter().filter(move |header| header.p_type(LE) == wanted);
         Ok(Self {
             machine,
             segments: of_type(elf::PT_LOAD).map(segment).collect(),
@@ -298,8 +329,9 @@ impl Elf {
     /// If it cannot be read or is larger than `limit` bytes.
     pub fn section(&self, file: &dyn Source, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let Some(section) = self.find(name) else { return Ok(None) };
+        let is_32_bit = self.machine == Machine::I386;
         read(file, section.file_offset, section.file_bytes, limit)
-            .and_then(|bytes| if section.is_compressed { decompressed(&bytes) } else { Ok(bytes) })
+            .and_then(|bytes| if section.is_compressed { decompressed(&bytes, is_32_bit) } else { Ok(bytes) })
             .map(Some)
             .with_context(|| format!("failed to read {name}"))
     }
@@ -366,99 +398,48 @@ impl Elf {
     }
 }
 
-fn segment(header: &ProgramHeader64<LE>) -> Segment {
+fn segment(header: &impl ProgramHeader<Endian = LE>) -> Segment {
     Segment {
-        vaddr: header.p_vaddr.get(LE),
-        file_offset: header.p_offset.get(LE),
-        file_bytes: header.p_filesz.get(LE),
-        executable: header.p_flags.get(LE) & elf::PF_X != 0,
+        vaddr: header.p_vaddr(LE).into(),
+        file_offset: header.p_offset(LE).into(),
+        file_bytes: header.p_filesz(LE).into(),
+        executable: header.p_flags(LE) & elf::PF_X != 0,
     }
 }
 
 /// The sections that have bytes in the file.
-fn sections(file: &dyn Source, header: &FileHeader64<LE>) -> Result<Vec<Section>> {
-    let offset = header.e_shoff.get(LE);
+fn sections<H: FileHeader<Endian = LE>>(file: &dyn Source, header: &H) -> Result<Vec<Section>> {
+    let offset: u64 = header.e_shoff(LE).into();
     if offset == 0 {
         return Ok(Vec::new());
     }
     // Counts that do not fit into the ELF header are in section 0.
-    let zero: Vec<SectionHeader64<LE>> = array(file, offset, 1)?;
-    let count = match (header.e_shnum.get(LE), zero.as_slice()) {
-        (0, [zero]) => zero.sh_size.get(LE),
+    let zero: Vec<H::SectionHeader> = array(file, offset, 1)?;
+    let count = match (header.e_shnum(LE), zero.as_slice()) {
+        (0, [zero]) => zero.sh_size(LE).into(),
         (count, _) => count.into(),
     };
-    let names = match (header.e_shstrndx.get(LE), zero.as_slice()) {
-        (elf::SHN_XINDEX, [zero]) => zero.sh_link.get(LE) as usize,
+    let names = match (header.e_shstrndx(LE), zero.as_slice()) {
+        (elf::SHN_XINDEX, [zero]) => zero.sh_link(LE) as usize,
         (index, _) => index.into(),
     };
-    let headers: Vec<SectionHeader64<LE>> = array(file, offset, count)?;
+    let headers: Vec<H::SectionHeader> = array(file, offset, count)?;
     let names = headers.get(names).context("no section names")?;
-    let names = read(file, names.sh_offset.get(LE), names.sh_size.get(LE), MAX_NAMES_BYTES)?;
+    let names = read(file, names.sh_offset(LE).into(), names.sh_size(LE).into(), MAX_NAMES_BYTES)?;
     let sections = headers.iter().filter_map(|header| {
-        let absent = matches!(header.sh_type.get(LE), elf::SHT_NOBITS | elf::SHT_NULL);
-        let name = names.get(header.sh_name.get(LE) as usize..)?;
+        let absent = matches!(header.sh_type(LE), elf::SHT_NOBITS | elf::SHT_NULL);
+        let name = names.get(header.sh_name(LE) as usize..)?;
         // Longer names are not those looked for, and many may share their ends.
         let name = name.iter().take(16).take_while(|byte| **byte != 0).copied().collect();
         (!absent).then(|| Section {
             name,
-            vaddr: header.sh_addr.get(LE),
-            file_offset: header.sh_offset.get(LE),
-            file_bytes: header.sh_size.get(LE),
-            is_compressed: header.sh_flags.get(LE) & u64::from(elf::SHF_COMPRESSED) != 0,
+            vaddr: header.sh_addr(LE).into(),
+            file_offset: header.sh_offset(LE).into(),
+            file_bytes: header.sh_size(LE).into(),
+            is_compressed: header.sh_flags(LE).into() & u64::from(elf::SHF_COMPRESSED) != 0,
         })
     });
     Ok(sections.collect())
-}
-
-/// The contents of a section with the flag `SHF_COMPRESSED`. Memory grows with what comes out and
-/// not with what the header promises.
-fn decompressed(section: &[u8]) -> Result<Vec<u8>> {
-    /// Base 2 logarithm of the bytes that zstd may look back. Its highest level looks back 2²⁷.
-    const ZSTD_WINDOW: u32 = 25;
-    let header: CompressionHeader64<LE> = one(section)?;
-    let (size, data) = (header.ch_size.get(LE), &section[size_of_val(&header)..]);
-    ensure!(size <= MAX_CALL_FRAMES_BYTES, "{size} bytes are more than the limit of {MAX_CALL_FRAMES_BYTES}");
-    let reader: &mut dyn Read = match header.ch_type.get(LE) {
-        elf::ELFCOMPRESS_ZLIB => &mut flate2::bufread::ZlibDecoder::new(data),
-        elf::ELFCOMPRESS_ZSTD => {
-            let mut decoder = zstd::Decoder::with_buffer(data)?;
-            decoder.window_log_max(ZSTD_WINDOW)?;
-            &mut { decoder }
-        }
-        other => bail!("unknown compression {other}"),
-    };
-    let mut bytes = Vec::new();
-    reader.take(size).read_to_end(&mut bytes).context("failed to decompress")?;
-    ensure!(bytes.len() as u64 == size, "{} bytes in place of {size}", bytes.len());
-    Ok(bytes)
-}
-
-/// Reads part of the file. Nothing is allocated before its size is known to be sound.
-fn read(file: &dyn Source, offset: u64, size: u64, limit: u64) -> Result<Vec<u8>> {
-    ensure!(size <= limit, "{size} bytes are more than the limit of {limit}");
-    let file_size = file.size().context("failed to get the file's size")?;
-    ensure!(
-        offset.checked_add(size).is_some_and(|end| end <= file_size),
-        "{size} bytes at offset {offset} are beyond the file's end at {file_size}"
-    );
-    let mut bytes = vec![0; usize::try_from(size)?];
-    file.read_exact_at(&mut bytes, offset).with_context(|| format!("failed to read at offset {offset}"))?;
-    Ok(bytes)
-}
-
-fn array<T: Pod>(file: &dyn Source, offset: u64, count: u64) -> Result<Vec<T>> {
-    ensure!(count <= MAX_HEADERS, "{count} headers are more than the limit of {MAX_HEADERS}");
-    let size = count * size_of::<T>() as u64;
-    let bytes = read(file, offset, size, size)?;
-    let (values, _) = pod::slice_from_bytes(&bytes, usize::try_from(count)?)
-        .ok()
-        .context("failed to lay out the headers")?;
-    Ok(values.to_vec())
-}
-
-fn one<T: Pod>(bytes: &[u8]) -> Result<T> {
-    let (value, _) = pod::from_bytes(bytes).ok().context("failed to lay out the header")?;
-    Ok(*value)
 }
 
 #[cfg(test)]

@@ -14,9 +14,8 @@ use object::elf::{self, FileHeader32, FileHeader64};
 use object::pod::bytes_of_slice;
 use object::read::elf::{FileHeader, ProgramHeader};
 
-use super::{
-    MAX_HEADERS, MAX_NOTES_BYTES, MAX_PROGRAM_HEADERS, Segment, Source, array, build_id_in, one, read,
-};
+use super::parts::{array, one, read};
+use super::{MAX_HEADERS, MAX_NOTES_BYTES, MAX_PROGRAM_HEADERS, Segment, Source, build_id_in};
 
 /// Of the list of functions, which is longer in large files.
 const MAX_DIGESTED_BYTES: u64 = 16 << 10;

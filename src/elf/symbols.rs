@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 use object::LittleEndian as LE;
 use object::elf::{self, Dyn64, FileHeader64, ProgramHeader64, Sym64};
 
-use super::{Elf, MAX_PROGRAM_HEADERS, Source, array, one, read};
+use super::parts::{array, one, read};
+use super::{Elf, MAX_PROGRAM_HEADERS, Source};
 
 /// Of one table. That of a browser with all symbols is 100 MB.
 const MAX_BYTES: u64 = 256 << 20;

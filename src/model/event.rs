@@ -155,7 +155,7 @@ pub enum Truncation {
     KernelWalk,
     /// A return address outside executable memory: code without frame pointers.
     ReturnAddress,
-    /// Code for the 32-bit mode of the machine, which is not walked.
+    /// Code for the 32-bit mode of the machine, where no tables are used, or calls 64-bit code.
     Bits32,
     /// The code that ran lies in no mapping that was told or that could still be read.
     Unmapped,
@@ -322,6 +322,8 @@ pub struct Dump {
     pub leaf: [u64; 16],
     /// Whether the instruction pointer is behind a call into the kernel.
     pub is_return_address: bool,
+    /// Whether it is in code for the machine's 32-bit mode.
+    pub is_32_bit: bool,
     /// The stack pointer of the process's first function.
     pub initial_stack: u64,
     /// The thread pointer of a thread that is blocked still, so that an interpreter's memory is what it was.

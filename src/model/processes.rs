@@ -331,6 +331,7 @@ impl Processes {
         let mut truncation = stack.truncation;
         let mut is_stale = truncation == Some(Truncation::ReturnAddress);
         let mut scripts = stack.scripts.iter().peekable();
+        let mut leaf_is_32_bit = None;
         let mut push_scripts = |frames: &mut Vec<Location>, depth: usize, objects: &mut Objects| {
             while let Some((_, frame)) = scripts.next_if(|(before, _)| *before == depth) {
                 let object = ObjectId::of_scripts(frame.runtime());
@@ -342,13 +343,16 @@ impl Processes {
             // Return addresses point behind the call, a leaf's own address at its instruction.
             let addr = if depth > 0 { addr.wrapping_sub(1) } else { addr };
             match then.location(addr) {
-                Some(location) if objects.get(location.object).is_32_bit() => {
-                    // What a walk by 64-bit words found above it are no callers.
+                Some(location) => {
+                    let is_32_bit = objects.get(location.object).is_32_bit();
+                    if is_32_bit.is_some() && leaf_is_32_bit.is_some_and(|leaf| Some(leaf) != is_32_bit) {
+                        // What a walk by words of the leaf's size finds from here on are no callers.
+                        truncation = Some(Truncation::Bits32);
+                        break;
+                    }
+                    leaf_is_32_bit = leaf_is_32_bit.or(is_32_bit);
                     frames.push(location);
-                    truncation = Some(Truncation::Bits32);
-                    break;
                 }
-                Some(location) => frames.push(location),
                 // In the midst of exec the registers still are those of the program that is gone.
                 None if depth == 0
                     && !stack.kernel.is_empty()

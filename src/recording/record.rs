@@ -137,6 +137,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     drop((sampler, sideband, unwinding));
     let (mut finished, objects) = timeline.finish();
     summary.missing = objects.missing();
+    summary.of_32_bits = objects.of_32_bits();
     summary.scripts = finished.scripts(&objects);
     summary.complete = finished.samples.complete;
     summary.incomplete = std::mem::take(&mut finished.samples.incomplete);

@@ -78,6 +78,8 @@ pub struct Summary {
     pub sideband_lost: u64,
     /// Files with samples whose names are missing, by the reason.
     pub missing: BTreeMap<&'static str, usize>,
+    /// Files with samples whose code is that of 32-bit processes.
+    pub of_32_bits: usize,
     /// Samples and blocks with frames of scripts, by whose they are.
     pub scripts: BTreeMap<Runtime, Figures>,
     /// CPU time of the sampled CPUs.
@@ -249,6 +251,9 @@ impl Summary {
                 built.files,
                 built.build_s * 1e3
             );
+            if self.of_32_bits > 0 {
+                let _ = write!(text, "; {} sampled files are of 32-bit processes", self.of_32_bits);
+            }
             if built.refused_files > 0 {
                 let files = thousands(built.refused_files);
                 let _ = write!(text, "; no room for {files} files: walked by frame pointers");

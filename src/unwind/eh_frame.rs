@@ -90,19 +90,19 @@ pub(super) fn open<'a>(frames: &'a CallFrames, stats: &mut Stats) -> Result<Box<
     let bytes = EndianSlice::new(&frames.bytes, LittleEndian);
     // Whose instructions there are beside DWARF's own.
     let vendor = match frames.machine {
-        Machine::X86_64 => gimli::Vendor::Default,
+        Machine::X86_64 | Machine::I386 => gimli::Vendor::Default,
         Machine::Aarch64 => gimli::Vendor::AArch64,
     };
     match frames.dialect {
         Dialect::EhFrame => {
             let mut section = gimli::EhFrame::from(bytes);
-            section.set_address_size(8);
+            section.set_address_size(frames.machine.address_bytes());
             section.set_vendor(vendor);
             Ok(Box::new(Conversion::new(section, frames, stats)?))
         }
         Dialect::DebugFrame => {
             let mut section = gimli::DebugFrame::from(bytes);
-            section.set_address_size(8);
+            section.set_address_size(frames.machine.address_bytes());
             section.set_vendor(vendor);
             Ok(Box::new(Conversion::new(section, frames, stats)?))
         }

@@ -132,6 +132,8 @@ pub enum ReturnAddress {
     AtCfa(i32),
     /// In a register; leaf only.
     Register(Register),
+    /// `*(sp + o)`: where a signal has left it.
+    AtSp(i16),
 }
 
 /// How to get from a frame to its caller.
@@ -265,6 +267,7 @@ impl Registers {
         let ra = match frame.ra {
             ReturnAddress::AtCfa(offset) => format!("c{offset:+}"),
             ReturnAddress::Register(register) => name(register).to_owned(),
+            ReturnAddress::AtSp(offset) => format!("*({sp}{offset:+})"),
         };
         [cfa, saved, ra]
     }

@@ -11,7 +11,7 @@
 //! elf ─▶ sections, segments ─▶ sources ─▶ rows of rules ─▶ table ─▶ pages of 4-byte rows
 //!                                 ├ eh_frame, entries, dwarf: what the file says
 //!                                 ├ go, plt: what it does not say, but shows
-//!                                 ├ x86_64, aarch64: what a row means on a machine
+//!                                 ├ x86_64, aarch64, i386: what a row means on a machine
 //!                                 └ frame: the rules that there are
 //! ```
 //!
@@ -36,6 +36,7 @@ pub mod eh_frame;
 mod entries;
 pub mod frame;
 pub mod go;
+pub mod i386;
 mod plt;
 pub mod show;
 pub mod sources;
@@ -126,6 +127,7 @@ impl Machine {
         match self {
             Self::X86_64 => &x86_64::REGISTERS,
             Self::Aarch64 => &aarch64::REGISTERS,
+            Self::I386 => &i386::REGISTERS,
         }
     }
 
@@ -134,6 +136,7 @@ impl Machine {
         match self {
             Self::X86_64 => x86_64::rule(row),
             Self::Aarch64 => aarch64::rule(row),
+            Self::I386 => i386::rule(row),
         }
     }
 }
@@ -152,12 +155,8 @@ pub fn build(file: &dyn Source) -> Result<Table> {
 /// # Errors
 /// As [`build`].
 pub fn build_with_loops(file: &dyn Source, loops: &[Range<u64>]) -> Result<Table> {
-    let elf = Elf::read(file)?;
-    ensure!(
-        elf.machine == Machine::NATIVE,
-        "failed to find code for this machine: it is {:?}'s",
-        elf.machine
-    );
+    let elf = Elf::read_of_any_width(file)?;
+    ensure!(elf.machine.runs_here(), "failed to find code for this machine: it is {:?}'s", elf.machine);
     build_for_any_machine(&elf, file, loops)
 }
 

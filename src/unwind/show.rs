@@ -21,7 +21,7 @@ pub fn run(args: &UnwindTableArgs) -> Result<()> {
     let name = args.file.display();
     let file = File::open(&args.file).with_context(|| format!("failed to open {name}"))?;
     let start = Instant::now();
-    let elf = Elf::read(&file).with_context(|| format!("failed to read {name}"))?;
+    let elf = Elf::read_of_any_width(&file).with_context(|| format!("failed to read {name}"))?;
     let table = super::build_for_any_machine(&elf, &file, &[])
         .with_context(|| format!("failed to build the table of {name}"))?;
     let elapsed = start.elapsed();

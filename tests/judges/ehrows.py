@@ -17,7 +17,7 @@ import sys
 from collections import Counter
 from sys import intern
 
-ROW = re.compile(r'([0-9a-f]{16})\s+(.*)')
+ROW = re.compile(r'([0-9a-f]{8}|[0-9a-f]{16})\s+(?!ZERO)(.*)')
 HEAD = re.compile(r'([0-9a-f]+) [0-9a-f]+ [0-9a-f]+ (?:(CIE) "(.*?)"|FDE cie=([0-9a-f]+) pc=([0-9a-f]+)\.\.([0-9a-f]+))')
 CELL = re.compile(r'r\d+ \((\w+)\)|(\S+)')
 
@@ -33,8 +33,8 @@ def readelf(option, elf, *sections):
     child.wait()
 
 
-def is_arm(elf):
-    return 'AArch64' in subprocess.run(['readelf', '-h', elf], stdout=subprocess.PIPE, text=True).stdout
+def is_for(elf, machine):
+    return machine in subprocess.run(['readelf', '-h', elf], stdout=subprocess.PIPE, text=True).stdout
 
 
 def translate(expression):
@@ -42,8 +42,8 @@ def translate(expression):
     m = re.fullmatch(r'DW_OP_breg\d+ \((\w+)\): (-?\d+); DW_OP_deref(?:; DW_OP_plus_uconst: (\d+))?', expression)
     if m:
         return '*(%s%+d)%+d' % (m[1], int(m[2]), int(m[3] or 0))
-    m = re.fullmatch(r'DW_OP_breg7 \(rsp\): 8; DW_OP_breg16 \(rip\): 0; DW_OP_lit15; DW_OP_and; '
-                     r'DW_OP_lit(\d+); DW_OP_ge; DW_OP_lit3; DW_OP_shl; DW_OP_plus', expression)
+    m = re.fullmatch(r'(?:DW_OP_breg7 \(rsp\): 8; DW_OP_breg16 \(rip\): 0|DW_OP_breg4 \(esp\): 4; DW_OP_breg8 \(eip\): 0); '
+                     r'DW_OP_lit15; DW_OP_and; DW_OP_lit(\d+); DW_OP_ge; DW_OP_lit[32]; DW_OP_shl; DW_OP_plus', expression)
     if m:
         return 'plt(%s)' % m[1]
     m = re.fullmatch(r'DW_OP_breg7 \(rsp\): (-?\d+); DW_OP_breg\d+ \((\w+)\): 0; DW_OP_lit8; DW_OP_mul; DW_OP_plus; '
@@ -64,17 +64,19 @@ def expressions(elf):
             continue
         if line.strip() == 'DW_CFA_undefined: r30 (x30)':
             found[entry, 'end'] = ['end-of-stack']
-        m = re.match(r'\s+DW_CFA_(def_cfa_expression|expression: r6 \(rbp\)) \((.*)\)$', line)
+        m = re.match(r'\s+DW_CFA_(def_cfa_expression|expression: r6 \(rbp\)|expression: r5 \(ebp\)|expression: r8 \(eip\)) \((.*)\)$', line)
         if m:
-            kind = 'cfa' if m[1].startswith('def') else 'rbp'
+            kind = 'cfa' if m[1].startswith('def') else 'ra' if m[1].endswith('(eip)') else 'rbp'
             found.setdefault((entry, kind), []).append(translate(m[2]))
     return found
 
 
-def expected(cells, names, signal, arm_ra):
+def expected(cells, names, signal, arm_ra, is_32):
     """Our words for a row of readelf's; 'exp' stands for an expression."""
     row = dict(zip(names, (intern(m[1] or m[2]) for m in CELL.finditer(cells))))
     ra = row.get('ra', 'u')
+    if signal and is_32 and ra == 'exp':
+        return intern('%s %s exp' % (row['CFA'], row.get('ebp', 'u')))
     if signal:
         return 'signal-frame'
     if arm_ra:
@@ -85,11 +87,11 @@ def expected(cells, names, signal, arm_ra):
         return intern('%s %s %s' % (row['CFA'], row.get('x29', 'u').replace('s', 'u'), ra))
     if ra == 'u':
         return 'end-of-stack'
-    if ra != 'c-8' and not re.fullmatch(r'r\w+', ra):
+    if ra != ('c-4' if is_32 else 'c-8') and (is_32 or not re.fullmatch(r'r\w+', ra)):
         return 'not-understood: return address'
-    if row.get('rsp', 'u') != 'u':
+    if row.get('esp' if is_32 else 'rsp', 'u') != 'u':
         return 'not-understood: stack pointer'
-    rbp = row.get('rbp', 'u')
+    rbp = row.get('ebp' if is_32 else 'rbp', 'u')
     if rbp == 's':
         rbp = 'u'
     elif rbp.startswith('v'):
@@ -102,7 +104,8 @@ def theirs(elf):
     describes in part, .debug_frame does not count for."""
     cies, rows, names, signal = {}, None, [], False
     described = {'.eh_frame': {}, '.debug_frame': {}}
-    arm = arm_ra = is_arm(elf)
+    arm = arm_ra = is_for(elf, 'AArch64')
+    is_32 = is_for(elf, 'Intel 80386')
     for section, line in readelf('-wNF', elf):
         m = HEAD.match(line)
         if m and m[2]:
@@ -122,7 +125,7 @@ def theirs(elf):
         else:
             m = ROW.match(line)
             if m:
-                rows.append((int(m[1], 16), expected(m[2], names, signal, arm_ra)))
+                rows.append((int(m[1], 16), expected(m[2], names, signal, arm_ra, is_32)))
 
     def cut(fdes):
         found = [(start, end, entry, rows or [(start, initial[0][1])])

@@ -1,6 +1,6 @@
 /*
- * Maps the beginning of files as code, whatever else they are, and runs what lies in them at an offset,
- * one file after the other, until it is ended.
+ * Maps the beginning of files as code, whatever else they are, and runs what lies in them at an
+ * offset, one file after the other, until it is ended.
  *
  * Usage: maps OFFSET FILE...
  */

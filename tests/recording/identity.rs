@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::chance;
-use crate::common::{Recording, Test, output};
+use crate::common::{Test, output};
 use crate::processes::busy;
 
 #[test]
@@ -191,34 +191,58 @@ fn a_program_of_which_all_is_executable() {
     busy(&recording, "busy_in_legacy", "legacy", 0.5 * 499.0);
 }
 
+/// With frame pointers and without, in the kernel's page of code, and through a signal's handler.
 #[test]
 fn a_32_bit_program() {
     let Some(test) = Test::new("bits32") else { return };
     let source = format!("{}/tests/programs/bits32.c", crate::common::ROOT);
     let program = test.path("bits32");
-    if !Command::new("gcc").args(["-m32", "-O2", "-o", &program, &source]).output().unwrap().status.success()
-    {
-        return test.skip("gcc makes no 32-bit programs");
+    for flags in [&["-O2"][..], &["-O1", "-fno-omit-frame-pointer"]] {
+        let args = [&["-m32", "-o", &program, &source], flags].concat();
+        if !Command::new("gcc").args(&args).output().unwrap().status.success() {
+            return test.skip("gcc makes no 32-bit programs");
+        }
+        for (mode, chain) in [
+            ("plain", &["busy_in_32_bits", "computes", "main"][..]),
+            ("signal", &["busy_in_32_bits", "handles", "__kernel_sigreturn"]),
+            ("siginfo", &["busy_in_32_bits", "handles", "__kernel_rt_sigreturn"]),
+        ] {
+            let recording = test.record(&["-F", "499", "--", &program, mode, "0.8"]);
+            let busy = |sample: &crate::common::Sample| recording.leaf(sample).name() == "busy_in_32_bits";
+            let all = recording.total(busy);
+            let whole = recording.total(|sample| {
+                let names = recording.names(sample);
+                busy(sample)
+                    && names.starts_with(chain)
+                    && names.contains(&"computes")
+                    && names.contains(&"main")
+            });
+            assert!(all >= 100, "{flags:?} {mode}: {all}: {:#?}", recording.leaves());
+            chance::at_least(whole, all, 0.99, 100, &format!("{flags:?} {mode}: {:#?}", recording.leaves()));
+            let taken = recording.complete + recording.incomplete;
+            chance::at_least(recording.complete, taken, 0.98, 100, &recording.told);
+            assert!(recording.told.contains("of 32-bit processes"), "{}", recording.told);
+            // The page has other functions at the same offsets in a 64-bit process.
+            let in_vdso = |named: bool| {
+                recording.total(|sample| {
+                    let leaf = recording.leaf(sample);
+                    let is_named = leaf.name().contains("vdso_clock_gettime");
+                    sample.comm == "bits32" && leaf.path() == "[vdso]" && is_named == named
+                })
+            };
+            if mode == "plain" {
+                let (named, other) = (in_vdso(true), in_vdso(false));
+                assert!(named >= 20 && other * 10 <= named, "{named} and {other}: {:#?}", recording.leaves());
+            }
+        }
     }
-    let recording = test.record(&["-F", "499", "--", &program, "0.8"]);
-    let named = recording.total(|sample| recording.leaf(sample).name() == "busy_in_32_bits");
-    assert!(named >= 20, "{named}: {:#?}", recording.leaves());
-    // The page has other functions at the same offsets in a 64-bit process.
-    let in_vdso = |recording: &Recording, named: bool| {
-        recording.total(|sample| {
-            let leaf = recording.leaf(sample);
-            let is_named = leaf.name().contains("vdso_clock_gettime");
-            sample.comm == "bits32" && leaf.path() == "[vdso]" && is_named == named
-        })
-    };
-    let (named, other) = (in_vdso(&recording, true), in_vdso(&recording, false));
-    assert!(named >= 20 && other * 10 <= named, "{named} and {other}: {:#?}", recording.leaves());
-    assert!(recording.told.contains("32-bit process"), "{}", recording.told);
-    // The program's own code is not walked as if it were 64-bit code.
-    let walked = recording.total(|sample| {
-        recording.has_frame(sample, "busy_in_32_bits")
-            && recording.names(sample)[1] != "[truncated: 32-bit process]"
-            && !recording.leaf(sample).in_kernel()
-    });
-    assert_eq!(walked, 0, "{:#?}", recording.samples);
+    // Without tables nothing is walked as if it were 64-bit code.
+    let recording = test.record(&["-F", "499", "--unwind", "fp", "--", &program, "plain", "0.5"]);
+    let cut = |sample: &crate::common::Sample| recording.has_frame(sample, "[truncated: 32-bit process]");
+    let (user, cut) = (recording.with("busy_in_32_bits"), recording.total(cut));
+    assert!(
+        user >= 50 && cut >= user && recording.with("main") == 0,
+        "{user}, {cut}: {:#?}",
+        recording.samples
+    );
 }

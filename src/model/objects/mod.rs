@@ -120,9 +120,12 @@ impl Object {
         }
     }
 
-    /// Whether it is code for the 32-bit mode of the machine.
-    pub fn is_32_bit(&self) -> bool {
-        matches!(&self.source, Source::File(Ok(file)) if file.layout.is_32_bit)
+    /// Whether it is a file with code for the 32-bit mode of the machine, or one with other code.
+    pub fn is_32_bit(&self) -> Option<bool> {
+        match &self.source {
+            Source::File(Ok(file)) => Some(file.layout.is_32_bit),
+            _ => None,
+        }
     }
 }
 
@@ -474,6 +477,11 @@ impl Objects {
             }
         }
         missing
+    }
+
+    /// Files with samples whose code is for the machine's 32-bit mode.
+    pub fn of_32_bits(&self) -> usize {
+        self.objects.iter().filter(|object| object.sampled && object.is_32_bit() == Some(true)).count()
     }
 
     /// The root directory of a living process; `None` when it is gone.

@@ -199,7 +199,7 @@ fn our_own_vdso() {
     let mut objects = Objects::default();
     let vdso = object(&mut objects, &mmap);
     assert!(content(&objects, vdso).unwrap().starts_with(b"\x7fELF"));
-    assert!(!objects.get(vdso).build_id.is_empty() && !objects.get(vdso).is_32_bit());
+    assert!(!objects.get(vdso).build_id.is_empty() && objects.get(vdso).is_32_bit() != Some(true));
     assert_eq!(vdso, object(&mut objects, &mmap));
 }
 

@@ -32,7 +32,7 @@ pub(super) fn encode(rule: Rule) -> abi::unwind_rule {
         Rule::NotUnderstood(_) => return plain(abi::cfa::CFA_NOT_UNDERSTOOD),
     };
     let encoded = match Machine::NATIVE {
-        Machine::X86_64 => x86_64(&frame),
+        Machine::X86_64 | Machine::I386 => x86_64(&frame),
         Machine::Aarch64 => aarch64(&frame),
     };
     let mut encoded = encoded.unwrap_or(plain(abi::cfa::CFA_NOT_UNDERSTOOD));
@@ -83,6 +83,9 @@ fn saved_fp(frame: &Frame) -> (abi::saved_fp, i16) {
 }
 
 fn x86_64(frame: &Frame) -> Option<abi::unwind_rule> {
+    if let ReturnAddress::AtSp(ip) = frame.ra {
+        return signal_32(frame, ip);
+    }
     let (saved_fp, fp_offset) = saved_fp(frame);
     let (cfa, offset) = cfa(frame.cfa);
     let saved_bx = match frame.base {
@@ -94,7 +97,7 @@ fn x86_64(frame: &Frame) -> Option<abi::unwind_rule> {
     let rule = |cfa: abi::cfa, offset| abi::unwind_rule { cfa: cfa.0 as u8, saved, fp_offset, offset };
     // A register that only the leaf has: see LEAF_RULE_CFA in profile.h.
     let return_register = match frame.ra {
-        ReturnAddress::AtCfa(_) => NO_REGISTER,
+        ReturnAddress::AtCfa(_) | ReturnAddress::AtSp(_) => NO_REGISTER,
         ReturnAddress::Register(register) => i32::from(register.number()),
     };
     if return_register == NO_REGISTER && cfa != abi::cfa::CFA_REGISTER {
@@ -112,6 +115,16 @@ fn x86_64(frame: &Frame) -> Option<abi::unwind_rule> {
     }
     let return_register = return_register << abi::limits::LEAF_RULE_RETURN_ADDRESS_SHIFT.0;
     Some(rule(abi::cfa::CFA_REGISTER, added | return_register | cfa_register))
+}
+
+/// See bits32.h.
+fn signal_32(frame: &Frame, ip: i16) -> Option<abi::unwind_rule> {
+    let (Cfa::DerefSp { offset: sp, addend: 0 }, SavedFp::AtSp(fp_offset)) = (frame.cfa, frame.fp) else {
+        return None;
+    };
+    let offset = i32::from(ip) << 16 | i32::from(sp.cast_unsigned());
+    let saved = abi::saved_fp::SAVED_FP_AT_SP.0 as u8;
+    Some(abi::unwind_rule { cfa: abi::cfa::CFA_SIGNAL.0 as u8, saved, fp_offset, offset })
 }
 
 /// See `caller_of` in unwind.h.
@@ -197,7 +210,7 @@ fn decoded_frame(rule: &abi::unwind_rule) -> Option<Frame> {
         _ => SavedFp::Lost,
     };
     let (base, ra) = match (Machine::NATIVE, fp) {
-        (Machine::X86_64, _) => {
+        (Machine::X86_64 | Machine::I386, _) => {
             let base = match rule.saved >> 4 {
                 0 => SavedBase::Lost,
                 1 => SavedBase::Same,

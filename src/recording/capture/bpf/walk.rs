@@ -180,6 +180,7 @@ fn walk_in(
     cpu.walk.regs = abi::unwind_registers { ip, sp, fp, bx: 0 };
     cpu.walk.leaf = dump.leaf;
     cpu.walk.is_return_address = dump.is_return_address.into();
+    cpu.walk.is_32_bit = dump.is_32_bit.into();
     // SAFETY: both are what the C side declares: the one here, the other in BTF. Arrays and stack are
     // longer than they say nowhere, and nothing is kept.
     unsafe { profiler_walk(&raw const environment, &raw mut *cpu) };

@@ -115,6 +115,7 @@ impl World {
             registers: [ip, word(0), self.fp],
             leaf,
             is_return_address: self.is_return_address,
+            is_32_bit: false,
             initial_stack: self.initial_stack,
             thread_pointer: None,
             start: STACK,
