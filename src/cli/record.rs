@@ -146,6 +146,11 @@ pub struct RecordArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, requires = "every", conflicts_with = "keep")]
     pub keep_bytes: Option<u64>,
 
+    /// Write the file every so often while recording goes on: if the recorder is killed, only what came after
+    /// that is lost. What BPF programs cost is written at the end alone
+    #[arg(long, value_name = "DUR", value_parser = parse_period, conflicts_with_all = ["every", "event"])]
+    pub checkpoint: Option<Duration>,
+
     /// Where to write; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "output.pb.gz")]
     pub output: PathBuf,

@@ -71,9 +71,16 @@ impl Capability {
 
 /// The effective set of this process; if it cannot be read, all.
 fn effective() -> u64 {
+    set_of("CapEff:")
+}
+
+fn permitted() -> u64 {
+    set_of("CapPrm:")
+}
+
+fn set_of(name: &str) -> u64 {
     let status = super::read_text("/proc/self/status").unwrap_or_default();
-    let set =
-        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    let set = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix(name)?.trim(), 16).ok());
     set.unwrap_or(u64::MAX)
 }
 
@@ -82,17 +89,48 @@ pub fn has(capability: Capability) -> bool {
     capability.is_in(effective())
 }
 
+/// What a recorder goes on needing when it has begun, by number: CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and
+/// CAP_FOWNER for its output; CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP and CAP_SYS_RESOURCE for its workers and
+/// its command; and those of [`Capability`] for processes that come.
+const KEPT: [u32; 15] = [0, 1, 2, 3, 5, 6, 7, 8, 19, 21, 24, 34, 38, 39, 40];
+
+/// Gives up, for good, what a recording that has begun has no use for. CAP_SYS_ADMIN is kept where the kernel asks for
+/// it, and for what BPF programs cost.
+pub fn keep_for_recording(watches_programs: bool) {
+    let replaced = has_itself(Bpf) && has_itself(Perfmon);
+    let needs_admin = watches_programs || is_paranoid() || !replaced;
+    let kept = KEPT.iter().filter(|&&number| number != SysAdmin.known_as().1 || needs_admin);
+    let kept = kept.fold(0u64, |set, number| set | 1 << number);
+    for number in (0..64).filter(|number| kept >> number & 1 == 0) {
+        // Where this is not permitted, no program that is executed gets more than this process has.
+        // SAFETY: takes numbers alone.
+        unsafe { nix::libc::prctl(nix::libc::PR_CAPBSET_DROP, number, 0, 0, 0) };
+    }
+    // A process may always have less; where it may not, it goes on with what it has.
+    let _ = set_capabilities(effective() & kept, permitted() & kept);
+}
+
+/// Whether a set has a capability itself, and none that stands in for it.
+fn has_itself(capability: Capability) -> bool {
+    effective() >> capability.known_as().1 & 1 == 1
+}
+
 /// Gives up all capabilities, for good.
 ///
 /// # Errors
 /// If the kernel refuses.
 pub fn give_up_all() -> std::io::Result<()> {
+    set_capabilities(0, 0)
+}
+
+fn set_capabilities(effective: u64, permitted: u64) -> std::io::Result<()> {
     /// `_LINUX_CAPABILITY_VERSION_3`; 0: of this thread.
     const OF_OURSELVES: [u32; 2] = [0x2008_0522, 0];
-    /// Effective, permitted and inheritable, the lower halves and the upper.
-    const NONE: [u32; 6] = [0; 6];
-    // SAFETY: capset(2) reads a header of two words and, for this version, six words of sets.
-    let set = unsafe { nix::libc::syscall(nix::libc::SYS_capset, OF_OURSELVES.as_ptr(), NONE.as_ptr()) };
+    let [low, high] = [0, 32].map(|shift| [effective, permitted, 0].map(|set| (set >> shift) as u32));
+    let sets = [low, high];
+    // SAFETY: capset(2) reads a header of two words and, for this version, six words of sets: effective, permitted and
+    // inheritable, the lower halves and the upper.
+    let set = unsafe { nix::libc::syscall(nix::libc::SYS_capset, OF_OURSELVES.as_ptr(), sets.as_ptr()) };
     if set == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod about;
 pub mod capture;
+mod checkpoint;
 pub mod containers;
 pub mod counters;
 pub mod cpus;

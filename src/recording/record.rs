@@ -18,6 +18,7 @@ use crate::recording::about;
 use crate::recording::capture::bpf::{self, Filter};
 use crate::recording::capture::child::Child;
 use crate::recording::capture::proc;
+use crate::recording::checkpoint::{self, Checkpoint};
 use crate::recording::counters::Counting;
 use crate::recording::cpus::clocks;
 use crate::recording::pace::Pace;
@@ -39,6 +40,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     let mut plan = Plan::new(args)?;
     bpf::probe()?;
     let mut signals = Signals::block(!args.command.is_empty())?;
+    checkpoint::check(args)?;
     let directory = rotation::directory(args)?;
     let output = if directory.is_none() { Some(Pending::private(&args.output)?) } else { None };
     let mut child = match args.command.as_slice() {
@@ -71,13 +73,16 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     if let Some(child) = &mut child {
         child.release()?;
     }
+    rights::keep_for_recording(recorder.programs.is_some());
     recorder.timeline.tally.open(Swap::default());
     let mut rotation = match directory {
         Some(directory) => Some(Rotation::begin(directory, args, &plan, &recorder)?),
         None => None,
     };
+    let mut checkpoint = Checkpoint::begin(args, &plan, &recorder)?;
     let reason = keep_on("recording", End::Signal, || {
-        follow(args, &plan, &mut signals, &mut child, &mut recorder, &mut rotation)
+        let files = (&mut rotation, &mut checkpoint);
+        follow(args, &plan, &mut signals, &mut child, &mut recorder, files)
     });
     keep_on("reading counters", (), || recorder.sampler.end_counters());
     let counted = counting.sampled();
@@ -90,6 +95,9 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     }
     if let Some(rotation) = &mut rotation {
         rotation.wait();
+    }
+    if let Some(checkpoint) = &mut checkpoint {
+        checkpoint.wait();
     }
     let blocked = keep_on("reading the threads' times", 0, || recorder.flush_threads());
     recorder.sampler.detach();
@@ -219,7 +227,7 @@ fn follow(
     signals: &mut Signals,
     child: &mut Option<Child>,
     recorder: &mut Recorder,
-    rotation: &mut Option<Rotation>,
+    (rotation, checkpoint): (&mut Option<Rotation>, &mut Option<Checkpoint>),
 ) -> Result<End> {
     let progress = Progress::new();
     let started = Instant::now();
@@ -246,6 +254,9 @@ fn follow(
         }
         if let Some(rotation) = rotation {
             rotation.tick(args, plan, recorder)?;
+        }
+        if let Some(checkpoint) = checkpoint {
+            checkpoint.tick(args, plan, recorder)?;
         }
         pace.look(looked, args, plan, recorder)?;
         if progress.is_visible() {

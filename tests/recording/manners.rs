@@ -5,7 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::thread;
 
-use crate::common::{Test, spawn, wait_until};
+use nix::sys::signal::Signal;
+
+use crate::common::{Test, kill, output, spawn, wait_for_cpu_time, wait_until};
 
 const SIX: &str = "bpf,perfmon,sys_ptrace,dac_read_search,checkpoint_restore,syslog";
 
@@ -108,4 +110,68 @@ fn cpus_that_come_back_are_sampled() {
     let recording = recorder.interrupt();
     let busy = recording.with("busy");
     assert!(*crate::chance::around(0.5 * 499.0).start() <= busy, "{busy}: {}", recording.told);
+}
+
+/// Whoever kills the recorder has what it has written until then: a whole file.
+#[test]
+fn a_recorder_that_is_killed_has_its_checkpoints() {
+    let Some(test) = Test::new("checkpoints") else { return };
+    let program = test.spin("spin", "busy", &["-g"]);
+    let running = spawn(Command::new(program).arg("100000"));
+    let pid = running.0.id().to_string();
+    let recorder = test.started(&["-F", "499", "--checkpoint", "1s", "-p", &pid]);
+    let file = test.path("output.pb.gz");
+    wait_until("there is a checkpoint", || fs::exists(&file).unwrap());
+    let first = fs::metadata(&file).unwrap();
+    wait_until("there is another", || {
+        fs::metadata(&file).is_ok_and(|meta| meta.modified().unwrap() > first.modified().unwrap())
+    });
+    kill(recorder.pid(), Signal::SIGKILL);
+    drop(recorder);
+    let dump = output("python3", &[&format!("{}/dump.py", crate::common::JUDGES), &file]);
+    assert!(!dump.lines().any(|line| line.starts_with("error")), "{dump}");
+    assert!(dump.contains("\tbusy\t"), "{dump}");
+    let samples = dump.lines().filter_map(|line| line.strip_prefix("sample\t")?.split('\t').next());
+    let samples: u64 = samples.filter_map(|count| count.parse::<u64>().ok()).sum();
+    test.tell(&format!("{samples} samples in the last checkpoint"));
+    assert!(samples > 50, "{dump}");
+    // One that comes to its end is as it would be without.
+    let recorder = test.started(&["-F", "499", "--checkpoint", "1s", "-p", &pid]);
+    wait_for_cpu_time(running.0.id(), 2.5);
+    let recording = recorder.interrupt();
+    assert!(recording.with("busy") * 10 > recording.total(|_| true) * 9, "{:?}", recording.leaves());
+    assert!(recording.total(|_| true) > 300, "{}", recording.told);
+    let refused = test.profiler(&["record", "-d", "1s", "--checkpoint", "1s", "-o", "-"]).output().unwrap();
+    assert!(crate::common::refusal(&refused).contains("--checkpoint"));
+}
+
+/// When it has begun it has no capability that it will not need, and its command has all that it was given.
+#[test]
+fn rights_that_are_not_needed_are_given_up() {
+    let Some(test) = Test::new("given-up") else { return };
+    let set = |pid: u32, name: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    let own = set(std::process::id(), "CapEff:");
+    for (args, admin) in [(&[][..], true), (&["--no-bpf-stats"][..], false)] {
+        let recorder = test.started(&[args, &["--", "sleep", "100"]].concat());
+        let pid = recorder.pid();
+        // CAP_SYS_MODULE, CAP_SYS_BOOT, CAP_NET_ADMIN, CAP_SYS_TIME
+        let dangerous = [16, 22, 12, 25].iter().fold(0u64, |set, number| set | 1 << number);
+        wait_until("rights are given up", || set(pid, "CapEff:") & dangerous == 0);
+        assert_eq!((set(pid, "CapPrm:") | set(pid, "CapBnd:")) & dangerous, 0);
+        let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap();
+        if paranoid.trim().parse::<i32>().unwrap() <= 2 && own >> 38 & 3 == 3 {
+            assert_eq!(set(pid, "CapEff:") >> 21 & 1 == 1, admin && own >> 21 & 1 == 1, "{args:?}");
+        }
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let command = children.split_whitespace().map(|child| child.parse().unwrap()).find(|child| {
+            fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|comm| comm.trim() == "sleep")
+        });
+        assert_eq!(set(command.unwrap(), "CapEff:"), own);
+        kill(pid, Signal::SIGINT);
+        drop(recorder.finish_where(|_| true));
+    }
 }

@@ -1,0 +1,116 @@
+//! `record --checkpoint`: the file of a recording that goes on, for whoever is killed before its end.
+//!
+//! A child process has the recorder's memory as it was when it was forked. It ends the recording there, as if
+//! that were the end, names what there is and writes the file, while the recorder goes on; the next one, and
+//! the end itself, write it anew. There is one such child at a time: where it takes longer than the period, the
+//! next one waits.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, setpgid};
+
+use crate::cli::RecordArgs;
+use crate::machine::signals::Signals;
+use crate::naming;
+use crate::recording::mark::Mark;
+use crate::recording::part::Part;
+use crate::recording::plan::Plan;
+use crate::recording::recorder::Recorder;
+use crate::recording::tallies::{Swap, WindowId};
+use crate::viewing::file::Pending;
+
+/// When the file is written, and by whom.
+#[derive(Debug)]
+pub struct Checkpoint {
+    period: Duration,
+    due: Instant,
+    began: Mark,
+    window: WindowId,
+    writer: Option<Pid>,
+    failed: bool,
+}
+
+/// Refuses an output that cannot be written several times.
+///
+/// # Errors
+/// If it is standard output.
+pub fn check(args: &RecordArgs) -> Result<()> {
+    ensure!(
+        args.checkpoint.is_none() || args.output.as_os_str() != "-",
+        "--checkpoint writes a file several times, and standard output is none: name one with -o"
+    );
+    Ok(())
+}
+
+impl Checkpoint {
+    /// Begins, when the recorder has just begun; `None` if it was not asked for.
+    pub fn begin(args: &RecordArgs, plan: &Plan, recorder: &Recorder) -> Result<Option<Self>> {
+        let Some(period) = args.checkpoint else { return Ok(None) };
+        let window = recorder.timeline.tally.first().context("no window is open")?;
+        let (began, due) = (Mark::now(plan, recorder)?, Instant::now() + period);
+        Ok(Some(Self { period, due, began, window, writer: None, failed: false }))
+    }
+
+    /// To be called at each look: has the file written when that is due.
+    pub fn tick(&mut self, args: &RecordArgs, plan: &Plan, recorder: &mut Recorder) -> Result<()> {
+        self.reap(Some(WaitPidFlag::WNOHANG));
+        if Instant::now() < self.due || self.writer.is_some() {
+            return Ok(());
+        }
+        self.due = Instant::now() + self.period;
+        let swap = recorder.drain()?;
+        let summary = Mark::now(plan, recorder)?.since(&self.began, args, plan, recorder);
+        // SAFETY: this process has one thread.
+        match unsafe { fork() }.context("failed to fork for a checkpoint")? {
+            ForkResult::Parent { child } => self.writer = Some(child),
+            ForkResult::Child => {
+                // Ctrl-C is for the recorder.
+                let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+                recorder.timeline.tally.close(self.window, swap);
+                recorder.timeline.release_all();
+                let part = Part::new(self.window, Swap::default(), summary, None, &self.began);
+                // A panic must not lead back to where recording goes on.
+                let written = catch_unwind(AssertUnwindSafe(|| write(args, part, recorder)));
+                if let Ok(Err(error)) = &written {
+                    say!("profiler: error: {error:#}");
+                }
+                // SAFETY: ends the child without dropping what belongs to the parent.
+                unsafe { nix::libc::_exit(i32::from(!matches!(written, Ok(Ok(()))))) };
+            }
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self, flags: Option<WaitPidFlag>) {
+        let Some(writer) = self.writer else { return };
+        match waitpid(writer, flags) {
+            Ok(WaitStatus::StillAlive) => return,
+            Ok(WaitStatus::Exited(_, 0)) => {}
+            _ if self.failed => {}
+            _ => {
+                self.failed = true;
+                say!("profiler: a checkpoint was not written; recording goes on");
+            }
+        }
+        self.writer = None;
+    }
+
+    /// Waits for a child that writes: what it writes is older than what comes.
+    pub fn wait(&mut self) {
+        self.reap(None);
+    }
+}
+
+/// In the child: names and writes what there is.
+fn write(args: &RecordArgs, mut part: Part, recorder: &mut Recorder) -> Result<()> {
+    let mut finished = part.take(recorder).context("the window is gone")?;
+    let mut signals = Signals::block(false)?;
+    let mut output = Pending::private(&args.output)?;
+    let objects = &recorder.timeline.objects;
+    let (data, _) = naming::encode(args, &mut finished, objects, &part.summary, &mut signals);
+    output.write_all(&data)?;
+    output.commit()
+}
