@@ -9,6 +9,8 @@
  * Code that a runtime compiles has native frames of its own. Where no table describes the code, the
  * frame is asked whose it is, and the script's function stands in the place of the address.
  *
+ * Where user space asks the runtime what it has compiled, as it does of HotSpot, code has a table.
+ *
  * Each runtime has a header. What interpreters have in memory may be anything: each of its words is
  * an offset or a pointer to be read, and costs the process its own names at worst.
  *
@@ -24,7 +26,7 @@
 /* What the process has, by the header of its mappings. */
 static __always_inline void begin_interpreters(struct walk *walk, const struct unwind_run *run)
 {
-	walk->interpreters = run->python || run->v8;
+	walk->interpreters = run->python || run->v8 || run->java;
 	walk->python = run->python;
 	walk->v8 = run->v8;
 	walk->python_bias = run->python_bias;
@@ -74,6 +76,7 @@ static __always_inline bool read_object(struct walk *walk, __u64 address, __u32 
 				    (const void *)address);
 }
 
+#include "java.h"
 #include "python.h"
 #include "v8.h"
 

@@ -153,7 +153,7 @@ struct unwind_page {
 enum has_table {
 	TABLE_NONE, /* no file: code that was made while the program ran */
 	TABLE_READY,
-	TABLE_SOON,  /* the file is large: its table is being built */
+	TABLE_SOON,  /* the file is large, or the code new: its table is being built */
 	TABLE_EMPTY, /* a file that describes nothing */
 };
 
@@ -182,7 +182,8 @@ struct unwind_run {
 	__u64 python_bias; /* address - address in its file */
 	__u32 python;	   /* the process's interpreters: index in `pythons`, 0 if there is none */
 	__u32 v8;
-	__u64 unused;
+	__u32 java; /* 1 if it has a HotSpot */
+	__u32 unused;
 };
 _Static_assert(sizeof(struct unwind_run) == sizeof(struct unwind_mapping), "a header is an entry");
 
@@ -215,6 +216,7 @@ enum cfa {
 	CFA_REGISTER,	   /* a register of the leaf's, or rbx: see LEAF_RULE */
 	CFA_DEREF_INDEXED, /* *(sp + 8 * a register of the leaf's + …) + …: see INDEXED_RULE */
 	CFA_SIGNAL,	   /* all registers are in the sigcontext */
+	CFA_SOON,	   /* where code is made: what is there now is not known yet */
 	/* On another stack: see switch_stack. */
 	CFA_SYSTEM_STACK,
 	CFA_MORE_STACK,
@@ -265,6 +267,8 @@ enum saved_fp {
 #define CFA_OF_LOOP 0x80
 #define CFA(rule) ((rule)->cfa & ~CFA_OF_LOOP)
 #define IS_LOOP(rule) ((rule)->cfa & CFA_OF_LOOP)
+/* It is that of HotSpot, a frame of which is one of a method. */
+#define IS_JAVA(rule) (IS_LOOP(rule) && IS_PC_EXACT((rule)->saved))
 
 struct unwind_rule {
 	__u8 cfa;   /* enum cfa, and CFA_OF_LOOP */
@@ -315,6 +319,7 @@ struct stack_dump {
 enum runtime {
 	RUNTIME_PYTHON,
 	RUNTIME_V8,
+	RUNTIME_JAVA, /* the code object is a Method, the instruction the end of an address */
 };
 
 /* Why frames of a script are missing where the interpreter's loop ran. */

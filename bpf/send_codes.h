@@ -49,7 +49,8 @@ static long send_code(__u32 i, void *data)
 	key.checksum = second & SCRIPT_CHECKSUM_MASK;
 	key.tgid = body->key.tgid;
 	key.runtime = (frame & ~SCRIPT_FRAME) >> SCRIPT_RUNTIME_SHIFT;
-	if (bpf_map_lookup_elem(&known_codes, &key))
+	/* User space names methods of Java. */
+	if (key.runtime == RUNTIME_JAVA || bpf_map_lookup_elem(&known_codes, &key))
 		return 0;
 	record->code = key.code;
 	record->tgid = key.tgid;

@@ -29,7 +29,7 @@ struct environment {
 	__u64 stack_start; /* address of the first byte */
 	__u64 stack_bytes;
 	__u64 initial_stack;
-	/* Of the process's interpreters; without a thread pointer they are not asked. */
+	/* Of the process's interpreters, as far as they are to be asked. */
 	struct array pythons;
 	struct array v8s;
 	struct unwind_run run;
@@ -126,8 +126,7 @@ void profiler_walk(const struct environment *around, struct cpu_state *cpu)
 	set_environment(around);
 	walk->process.mappings = around->mappings.length;
 	begin_walk(walk);
-	if (around->thread_pointer)
-		begin_interpreters(walk, &around->run);
+	begin_interpreters(walk, &around->run);
 	for (__u32 i = 0; i < FRAMES_CAPACITY - 1; i++) {
 		if (walk_frame(i, &context))
 			break;

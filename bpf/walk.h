@@ -320,6 +320,11 @@ static long walk_frame(__u32 i, void *data)
 	if (mapping->has_table == TABLE_READY)
 		rule = find_rule(mapping, walk);
 	cfa = rule ? CFA(rule) : CFA_UNCOVERED;
+	if (cfa == CFA_SOON) {
+		walk->outcome = OUTCOME_USER_NO_TABLE;
+		push_word(cpu, ip);
+		return 1;
+	}
 	has_rule = cfa != CFA_UNCOVERED;
 	/* musl does not describe its signal trampoline. */
 	is_trampoline = !has_rule && walk->has_rule && is_sigreturn(ip);
@@ -360,8 +365,13 @@ static long walk_frame(__u32 i, void *data)
 			/* Towards the leaf from the loop's own frame. */
 			body->user_frames--;
 			walk->hash = hash;
-			push_python_run(cpu, sp, walk->regs.sp);
-			push_word(cpu, frame);
+			if (!IS_JAVA(rule)) {
+				if (walk->python)
+					push_python_run(cpu, sp, walk->regs.sp);
+				push_word(cpu, frame);
+			} else if (!push_java_frame(cpu, fp, !i)) {
+				push_word(cpu, frame);
+			}
 		} else if (!has_rule && walk->v8 && walk->regs.sp == fp + FRAME_RECORD) {
 			/* By its frame pointer: then what lies below that is the frame's own. */
 			body->user_frames--;

@@ -38,7 +38,7 @@ pub fn run() -> i32 {
         right(capability, &format!("no names of {effect}"));
     }
     right(Capability::SysAdmin, "what BPF programs cost is not recorded, and profiler stats does not work");
-    for kind in [Kind::Tables, Kind::Names] {
+    for kind in [Kind::Tables, Kind::Names, Kind::Memory] {
         sandbox(kind);
     }
     println_or_not(&enough());
@@ -78,7 +78,14 @@ fn trial() -> Result<Vec<String>> {
 
 /// Starts a worker and lets it try what it must not.
 fn sandbox(kind: Kind) {
-    let what = format!("worker for {}", if kind == Kind::Tables { "unwind tables" } else { "names" });
+    let what = format!(
+        "worker for {}",
+        match kind {
+            Kind::Tables => "unwind tables",
+            Kind::Names => "names",
+            Kind::Memory => "the memory of Java virtual machines",
+        }
+    );
     let directory = std::env::temp_dir();
     let file = directory.join(format!("profiler-doctor-{}", std::process::id()));
     // A file as recordings are: its owner's alone.

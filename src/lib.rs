@@ -23,6 +23,7 @@
 //! | [`worker`] | processes without rights, which read strangers' files |
 //! | [`programs`] | what every BPF program on the machine costs; a recording takes a window of it |
 //! | [`interpreters`] | what an interpreter's file says of where its frames are |
+//! | [`hotspot`] | what a Java virtual machine's memory says of its compiled code |
 //! | [`machine`], [`elf`], [`gopclntab`], [`text`] | what several of them need: the operating system, ELF files, Go's table of functions, numbers for people |
 //!
 //! # The words
@@ -44,6 +45,7 @@ pub mod counts;
 pub mod doctor;
 pub mod elf;
 pub mod gopclntab;
+pub mod hotspot;
 pub mod interpreters;
 pub mod latency;
 pub mod machine;

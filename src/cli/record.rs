@@ -113,8 +113,8 @@ pub struct RecordArgs {
     #[arg(long, value_name = "HOW", default_value = "auto", hide_possible_values = true)]
     pub unwind: Unwind,
 
-    /// Leave out the functions of scripts in Python and JavaScript: record the native functions of their
-    /// interpreters alone
+    /// Leave out the functions of scripts in Python and JavaScript and the methods in Java: record the native
+    /// functions of their interpreters alone, and walk what Java compiles by frame pointers
     #[arg(long)]
     pub no_interpreters: bool,
 

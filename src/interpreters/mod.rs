@@ -10,10 +10,12 @@
 //! |---|---|
 //! | [`python`] | CPython |
 //! | [`v8`] | V8, in Node.js and Electron |
+//! | [`hotspot`] | HotSpot, the JVM: where to begin in its memory, which [`crate::hotspot`] reads |
 //!
 //! A new runtime is one module here, one header in `bpf/`, and its case in [`find`] and
 //! `capture::bpf::interpreters`.
 
+pub mod hotspot;
 pub mod python;
 pub mod v8;
 
@@ -30,6 +32,9 @@ pub struct Interpreters {
     pub python: Option<python::Layout>,
     /// V8.
     pub v8: Option<v8::Layout>,
+    /// HotSpot.
+    #[serde(default)]
+    pub hotspot: Option<hotspot::Layout>,
     /// Code of the loops that run scripts, by file offset.
     pub loops: Vec<Range<u64>>,
     /// First address of the image, to which a mapping of file offset 0 would belong; and the like.
@@ -39,7 +44,7 @@ pub struct Interpreters {
 impl Interpreters {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.python.is_none() && self.v8.is_none()
+        self.python.is_none() && self.v8.is_none() && self.hotspot.is_none()
     }
 
     /// As bytes, to be sent by a worker: none if there are no interpreters.
@@ -63,10 +68,11 @@ impl Interpreters {
 /// Looks for interpreters in a file. What claims to be one and does not agree with itself is none.
 pub fn find(file: &dyn Source) -> Interpreters {
     let Ok(elf) = Elf::read(file) else { return Interpreters::default() };
-    let names = [&python::SYMBOLS[..], &v8::SYMBOLS].concat();
+    let names = [&python::SYMBOLS[..], &v8::SYMBOLS, &hotspot::SYMBOLS].concat();
     let symbols = symbols::exported(&elf, file, &names).unwrap_or_default();
     let v8 = v8::find(&elf, file, &symbols).ok();
-    let mut found = Interpreters { v8, ..Interpreters::default() };
+    let hotspot = hotspot::find(&elf, &symbols).ok();
+    let mut found = Interpreters { v8, hotspot, ..Interpreters::default() };
     if let Ok((layout, loops)) = python::find(&elf, file, &symbols) {
         let offset = |vaddr: u64| elf.segments.iter().find_map(|segment| segment.locate(vaddr));
         let range = |code: Range<u64>| {

@@ -53,6 +53,8 @@ pub enum Lines {
     Linetable,
     /// `co_linetable` since 3.11 (PEP 657, Objects/locations.md).
     Locations,
+    /// Java's: see `hotspot::methods::line`.
+    Bytecode,
 }
 
 /// Where an interpreter has what: `struct python` of bpf/profile.h.
@@ -327,6 +329,7 @@ pub fn line(lines: Lines, table: &[u8], first_line: u32, instruction: u64) -> Op
         Lines::Lnotab => by_lnotab(table, first_line.into(), instruction),
         Lines::Linetable => by_linetable(table, first_line.into(), instruction.saturating_mul(2)),
         Lines::Locations => by_locations(table, first_line.into(), instruction),
+        Lines::Bytecode => None,
     };
     line.and_then(|line| u32::try_from(line).ok())
 }

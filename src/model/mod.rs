@@ -4,6 +4,7 @@
 //! were at the time of the last event, and turns a stack's addresses into locations in [`objects`]: files,
 //! the kernel, BPF programs, JIT code. [`profile`] is what comes of it and what every view starts from.
 
+pub mod compiled;
 pub mod event;
 pub mod objects;
 pub mod prefix_tree;

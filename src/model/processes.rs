@@ -14,10 +14,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::model::compiled::Found;
 use crate::model::event::{Event, Ksymbol, Mmap, Stack, Truncation};
 use crate::model::objects::{JitSlot, ObjectId, Objects, Root};
 use crate::model::process::Process;
 use crate::model::regions::{self, Region, Regions};
+use crate::model::scripts::{Frame, Runtime};
 use crate::model::snapshot::{self, Change, Location, Resolved, Snapshot, What};
 
 /// Every process that lives, and those whose last counts are not in yet.
@@ -343,6 +345,16 @@ impl Processes {
             // Return addresses point behind the call, a leaf's own address at its instruction.
             let addr = if depth > 0 { addr.wrapping_sub(1) } else { addr };
             match then.location(addr) {
+                Some(location) if location.object == ObjectId::MEMORY => {
+                    let found = objects.compiled.find(then.tgid(), addr, then.time_ns);
+                    let is_other = matches!(found, Some(Err(_)));
+                    frames.push(found.map_or(location, |found| compiled(found, objects)));
+                    if is_other {
+                        // What lies above was found by the frame of what was there before.
+                        truncation = truncation.or(Some(Truncation::NoTable));
+                        break;
+                    }
+                }
                 Some(location) => {
                     let is_32_bit = objects.get(location.object).is_32_bit();
                     if is_32_bit.is_some() && leaf_is_32_bit.is_some_and(|leaf| Some(leaf) != is_32_bit) {
@@ -414,6 +426,15 @@ impl Processes {
             false
         });
     }
+}
+
+/// A place in code that a runtime has compiled and tells of.
+fn compiled(found: Found, objects: &mut Objects) -> Location {
+    let file_offset = match found {
+        Ok((key, name)) => objects.scripts.place(key, name.as_ref()),
+        Err(missing) => objects.scripts.number(Frame::Missing(Runtime::Java, missing)),
+    };
+    Location { object: ObjectId::of_scripts(Runtime::Java), file_offset }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
+use crate::hotspot;
 use crate::interpreters::python::{self, Lines};
 
 /// Whose frames they are.
@@ -16,17 +17,20 @@ pub enum Runtime {
     Python,
     /// V8.
     JavaScript,
+    /// HotSpot.
+    Java,
 }
 
 impl Runtime {
     /// All of them, in the order of `enum runtime` in bpf/profile.h.
-    pub const ALL: [Self; 2] = [Self::Python, Self::JavaScript];
+    pub const ALL: [Self; 3] = [Self::Python, Self::JavaScript, Self::Java];
 
     /// What people call the language; also the name of its mapping, in brackets and lower case.
     pub fn language(self) -> &'static str {
         match self {
             Self::Python => "Python",
             Self::JavaScript => "JavaScript",
+            Self::Java => "Java",
         }
     }
 }
@@ -42,6 +46,8 @@ pub enum Missing {
     Code,
     /// The name could not be read, or the object was another one by then.
     Name,
+    /// There was other code at the address a moment before.
+    Replaced,
 }
 
 impl Missing {
@@ -52,6 +58,7 @@ impl Missing {
             Self::Frame => "frame not readable",
             Self::Code => "not a code object",
             Self::Name => "name not read",
+            Self::Replaced => "code was replaced",
         }
     }
 }
@@ -129,6 +136,8 @@ pub struct Scripts {
     /// Seen in stacks, and not named yet; each once.
     unknown: Vec<CodeKey>,
     asked: HashSet<CodeKey>,
+    /// Functions at places of compiled code, innermost first.
+    places: HashMap<CodeKey, Vec<Name>>,
 }
 
 impl Scripts {
@@ -143,6 +152,21 @@ impl Scripts {
             }
         };
         self.codes.insert(key, code);
+    }
+
+    /// A number for a place in compiled code, of which the method that was compiled may be known by its name.
+    pub fn place(&mut self, key: CodeKey, method: Option<&Rc<str>>) -> u64 {
+        let number = self.number(Frame::In(key, 0));
+        if let (Some(method), false) = (method, self.places.contains_key(&key)) {
+            let name = Name { function: Rc::clone(method), file: "".into(), first_line: 0, line: 0 };
+            self.places.insert(key, vec![name]);
+        }
+        number
+    }
+
+    /// Takes the functions at a place in compiled code, innermost first.
+    pub fn learn_place(&mut self, key: CodeKey, names: Vec<Name>) {
+        self.places.insert(key, names);
     }
 
     /// A number for a frame: the same for frames with the same name, as far as that is known yet.
@@ -171,21 +195,22 @@ impl Scripts {
         number
     }
 
-    /// The name of a frame by its number.
+    /// The names of a frame by its number, innermost function first.
     ///
     /// # Errors
     /// If it has none.
-    pub fn name(&self, number: u64) -> Result<Name, (Runtime, Missing)> {
+    pub fn names(&self, number: u64) -> Result<Vec<Name>, (Runtime, Missing)> {
         let frame = usize::try_from(number).ok().and_then(|at| self.frames.get(at));
         match frame {
+            Some(Frame::In(key, _)) if self.places.contains_key(key) => Ok(self.places[key].clone()),
             Some(Frame::In(key, instruction)) => {
                 let code = self.codes.get(key).ok_or((key.runtime, Missing::Name))?;
-                Ok(Name {
+                Ok(vec![Name {
                     function: code.name.as_str().into(),
                     file: code.file.as_str().into(),
                     first_line: code.first_line,
                     line: code.line(*instruction),
-                })
+                }])
             }
             Some(&Frame::Missing(runtime, why)) => Err((runtime, why)),
             None => Err((Runtime::Python, Missing::Name)),
@@ -203,6 +228,9 @@ impl Scripts {
 impl Code {
     /// The line of an instruction, 0 if it has none.
     fn line(&self, instruction: u32) -> u32 {
+        if self.lines == Lines::Bytecode {
+            return hotspot::methods::line(&self.table, instruction.into()).unwrap_or(0);
+        }
         python::line(self.lines, &self.table, self.first_line, instruction.into()).unwrap_or(0)
     }
 }

@@ -63,7 +63,7 @@ impl Unsymbolized {
             for (runtime, location) in self.profile.stack(sample.stack).filter_map(frame) {
                 let mapping = location.mapping.map(|id| self.profile.mapping(id));
                 let number = mapping.map_or(0, |it| location.address - it.memory_start + it.file_offset);
-                let missing = objects.scripts.name(number).err().map(|(_, why)| why);
+                let missing = objects.scripts.names(number).err().map(|(_, why)| why);
                 let first = of_sample.entry(runtime).or_default();
                 *first = first.or(missing);
             }

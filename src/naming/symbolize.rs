@@ -14,6 +14,7 @@ use super::resolver::{self, Depth};
 use crate::machine::kallsyms::Kallsyms;
 use crate::model::objects::{Object, ObjectId, Objects, Source};
 use crate::model::profile::{Function, Line, LocationId, Mapping, MappingId};
+use crate::model::scripts::Name;
 use crate::model::unsymbolized::Unsymbolized;
 use crate::programs::code;
 use crate::text::basename;
@@ -164,19 +165,24 @@ fn names_in(
         },
         Source::Jit(Some(lists)) => namer.jit(lists, objects, offsets),
         Source::Jit(None) => vec![Err("JIT code of an unknown process"); offsets.len()],
-        Source::Script(_) => offsets.iter().map(|&at| Ok(vec![script_frame(objects, at)])).collect(),
+        Source::Script(_) => offsets.iter().map(|&at| Ok(script_frames(objects, at))).collect(),
         Source::Nowhere => vec![Err("unmapped"); offsets.len()],
     }
 }
 
-/// A function of a script, or a frame that says why it has no name.
-fn script_frame(objects: &Objects, number: u64) -> Frame {
-    match objects.scripts.name(number) {
-        Ok(name) => {
-            Frame { filename: name.file.to_string(), line: name.line.into(), ..Frame::named(&name.function) }
+/// Functions of a script, or a frame that says why it has no name.
+fn script_frames(objects: &Objects, number: u64) -> Vec<Frame> {
+    match objects.scripts.names(number) {
+        Ok(names) => {
+            let frame = |name: Name| Frame {
+                filename: name.file.to_string(),
+                line: name.line.into(),
+                ..Frame::named(&name.function)
+            };
+            names.into_iter().map(frame).collect()
         }
         Err((runtime, why)) => {
-            Frame::named(&format!("[{}: {}]", runtime.language().to_lowercase(), why.reason()))
+            vec![Frame::named(&format!("[{}: {}]", runtime.language().to_lowercase(), why.reason()))]
         }
     }
 }

@@ -3,7 +3,7 @@
 //! [`record`] is the pipeline on one page. [`plan`] checks what was asked for before anything is touched;
 //! [`recorder`] opens what listens: the perf side-band, `/proc` and the BPF programs ([`capture`]). Their
 //! events are put in the order of time by [`timeline`] and applied to the [model](crate::model);
-//! [`unwinding`] keeps the kernel's unwind tables in step with it; [`tally`] adds up what the kernel counted.
+//! [`unwinding`] keeps the kernel's unwind tables in step with it, [`jvms`] those of code that Java compiles; [`tally`] adds up what the kernel counted.
 //! [`summary`] is what a person reads in the end, [`counters`] a line of it, [`about`] what the file says of its own recording.
 
 pub mod about;
@@ -13,6 +13,7 @@ pub mod containers;
 pub mod counters;
 pub mod cpus;
 pub mod directory;
+pub mod jvms;
 pub mod mark;
 pub mod pace;
 pub mod part;

@@ -64,7 +64,7 @@ impl Pace {
             timeout = timeout.saturating_sub(pace.rest);
         }
         let rings = recorder.into_iter().flat_map(|(recorder, _)| recorder.sideband.fds()).chain(dumps);
-        let tables = recorder.and_then(|(recorder, _)| recorder.unwinding.fd());
+        let tables = recorder.into_iter().flat_map(|(recorder, _)| recorder.unwinding.fds());
         let all = others.iter().copied().chain([signals.fd()]).chain(rings).chain(tables);
         let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // Rounded up: a timeout of 0 would spin through the last millisecond.

@@ -126,8 +126,10 @@ impl Recorder {
         timeline.settle(|time_ns: u64, dump: &Rc<Dump>, then: &Snapshot, objects: &Objects| {
             unwinding.unwind(time_ns, dump, then, objects)
         });
+        unwinding.finish_jvms(&timeline.processes, &mut timeline.objects);
         unwinding.wait_for_tables(&timeline.objects);
         self.take_late();
+        self.unwinding.finish_jvms(&self.timeline.processes, &mut self.timeline.objects);
     }
 
     /// Looks at what lives again, since records of what happened were lost.

@@ -6,7 +6,10 @@
 //! fork) share what is published. One whose mappings find no room has none that the kernel walks by,
 //! rather than those it had before.
 
-use std::collections::{HashMap, HashSet};
+mod made;
+mod stacks;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::rc::{Rc, Weak};
@@ -17,6 +20,7 @@ use crate::model::event::{Dump, Stack, Truncation};
 use crate::model::objects::{ObjectId, Objects, Pinned, Source};
 use crate::model::processes::Processes;
 use crate::model::regions::{self, Region, Regions};
+use crate::model::scripts::Runtime;
 use crate::model::snapshot::Snapshot;
 use crate::recording::capture::bpf::flat::FlatTable;
 use crate::recording::capture::bpf::interpreters::{Known, Mapped};
@@ -25,8 +29,11 @@ use crate::recording::capture::bpf::tables::{
 };
 use crate::recording::capture::bpf::walk::{describe, walk};
 use crate::recording::capture::memory::Memory;
+use crate::recording::capture::proc;
+use crate::recording::jvms::Jvms;
 use crate::recording::summary::TableFigures;
 use crate::recording::table_builder::{Built, TableBuilder};
+use made::Made;
 
 /// Files from this size on are built aside: smaller ones take a few milliseconds.
 const LARGE_BYTES: u64 = 8 << 20;
@@ -36,6 +43,13 @@ const MOST_HELD: usize = 1024;
 /// How long the recording waits for the table of a small file, which takes some milliseconds: with it, stacks
 /// are walked at once. One that takes longer comes when it comes, and others are not waited for meanwhile.
 const SHORT_WAIT: Duration = Duration::from_millis(20);
+
+/// How long a stack waits for what is known of code that was new.
+const LONGEST_HELD_NS: u64 = 1_500_000_000;
+
+fn is_old(time_ns: u64) -> bool {
+    proc::now_ns().saturating_sub(time_ns) > LONGEST_HELD_NS
+}
 
 /// A file's table, as far as it is.
 #[derive(Clone, Copy)]
@@ -68,6 +82,16 @@ pub struct Unwinding {
     tables: Option<Tables>,
     /// Processes that execute a program which the model does not know yet.
     ahead: HashSet<u32>,
+    /// Java virtual machines, tables of what they have compiled, and of which these are new.
+    jvms: Jvms,
+    made: HashMap<u32, Rc<Made>>,
+    recompiled: HashSet<u32>,
+    /// Processes whose stacks that are held may have been waiting for that.
+    new_made: HashSet<u32>,
+    /// Processes that had a JVM, and until when.
+    without_jvm: VecDeque<(u32, Instant)>,
+    /// Whether any file is one.
+    has_jvm: bool,
     /// Seconds spent on building tables, and what came of it.
     build_s: f64,
     rows: usize,
@@ -79,6 +103,8 @@ pub struct Unwinding {
 /// The mappings of one or more processes, in the kernel's array.
 struct Published {
     run: MappingRun,
+    /// What of it is compiled code of its process.
+    made: Option<Rc<Made>>,
     /// Keeps the address that is the key in `by_regions` from being used again.
     regions: Rc<Regions>,
 }
@@ -125,6 +151,7 @@ impl Unwinding {
     pub fn update(&mut self, known_ns: u64, processes: &mut Processes, objects: &Objects) -> bool {
         let mut changed = processes.take_changed();
         changed.extend(self.ahead.drain());
+        changed.extend(self.recompiled.drain());
         if self.tables.is_none() {
             return false;
         }
@@ -133,6 +160,10 @@ impl Unwinding {
             changed.extend(refused.map(|(&tgid, _)| tgid));
         }
         let built = self.take_built(objects);
+        let new_made = std::mem::take(&mut self.new_made);
+        if !new_made.is_empty() || self.held.first().is_some_and(|held| is_old(held.0)) {
+            self.release_held(objects, |tgid| new_made.contains(&tgid));
+        }
         for &tgid in changed.iter().chain(&built) {
             self.update_process(known_ns, tgid, processes, objects);
         }
@@ -156,17 +187,8 @@ impl Unwinding {
         if !any {
             return changed;
         }
-        self.release_held(objects);
+        self.release_held(objects, |_| true);
         changed
-    }
-
-    fn release_held(&mut self, objects: &Objects) {
-        for (time_ns, then, dump) in std::mem::take(&mut self.held) {
-            match self.walk(&dump, then.regions(), objects) {
-                (_, true) => self.held.push((time_ns, then, dump)),
-                (stack, false) => self.late.push((time_ns, then, stack)),
-            }
-        }
     }
 
     /// Stacks that have waited for tables: their time, their process as it was then.
@@ -185,19 +207,22 @@ impl Unwinding {
     }
 
     /// To be polled for tables that come.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.builder.fd()
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.builder.fd().into_iter().chain(self.jvms.fd())
     }
 
     /// CPU time that others took to build tables, in seconds.
     pub fn builders_cpu_s(&self) -> f64 {
-        self.builder.cpu_s()
+        self.builder.cpu_s() + self.jvms.cpu_s()
     }
 
     /// Lets all tables that were asked for be built, at the end.
     pub fn wait_for_tables(&mut self, objects: &Objects) {
         self.finish_building(objects);
-        self.release_held(objects);
+        for (time_ns, then, dump) in std::mem::take(&mut self.held) {
+            let (stack, _) = self.walk(&dump, then.regions(), objects);
+            self.late.push((time_ns, then, stack));
+        }
     }
 
     /// To be called after each drain of counts, when every walk of before has ended.
@@ -271,6 +296,7 @@ impl Unwinding {
         if !interpreters.is_empty() {
             let tables = self.tables.as_mut();
             let known = tables.map_or(Known::default(), |tables| tables.add_interpreters(&interpreters));
+            self.has_jvm |= interpreters.hotspot.is_some();
             self.interpreters.insert(object, (interpreters, known));
         }
         self.files.insert(object, State::Done(None));
@@ -297,7 +323,8 @@ impl Unwinding {
     fn update_process(&mut self, known_ns: u64, tgid: u32, processes: &Processes, objects: &Objects) {
         let lives = processes.lives(tgid);
         let regions = processes.regions(tgid).filter(|regions| lives && !regions.is_empty());
-        let published = regions.map(|regions| self.published(regions, objects)).transpose();
+        self.find_jvm(tgid, regions, objects);
+        let published = regions.map(|regions| self.published(tgid, regions, objects)).transpose();
         let Some(tables) = &mut self.tables else { return };
         let mut refused = published.as_ref().err().copied();
         // The kernel's entry leads elsewhere before what it leads to is given away. That of a process
@@ -330,30 +357,44 @@ impl Unwinding {
         }
         if let Some(last) = old.flatten().and_then(Rc::into_inner) {
             tables.retire(last.run);
+            self.let_go(last.made);
         }
     }
 
-    fn published(&mut self, regions: &Rc<Regions>, objects: &Objects) -> Result<Rc<Published>, Refusal> {
-        match self.by_regions.get(&Rc::as_ptr(regions)).and_then(Weak::upgrade) {
+    fn published(
+        &mut self,
+        tgid: u32,
+        regions: &Rc<Regions>,
+        objects: &Objects,
+    ) -> Result<Rc<Published>, Refusal> {
+        let made = self.made.get(&tgid).filter(|_| self.jvms.has(tgid)).map(Rc::clone);
+        let is_shared = made.is_none() && !self.jvms.is_new(tgid);
+        let known = self.by_regions.get(&Rc::as_ptr(regions)).filter(|_| is_shared);
+        match known.and_then(Weak::upgrade) {
             Some(known) => Ok(known),
-            None => self.publish_regions(regions, objects),
+            None => self.publish_regions(tgid, made, regions, objects),
         }
     }
 
     fn publish_regions(
         &mut self,
+        tgid: u32,
+        made: Option<Rc<Made>>,
         regions: &Rc<Regions>,
         objects: &Objects,
     ) -> Result<Rc<Published>, Refusal> {
         for region in regions.values() {
             self.build(region.object, objects);
         }
-        let mappings = self.mappings(regions, objects);
+        let mappings = self.mappings(tgid, made.as_deref(), regions, objects);
         let mapped = self.mapped_interpreters(regions, objects);
         let tables = self.tables.as_mut().ok_or(Refusal::NoRoom)?;
         let run = tables.add_mappings(&mappings, mapped)?;
-        let published = Rc::new(Published { run, regions: Rc::clone(regions) });
-        self.by_regions.insert(Rc::as_ptr(regions), Rc::downgrade(&published));
+        let is_shared = made.is_none() && !self.jvms.is_new(tgid);
+        let published = Rc::new(Published { run, made, regions: Rc::clone(regions) });
+        if is_shared {
+            self.by_regions.insert(Rc::as_ptr(regions), Rc::downgrade(&published));
+        }
         Ok(published)
     }
 
@@ -369,94 +410,30 @@ impl Unwinding {
         mapped
     }
 
-    fn mappings(&self, regions: &Regions, objects: &Objects) -> Vec<Mapping> {
-        joined(regions.iter().map(|(&start, region)| {
+    fn mappings(&self, tgid: u32, made: Option<&Made>, regions: &Regions, objects: &Objects) -> Vec<Mapping> {
+        // Some of what it has made may be a JVM's code, which is not told yet: nor is what its files are.
+        let builds =
+            || regions.values().any(|it| matches!(self.table(objects.get(it.object).table), State::Building));
+        let is_new = made.is_none() && (self.jvms.is_new(tgid) || builds());
+        let mappings = regions.iter().map(|(&start, region)| {
             let code = match self.table(objects.get(region.object).table) {
                 State::Building => Code::Soon,
                 State::Done(Some(table)) => Code::Table(table),
                 State::Done(None) if matches!(objects.get(region.object).source, Source::File(_)) => {
                     Code::Undescribed
                 }
+                State::Done(None) if is_new => Code::Soon,
                 State::Done(None) => Code::Made,
             };
             Mapping { start, end: region.end, file_offset: region.file_offset, code }
-        }))
-    }
-
-    /// Walks a stack that came as memory, by the mappings that its process had then; keeps it if one of
-    /// their tables is still being built.
-    pub fn unwind(
-        &mut self,
-        time_ns: u64,
-        dump: &Rc<Dump>,
-        then: &Snapshot,
-        objects: &Objects,
-    ) -> Option<Stack> {
-        let regions = then.regions();
-        if self.tables.is_some() {
-            regions.values().for_each(|region| self.build(region.object, objects));
+        });
+        match made {
+            Some(made) => joined(mappings.flat_map(|mapping| match mapping.code {
+                Code::Made => made.split(&mapping),
+                _ => vec![mapping],
+            })),
+            None => joined(mappings),
         }
-        let (stack, waits) = self.walk(dump, regions, objects);
-        if waits && self.held.len() < MOST_HELD {
-            self.held.push((time_ns, then.clone(), Rc::clone(dump)));
-            return None;
-        }
-        Some(stack)
-    }
-
-    /// Reads names of scripts' functions that did not come with their stacks, from their processes' memory.
-    pub fn name_unknown(&self, processes: &Processes, objects: &mut Objects) {
-        let Some(tables) = &self.tables else { return };
-        for key in objects.scripts.take_unknown() {
-            let Some(regions) = processes.regions(key.tgid) else { continue };
-            let mapped = self.mapped_interpreters(regions, objects);
-            let Some(memory) = Memory::open(key.tgid) else { continue };
-            if let Some(code) = describe(tables, mapped, &key, |addr, bytes| memory.read(addr, bytes)) {
-                objects.scripts.learn(key, code);
-            }
-        }
-    }
-
-    /// The stack, and whether it lacks a table that is being built.
-    fn walk(&self, dump: &Dump, regions: &Regions, objects: &Objects) -> (Stack, bool) {
-        let mut stack = Stack {
-            key: dump.key,
-            truncation: dump.truncation,
-            kernel: dump.kernel.clone(),
-            user: Vec::new(),
-            scripts: Vec::new(),
-        };
-        // A thread of the kernel's.
-        if dump.registers[0] == 0 {
-            return (stack, false);
-        }
-        if regions.is_empty() {
-            stack.user.push(dump.registers[0]);
-            stack.truncation = Some(Truncation::NoTable);
-            return (stack, false);
-        }
-        let mappings = self.mappings(regions, objects);
-        let mapped = dump.thread_pointer.map_or(Mapped::NONE, |_| self.mapped_interpreters(regions, objects));
-        let memory = if mapped == Mapped::NONE { None } else { Memory::open(dump.key.tgid) };
-        let mapped = if memory.is_some() { mapped } else { Mapped::NONE };
-        let read = |addr: u64, bytes: &mut [u8]| {
-            if let Some((start, region)) = regions::holding(regions, addr)
-                && let Ok(file) = objects.get(region.object).file()
-                && file.read_exact_at(bytes, region.file_offset.wrapping_add(addr - start)).is_ok()
-            {
-                return true;
-            }
-            memory.as_ref().is_some_and(|memory| memory.read(addr, bytes))
-        };
-        let (user, mut scripts, truncation) = walk(self.tables.as_ref(), &mappings, mapped, dump, read);
-        // Of a thread that has run on since, the interpreter's memory is not that of the stack.
-        if memory.is_some_and(|memory| !memory.holds(dump.start, &dump.memory)) {
-            scripts.clear();
-        }
-        (stack.user, stack.scripts) = (user, scripts);
-        let waits = truncation == Some(Truncation::NoTable);
-        stack.truncation = if waits { truncation } else { stack.truncation.or(truncation) };
-        (stack, waits)
     }
 }
 

@@ -234,7 +234,8 @@ impl Registers {
         match rule {
             Rule::Frame(Frame { cfa: Cfa::Register { register, .. }, .. })
             | Rule::ExactFrame(Frame { cfa: Cfa::Register { register, .. }, .. })
-            | Rule::LoopFrame(Frame { cfa: Cfa::Register { register, .. }, .. }) => {
+            | Rule::LoopFrame(Frame { cfa: Cfa::Register { register, .. }, .. })
+            | Rule::JavaFrame(Frame { cfa: Cfa::Register { register, .. }, .. }) => {
                 u16::from(register.0) == self.base
             }
             _ => false,

@@ -64,6 +64,11 @@ pub enum Rule {
     ExactFrame(frame::Frame),
     /// An ordinary frame, of an interpreter's loop: it stands for frames of a script.
     LoopFrame(frame::Frame),
+    /// A frame of HotSpot's interpreter: it is one of a Java method, and says itself where its caller's stack
+    /// ends, for arguments may have been moved there.
+    JavaFrame(frame::Frame),
+    /// Where a process makes code while it runs: what is there by now is not known yet.
+    Soon,
     /// The kernel has interrupted the caller, to deliver a signal.
     SignalFrame,
     /// The caller is on another stack.

@@ -70,11 +70,12 @@ fn write(table: &Table, elf: &Elf, mut out: impl Write) -> io::Result<()> {
 /// A rule in columns: CFA, frame pointer and return address, if it is an ordinary frame's.
 pub fn words(rule: &Rule, registers: &Registers) -> String {
     match rule {
-        Rule::Frame(frame) | Rule::ExactFrame(frame) | Rule::LoopFrame(frame) => {
+        Rule::Frame(frame) | Rule::ExactFrame(frame) | Rule::LoopFrame(frame) | Rule::JavaFrame(frame) => {
             let [cfa, fp, ra] = registers.words(frame);
             format!("{cfa:<14} {fp:<10} {ra}")
         }
         Rule::SignalFrame => "signal-frame".to_owned(),
+        Rule::Soon => "soon".to_owned(),
         Rule::Switch(switch) => format!("switch: {switch:?}"),
         Rule::EndOfStack => "end-of-stack".to_owned(),
         Rule::Uncovered => "uncovered".to_owned(),

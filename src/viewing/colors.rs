@@ -17,7 +17,7 @@ pub(super) const ROOT: Rgb = [238, 238, 238];
 pub(super) const LEFT_OUT: Rgb = [224, 224, 224];
 
 /// Kinds with their word in the legend and the two colours between which their frames vary.
-pub(super) const KINDS: [(FrameKind, &str, Rgb, Rgb); 12] = [
+pub(super) const KINDS: [(FrameKind, &str, Rgb, Rgb); 13] = [
     (FrameKind::Process, "process", [221, 228, 238], [204, 214, 228]),
     (FrameKind::Kernel, "kernel", [250, 160, 92], [238, 134, 62]),
     (FrameKind::User, "user", [255, 231, 140], [247, 207, 98]),
@@ -25,6 +25,7 @@ pub(super) const KINDS: [(FrameKind, &str, Rgb, Rgb); 12] = [
     (FrameKind::Jit, "JIT", [176, 226, 138], [136, 204, 104]),
     (FrameKind::Python, "Python", [164, 208, 250], [124, 182, 238]),
     (FrameKind::JavaScript, "JavaScript", [232, 240, 150], [212, 224, 110]),
+    (FrameKind::Java, "Java", [252, 198, 190], [242, 166, 156]),
     (FrameKind::Bpf, "BPF", [218, 186, 250], [196, 156, 238]),
     (FrameKind::Unresolved, "unresolved", [206, 206, 206], [178, 178, 178]),
     (FrameKind::Blocked, "blocked", [178, 214, 252], [138, 188, 244]),

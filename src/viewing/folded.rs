@@ -78,6 +78,7 @@ pub(super) fn annotation(kind: FrameKind) -> &'static str {
         | FrameKind::User
         | FrameKind::Python
         | FrameKind::JavaScript
+        | FrameKind::Java
         | FrameKind::Bpf
         | FrameKind::Unresolved
         | FrameKind::Blocked

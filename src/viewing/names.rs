@@ -20,6 +20,8 @@ pub enum FrameKind {
     Python,
     /// A function of a script in JavaScript.
     JavaScript,
+    /// A method in Java.
+    Java,
     /// A BPF program.
     Bpf,
     /// An address without a name.
@@ -35,7 +37,7 @@ pub enum FrameKind {
 impl FrameKind {
     /// Whether it is a function of a script.
     pub fn is_script(self) -> bool {
-        matches!(self, Self::Python | Self::JavaScript)
+        matches!(self, Self::Python | Self::JavaScript | Self::Java)
     }
 
     /// In a word, for other programs.
@@ -48,6 +50,7 @@ impl FrameKind {
             Self::Jit => "jit",
             Self::Python => "python",
             Self::JavaScript => "javascript",
+            Self::Java => "java",
             Self::Bpf => "bpf",
             Self::Unresolved => "unresolved",
             Self::Blocked => "blocked",
@@ -92,6 +95,7 @@ pub fn mapping_kind(path: &str) -> FrameKind {
             "jit" | "anon" | "anon_shmem" => FrameKind::Jit,
             "python" => FrameKind::Python,
             "javascript" => FrameKind::JavaScript,
+            "java" => FrameKind::Java,
             "vdso" | "vdso32" | "vvar" | "vsyscall" | "vectors" | "sigpage" | "heap" | "stack"
             | "uprobes" | "unknown" | "" => FrameKind::User,
             // `[kernel.kallsyms]`, `[guest.kernel.kallsyms]`, or a module such as `[ext4]`.
@@ -212,6 +216,7 @@ mod tests {
             ("[jit]", Jit),
             ("[python]", Python),
             ("[javascript]", JavaScript),
+            ("[java]", Java),
             ("//anon", Jit),
             ("[anon]", Jit),
             ("[anon:v8]", Jit),

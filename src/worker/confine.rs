@@ -3,7 +3,7 @@
 //! What it keeps: its memory, the socket to the recorder, and the descriptors that come over it. A worker for
 //! names that has become nobody opens these once more, by `/proc/self/fd`, and files of debug information that
 //! everybody may read. One that stays who it was (a recorder without CAP_SETUID, or of a user) could open what
-//! is that user's: it opens nothing, and is given copies. One for tables opens nothing either. Each fence stands by itself; what the kernel does not have, or this process
+//! is that user's: it opens nothing, and is given copies. Those for tables and for memory open nothing either. Each fence stands by itself; what the kernel does not have, or this process
 //! may not do, is reported and does without.
 
 use std::collections::BTreeMap;
@@ -83,7 +83,7 @@ fn limit(kind: Kind) {
     // The first that the kernel ends when memory is short. Who may not say so is as likely as others.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     let memory = match kind {
-        Kind::Tables => MOST_MEMORY_FOR_TABLES,
+        Kind::Tables | Kind::Memory => MOST_MEMORY_FOR_TABLES,
         Kind::Names => MOST_MEMORY_FOR_NAMES,
     };
     for (resource, most) in [

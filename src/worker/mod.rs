@@ -2,7 +2,7 @@
 //!
 //! Any program on the machine may be a file that was made to break whoever reads it, and the recorder runs as
 //! root. So it reads no more of such a file than what is where in it (`elf::layout`); unwind tables and names
-//! are made by two *workers*. A worker is this program, started anew, so that nothing of the recording is in
+//! are made by *workers*, and one reads the memory of Java virtual machines. A worker is this program, started anew, so that nothing of the recording is in
 //! its memory; before it is given a file it gives up all rights ([`confine`]).
 //!
 //! ```text
@@ -53,6 +53,8 @@ pub enum Kind {
     Tables,
     /// Names.
     Names,
+    /// What is in the memory of Java virtual machines.
+    Memory,
 }
 
 impl Kind {
@@ -60,6 +62,7 @@ impl Kind {
         match self {
             Self::Tables => "tables",
             Self::Names => "names",
+            Self::Memory => "memory",
         }
     }
 }
@@ -72,6 +75,8 @@ pub mod ask {
     pub const NAMES: u8 = b'N';
     /// Names in lists of compiled functions.
     pub const JIT: u8 = b'J';
+    /// What a Java virtual machine has compiled: see [`crate::hotspot`].
+    pub const JVM: u8 = b'V';
     /// What a worker can do: see [`super::probe`].
     pub const PROBE: u8 = b'P';
     /// The worker asks: files that may hold a file's debug information.

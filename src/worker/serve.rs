@@ -1,5 +1,6 @@
 //! What a worker does: it waits for a file, reads it, answers.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -13,10 +14,15 @@ use super::channel::{Channel, Message};
 use super::confine::confine;
 use super::wire::Writer;
 use super::{Kind, NAME, ask, probe};
+use crate::hotspot::jvm::Jvm;
+use crate::hotspot::wire::Question;
 use crate::interpreters::{self, Interpreters};
 use crate::naming;
 use crate::recording::capture::bpf::flat::FlatTable;
 use crate::unwind;
+
+/// What is known of so many Java virtual machines is kept.
+const MOST_JVMS: usize = 256;
 
 /// If this process was started as a worker, it is one until the recorder ends.
 pub fn serve_if_asked() {
@@ -27,6 +33,7 @@ pub fn serve_if_asked() {
     let kind = match args.next().as_deref().and_then(|kind| kind.to_str()) {
         Some("tables") => Kind::Tables,
         Some("names") => Kind::Names,
+        Some("memory") => Kind::Memory,
         _ => return,
     };
     let parent = args.next().and_then(|pid| pid.to_str()?.parse().ok()).unwrap_or(0);
@@ -41,10 +48,11 @@ pub fn serve_if_asked() {
     let mut ready = Writer::default();
     ready.number(fences.bits());
     let _ = channel.send(ask::READY, &ready.finish(), Vec::new());
+    let mut jvms = HashMap::new();
     while channel.flush().is_ok()
         && let Ok(Some(message)) = channel.receive(true)
     {
-        let answer = catch_unwind(AssertUnwindSafe(|| answer(kind, message, &mut channel)));
+        let answer = catch_unwind(AssertUnwindSafe(|| answer(kind, message, &mut channel, &mut jvms)));
         // An answer of no bytes: there is nothing to say.
         let answer = answer.ok().flatten().unwrap_or_default();
         let _ = channel.send(ask::ANSWER, &answer, Vec::new());
@@ -81,7 +89,12 @@ fn close_all_but(socket: &OwnedFd) {
     }
 }
 
-fn answer(kind: Kind, message: Message, channel: &mut Channel) -> Option<Vec<u8>> {
+fn answer(
+    kind: Kind,
+    message: Message,
+    channel: &mut Channel,
+    jvms: &mut HashMap<u64, Jvm>,
+) -> Option<Vec<u8>> {
     let mut files = message.descriptors.into_iter().map(File::from);
     match (message.kind, kind) {
         (ask::TABLE, Kind::Tables) => {
@@ -103,6 +116,17 @@ fn answer(kind: Kind, message: Message, channel: &mut Channel) -> Option<Vec<u8>
             naming::by_worker::file(&message.payload, &files.next()?, channel_asks(channel))
         }
         (ask::JIT, Kind::Names) => naming::by_worker::jit(&message.payload, files),
+        (ask::JVM, Kind::Memory) => {
+            let question = Question::from_bytes(&message.payload)?;
+            if jvms.len() > MOST_JVMS {
+                jvms.clear();
+            }
+            // One that causes a panic begins anew.
+            let mut jvm = jvms.remove(&question.jvm).unwrap_or_default();
+            let answer = jvm.answer(&question, &files.next()?).to_bytes();
+            jvms.insert(question.jvm, jvm);
+            Some(answer)
+        }
         (ask::PROBE, _) => probe::attempt(&message.payload),
         _ => None,
     }

@@ -46,7 +46,7 @@ def function(path, offset):
 
 def in_kernel(path):
     """Whether a mapping is of the kernel, whose addresses are told as offsets: its image, a module, a BPF program."""
-    of_programs = '[vdso]', '[vsyscall]', '[uprobes]', '[jit]', '[python]', '[javascript]', '[unmapped]'
+    of_programs = '[vdso]', '[vsyscall]', '[uprobes]', '[jit]', '[python]', '[javascript]', '[java]', '[unmapped]'
     return path.startswith('[') and path not in of_programs
 
 

@@ -392,8 +392,16 @@ impl Location {
 
     pub fn in_kernel(&self) -> bool {
         // Its addresses are told as offsets; what else is in brackets has these names.
-        let of_programs =
-            ["[vdso]", "[vsyscall]", "[uprobes]", "[jit]", "[python]", "[javascript]", "[unmapped]"];
+        let of_programs = [
+            "[vdso]",
+            "[vsyscall]",
+            "[uprobes]",
+            "[jit]",
+            "[python]",
+            "[javascript]",
+            "[java]",
+            "[unmapped]",
+        ];
         self.path().starts_with('[') && !of_programs.contains(&self.path())
     }
 

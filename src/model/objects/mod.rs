@@ -41,6 +41,7 @@ use self::identity::Identity;
 pub use self::jit::{Jit, JitSlot};
 pub use self::open::{Missing, Root};
 use crate::elf;
+use crate::model::compiled::Compiled;
 use crate::model::event::{FileId, Mmap};
 use crate::model::scripts::{Runtime, Scripts};
 use crate::text::basename;
@@ -167,6 +168,8 @@ pub struct Objects {
     vdso: HashMap<(u64, bool), ObjectId>,
     /// Frames of scripts.
     pub scripts: Scripts,
+    /// Code that runtimes have compiled.
+    pub compiled: Compiled,
     /// Bytes of content that are copied.
     copied: u64,
     /// How long may be waited for file systems that are their users' own.
@@ -186,6 +189,7 @@ impl Default for Objects {
             roots: HashMap::new(),
             vdso: HashMap::new(),
             scripts: Scripts::default(),
+            compiled: Compiled::default(),
             copied: 0,
             patience: as_user::PATIENCE,
             keep_below: i32::MAX,

@@ -17,7 +17,9 @@ const CFA_OF_LOOP: u8 = 0x80;
 pub(super) fn encode(rule: Rule) -> abi::unwind_rule {
     let plain = |cfa: abi::cfa| abi::unwind_rule { cfa: cfa.0 as u8, ..Default::default() };
     let frame = match rule {
-        Rule::Frame(frame) | Rule::ExactFrame(frame) | Rule::LoopFrame(frame) => frame,
+        Rule::Frame(frame) | Rule::ExactFrame(frame) | Rule::LoopFrame(frame) | Rule::JavaFrame(frame) => {
+            frame
+        }
         Rule::SignalFrame => return plain(abi::cfa::CFA_SIGNAL),
         Rule::Switch(switch) => {
             return plain(match switch {
@@ -28,6 +30,7 @@ pub(super) fn encode(rule: Rule) -> abi::unwind_rule {
             });
         }
         Rule::EndOfStack => return plain(abi::cfa::CFA_END),
+        Rule::Soon => return plain(abi::cfa::CFA_SOON),
         Rule::Uncovered => return plain(abi::cfa::CFA_UNCOVERED),
         Rule::NotUnderstood(_) => return plain(abi::cfa::CFA_NOT_UNDERSTOOD),
     };
@@ -39,6 +42,11 @@ pub(super) fn encode(rule: Rule) -> abi::unwind_rule {
     match rule {
         Rule::ExactFrame(_) => encoded.saved |= SAVED_PC_EXACT,
         Rule::LoopFrame(_) => encoded.cfa |= CFA_OF_LOOP,
+        // Both: see IS_JAVA in profile.h.
+        Rule::JavaFrame(_) => {
+            encoded.cfa |= CFA_OF_LOOP;
+            encoded.saved |= SAVED_PC_EXACT;
+        }
         _ => {}
     }
     encoded
@@ -156,6 +164,7 @@ pub(super) fn decode(rule: &abi::unwind_rule) -> Rule {
     let switch = match abi::cfa(rule.cfa.into()) {
         abi::cfa::CFA_UNCOVERED => return Rule::Uncovered,
         abi::cfa::CFA_END => return Rule::EndOfStack,
+        abi::cfa::CFA_SOON => return Rule::Soon,
         abi::cfa::CFA_SIGNAL => return Rule::SignalFrame,
         abi::cfa::CFA_SYSTEM_STACK => Some(Switch::SystemStack),
         abi::cfa::CFA_MORE_STACK => Some(Switch::MoreStack),
@@ -165,7 +174,8 @@ pub(super) fn decode(rule: &abi::unwind_rule) -> Rule {
     };
     let is_exact = rule.saved & SAVED_PC_EXACT != 0;
     let kind = match (is_exact, in_loop) {
-        (true, _) => Rule::ExactFrame,
+        (true, true) => Rule::JavaFrame,
+        (true, false) => Rule::ExactFrame,
         (false, true) => Rule::LoopFrame,
         (false, false) => Rule::Frame,
     };

@@ -15,6 +15,7 @@ const MOST: u32 = abi::limits::MAX_INTERPRETERS.0;
 pub struct Known {
     python: u32,
     v8: u32,
+    java: bool,
 }
 
 /// The interpreters that a process has mapped: at most one of each runtime.
@@ -23,11 +24,12 @@ pub struct Mapped {
     python: u32,
     python_bias: u64,
     v8: u32,
+    java: bool,
 }
 
 impl Mapped {
     /// No interpreter.
-    pub const NONE: Self = Self { python: 0, python_bias: 0, v8: 0 };
+    pub const NONE: Self = Self { python: 0, python_bias: 0, v8: 0, java: false };
 
     /// Takes in a file that is mapped with this distance to the addresses in its image.
     pub fn add(&mut self, known: Known, bias: u64) {
@@ -37,12 +39,19 @@ impl Mapped {
         if self.v8 == 0 {
             self.v8 = known.v8;
         }
+        self.java |= known.java;
+    }
+
+    /// What can be asked whose frames are wholly on the stack: Java.
+    pub fn on_stack(self) -> Self {
+        Self { java: self.java, ..Self::NONE }
     }
 
     /// The header of a run of mappings.
     pub(super) fn header(self, number: u32) -> abi::unwind_run {
-        let Self { python, python_bias, v8 } = self;
-        abi::unwind_run { number: number.into(), python, python_bias, v8, ..Default::default() }
+        let Self { python, python_bias, v8, java } = self;
+        let (number, java) = (number.into(), java.into());
+        abi::unwind_run { number, python, python_bias, v8, java, ..Default::default() }
     }
 }
 
@@ -80,7 +89,7 @@ impl Layouts {
 
     /// Adds what a file has.
     pub fn add(&mut self, interpreters: &Interpreters) -> Known {
-        let mut known = Known::default();
+        let mut known = Known { java: interpreters.hotspot.is_some(), ..Known::default() };
         if let Some(layout) = &interpreters.python {
             match write_next(&mut self.pythons, &mut self.pythons_used, encode_python(layout)) {
                 Some(at) => known.python = at,
@@ -140,7 +149,7 @@ fn encode_python(layout: &python::Layout) -> abi::python {
     let lines = match layout.lines {
         python::Lines::Lnotab => abi::python_lines::PYTHON_LNOTAB,
         python::Lines::Linetable => abi::python_lines::PYTHON_LINETABLE,
-        python::Lines::Locations => abi::python_lines::PYTHON_LOCATIONS,
+        python::Lines::Locations | python::Lines::Bytecode => abi::python_lines::PYTHON_LOCATIONS,
     };
     abi::python {
         interpreters: layout.interpreters,

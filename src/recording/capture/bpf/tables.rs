@@ -6,7 +6,11 @@
 //!
 //! A run of mappings is taken back in two steps. It loses its number at once: from then on no walk
 //! begins in it, whatever process still points there. It is written again only after a grace period
-//! (see [`Tables::settle`]), when the walks that began before have ended.
+//! (see [`Tables::settle`]), when the walks that began before have ended. So are tables of code that
+//! a process compiles while it runs ([`Tables::add_made`]): a new one is written beside the old one,
+//! a new run of mappings leads there, and the old one is free after the old run is.
+
+mod rows;
 
 use std::collections::HashMap;
 use std::mem::size_of;
@@ -17,12 +21,13 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use super::arrays::{Array, FreeRuns};
 use super::decode::{Plain, plain};
 use super::encode::encode;
-use super::flat::{self, FlatPage, FlatTable};
+use super::flat;
 use super::interpreters::{Known, Layouts, Mapped};
 use super::skeleton::types as abi;
 use crate::interpreters::Interpreters;
-use crate::unwind::table::Table;
 use crate::unwind::{Reason, Rule};
+use rows::Cursor;
+pub use rows::MadeTables;
 
 /// How large the arrays are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,13 +217,14 @@ pub struct Tables {
     processes: ProcessMap,
     layouts: Layouts,
     known_rules: HashMap<[u8; 8], u16>,
-    chunks_used: u32,
-    pages_used: u32,
-    /// Rows used in the last chunk.
-    rows_in_chunk: u16,
+    free_chunks: FreeRuns,
+    free_pages: FreeRuns,
+    /// Where rows of files are written.
+    cursor: Cursor,
     free: FreeRuns,
-    /// Runs that have lost their number, and that walks may still be in.
+    /// Runs that have lost their number, and that walks may still be in; and tables that such runs led to.
     retired: Vec<MappingRun>,
+    retired_tables: Vec<MadeTables>,
     /// Number of the last run.
     runs: u32,
     /// Files that found no room.
@@ -267,6 +273,7 @@ impl Tables {
         processes: ProcessMap,
     ) -> Self {
         let free = FreeRuns::all(mappings.len());
+        let (free_chunks, free_pages) = (FreeRuns::all(chunks.len()), FreeRuns::all(pages.len()));
         rules.write(NO_ROOM_FOR_RULE.1.into(), encode(NO_ROOM_FOR_RULE.0));
         Self {
             chunks,
@@ -276,82 +283,15 @@ impl Tables {
             processes,
             layouts,
             known_rules: HashMap::from([(flat::bytes(NO_ROOM_FOR_RULE.0), NO_ROOM_FOR_RULE.1)]),
-            chunks_used: 0,
-            pages_used: 0,
-            rows_in_chunk: ROWS_PER_CHUNK,
+            free_chunks,
+            free_pages,
+            cursor: Cursor::NONE,
             free,
             retired: Vec::new(),
+            retired_tables: Vec::new(),
             runs: 0,
             refused_files: 0,
         }
-    }
-
-    fn rule(&mut self, rule: [u8; 8]) -> u16 {
-        if let Some(&known) = self.known_rules.get(&rule) {
-            return known;
-        }
-        let Ok(index) = u16::try_from(self.known_rules.len()) else { return NO_ROOM_FOR_RULE.1 };
-        self.rules.write(index.into(), flat::rule(rule));
-        self.known_rules.insert(rule, index);
-        index
-    }
-
-    /// Adds a table that was built in this process.
-    pub fn add_file(&mut self, table: &Table) -> Option<FileTable> {
-        self.add_flat(&FlatTable::of(table))
-    }
-
-    /// Adds a file's table. `None` if there is no room, or nothing in it.
-    pub fn add_flat(&mut self, table: &FlatTable) -> Option<FileTable> {
-        let (first, last) = (table.pages.first()?.number, table.pages.last()?.number);
-        let base = self.pages_used;
-        let end = base.checked_add(u32::from(last - first) + 1).filter(|&end| end <= self.pages.len());
-        let written = end.and_then(|end| {
-            let mut next = base;
-            for page in &table.pages {
-                let entry = self.add_page(table, page)?;
-                let at = base + u32::from(page.number - first);
-                // Pages without rows in between are none, whatever a file that found no room left there.
-                (next..at).for_each(|gap| self.pages.write(gap, abi::unwind_page::default()));
-                self.pages.write(at, entry);
-                next = at + 1;
-            }
-            Some(end)
-        });
-        let Some(end) = written else {
-            self.refused_files += 1;
-            return None;
-        };
-        self.pages_used = end;
-        Some(FileTable { file_offset: u64::from(first) << 16, first_page: base, last_page: last - first })
-    }
-
-    fn add_page(&mut self, table: &FlatTable, page: &FlatPage) -> Option<abi::unwind_page> {
-        let mut rows: Vec<(u16, [u8; 8])> =
-            page.rows.iter().map(|row| (row.pc_low, table.rule(row))).collect();
-        // A search starts at the page's first row: one for offset 0, where nothing may be covered.
-        if rows.first().is_none_or(|row| row.0 != 0) {
-            rows.insert(0, (0, flat::bytes(Rule::Uncovered)));
-        }
-        // A search takes 13 steps. More rows would be more than one every 8 bytes.
-        if rows.len() > abi::limits::MAX_ROWS_PER_PAGE.0 as usize {
-            rows = vec![(0, flat::bytes(NO_ROOM_FOR_RULE.0))];
-        }
-        let n = rows.len() as u16;
-        if self.rows_in_chunk + n > ROWS_PER_CHUNK {
-            if self.chunks_used == self.chunks.len() {
-                return None;
-            }
-            self.chunks_used += 1;
-            self.rows_in_chunk = 0;
-        }
-        let (chunk, first) = (self.chunks_used - 1, self.rows_in_chunk);
-        for (at, (low, rule)) in (usize::from(first)..).zip(rows) {
-            let row = abi::unwind_row { low, rule: self.rule(rule) };
-            self.chunks.write_part(chunk, at, row);
-        }
-        self.rows_in_chunk += n;
-        Some(abi::unwind_page { chunk, first, rows: n })
     }
 
     /// Adds what a file has of interpreters.
@@ -424,6 +364,9 @@ impl Tables {
         for run in self.retired.drain(..) {
             self.free.give_back(run.start, run.mappings + 1);
         }
+        for made in std::mem::take(&mut self.retired_tables) {
+            self.give_back(made);
+        }
     }
 }
 
@@ -460,7 +403,7 @@ impl Tables {
             return None;
         }
         let page = self.pages.read(index)?;
-        if page.rows == 0 || page.chunk >= self.chunks_used {
+        if page.rows == 0 || page.chunk >= self.chunks.len() {
             return None;
         }
         // SAFETY: `page.chunk` is one that was filled; the mapping holds whole chunks.

@@ -82,7 +82,7 @@ impl Interpreted {
     const NO_ARRAY: Array = Array { entries: ptr::null(), length: 0, entry_bytes: 0 };
     const NONE: Self = Self {
         layouts: [Self::NO_ARRAY; 2],
-        run: abi::unwind_run { number: 0, python_bias: 0, python: 0, v8: 0, unused: 0 },
+        run: abi::unwind_run { number: 0, python_bias: 0, python: 0, v8: 0, java: 0, unused: 0 },
     };
 
     fn new(tables: Option<&Tables>, mapped: Mapped) -> Self {

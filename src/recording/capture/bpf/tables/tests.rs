@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::unwind::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
-use crate::unwind::table::{Builder, Stats};
+use crate::unwind::table::{Builder, Stats, Table};
 
 const NO_SCRIPTS: Mapped = Mapped::NONE;
 const SMALL: Capacity = Capacity { chunks: 4, pages: 64, mappings: 64, processes: 8 };
@@ -152,4 +152,29 @@ fn mappings_side_by_side_are_joined_if_their_rules_are_the_same() {
     assert_eq!(join(&[all(None)[0], mapping(0x2001..0x3000, 0, None)]).len(), 2);
     let joined = joined([all(one)[0], all(one)[1], mapping(0x3000..0x9000, 0x3000, one)].into_iter());
     assert_eq!(joined, [mapping(0x1000..0x9000, 0x1000, one)]);
+}
+
+#[test]
+fn tables_of_compiled_code_are_written_again_when_nothing_leads_there() {
+    let mut tables = Tables::private(&SMALL).unwrap();
+    let code = [(0x10, sp(8)), (0x20, Rule::Soon), (0x5_0000, Rule::Uncovered)];
+    let code = flat::FlatTable::of(&table(&code));
+    let file = tables.add_file(&table(&[(0x10, sp(24)), (0x20, Rule::Uncovered)])).unwrap();
+    for _ in 0..100 {
+        let made = tables.add_made(&[&code, &flat::FlatTable::default()]).unwrap();
+        assert_eq!(made.tables[1], None);
+        assert_eq!(tables.cfa(made.tables[0].unwrap(), 0x10), 8);
+        tables.retire_made(made);
+        tables.settle();
+    }
+    // As long as walks may be in them they are not free: of four chunks the file has one.
+    let mut retired = 0;
+    while let Some(made) = tables.add_made(&[&code]) {
+        tables.retire_made(made);
+        retired += 1;
+    }
+    assert_eq!((retired, tables.refused_files), (3, 1));
+    tables.settle();
+    assert!(tables.add_made(&[&code]).is_some());
+    assert_eq!(tables.cfa(file, 0x10), 24);
 }
