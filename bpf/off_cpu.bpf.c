@@ -445,7 +445,7 @@ static __always_inline int end_thread(struct bpf_iter__task *ctx, bool is_last)
 	struct task_struct *task = ctx->task;
 	struct thread_flush *flush = bpf_map_lookup_elem(&flush_space, &zero);
 	struct thread_time *kept, time;
-	__u64 now, since;
+	__u64 now, since, ran;
 
 	if (!task || !flush)
 		return 0;
@@ -464,7 +464,13 @@ static __always_inline int end_thread(struct bpf_iter__task *ctx, bool is_last)
 	now = bpf_ktime_get_ns();
 	fill_record(&flush->record, &time, task, now);
 	since = now - time.since_ns;
-	if (is_on_cpu(&time, task)) {
+	if (time.state == THREAD_ON_CPU && !task->on_cpu) {
+		/* No switch told that it left. The scheduler knows how long it ran. */
+		ran = task->se.sum_exec_runtime - time.exec_ns;
+		ran = ran < since ? ran : since;
+		flush->record.on_cpu_ns += ran;
+		flush->record.off_cpu_ns += since - ran;
+	} else if (is_on_cpu(&time, task)) {
 		flush->record.on_cpu_ns += since;
 	} else {
 		flush->record.off_cpu_ns += since;
