@@ -1,7 +1,7 @@
 //! Names for the locations of a recording.
 //!
 //! Runs after recording, object by object. Files, and lists of compiled code, are read by a worker without
-//! rights (see [`super::namer`]); the kernel and BPF programs, which nobody but root can have made, are asked
+//! rights (see `super::namer`); the kernel and BPF programs, which nobody but root can have made, are asked
 //! here. What cannot be read costs the names it would have given, never the recording. Every frame without a
 //! name says where it is and why: `libfoo.so.1+0x1234 [stripped binary]`.
 

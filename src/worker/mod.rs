@@ -3,7 +3,7 @@
 //! Any program on the machine may be a file that was made to break whoever reads it, and the recorder runs as
 //! root. So it reads no more of such a file than what is where in it (`elf::layout`); unwind tables and names
 //! are made by *workers*, and one reads the memory of Java virtual machines. A worker is this program, started anew, so that nothing of the recording is in
-//! its memory; before it is given a file it gives up all rights ([`confine`]).
+//! its memory; before it is given a file it gives up all rights (`confine`).
 //!
 //! ```text
 //! recorder ── file as a descriptor ──▶ worker
@@ -77,7 +77,7 @@ pub mod ask {
     pub const JIT: u8 = b'J';
     /// What a Java virtual machine has compiled: see [`crate::hotspot`].
     pub const JVM: u8 = b'V';
-    /// What a worker can do: see [`super::probe`].
+    /// What a worker can do: see `super::probe`.
     pub const PROBE: u8 = b'P';
     /// The worker asks: files that may hold a file's debug information.
     pub const DEBUG_FILES: u8 = b'D';
