@@ -5,12 +5,10 @@
 //! the end itself, write it anew. There is one such child at a time: where it takes longer than the period, the
 //! next one waits.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, setpgid};
+use nix::sys::wait::WaitPidFlag;
 
 use crate::cli::RecordArgs;
 use crate::machine::signals::Signals;
@@ -20,6 +18,7 @@ use crate::recording::part::Part;
 use crate::recording::plan::Plan;
 use crate::recording::recorder::Recorder;
 use crate::recording::tallies::{Swap, WindowId};
+use crate::recording::writer::Writer;
 use crate::viewing::file::Pending;
 
 /// When the file is written, and by whom.
@@ -29,7 +28,7 @@ pub struct Checkpoint {
     due: Instant,
     began: Mark,
     window: WindowId,
-    writer: Option<Pid>,
+    writer: Writer,
     failed: bool,
 }
 
@@ -51,51 +50,31 @@ impl Checkpoint {
         let Some(period) = args.checkpoint else { return Ok(None) };
         let window = recorder.timeline.tally.first().context("no window is open")?;
         let (began, due) = (Mark::now(plan, recorder)?, Instant::now() + period);
-        Ok(Some(Self { period, due, began, window, writer: None, failed: false }))
+        Ok(Some(Self { period, due, began, window, writer: Writer::default(), failed: false }))
     }
 
     /// To be called at each look: has the file written when that is due.
     pub fn tick(&mut self, args: &RecordArgs, plan: &Plan, recorder: &mut Recorder) -> Result<()> {
         self.reap(Some(WaitPidFlag::WNOHANG));
-        if Instant::now() < self.due || self.writer.is_some() {
+        if Instant::now() < self.due || self.writer.is_busy() {
             return Ok(());
         }
         self.due = Instant::now() + self.period;
         let swap = recorder.drain()?;
         let summary = Mark::now(plan, recorder)?.since(&self.began, args, plan, recorder);
-        // SAFETY: this process has one thread.
-        match unsafe { fork() }.context("failed to fork for a checkpoint")? {
-            ForkResult::Parent { child } => self.writer = Some(child),
-            ForkResult::Child => {
-                // Ctrl-C is for the recorder.
-                let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-                recorder.timeline.tally.close(self.window, swap);
-                recorder.timeline.release_all();
-                let part = Part::new(self.window, Swap::default(), summary, None, &self.began);
-                // A panic must not lead back to where recording goes on.
-                let written = catch_unwind(AssertUnwindSafe(|| write(args, part, recorder)));
-                if let Ok(Err(error)) = &written {
-                    say!("profiler: error: {error:#}");
-                }
-                // SAFETY: ends the child without dropping what belongs to the parent.
-                unsafe { nix::libc::_exit(i32::from(!matches!(written, Ok(Ok(()))))) };
-            }
-        }
-        Ok(())
+        let Self { window, began, .. } = self;
+        self.writer.start(|| {
+            recorder.timeline.tally.close(*window, swap);
+            recorder.timeline.release_all();
+            write(args, Part::new(*window, Swap::default(), summary, None, began), recorder)
+        })
     }
 
     fn reap(&mut self, flags: Option<WaitPidFlag>) {
-        let Some(writer) = self.writer else { return };
-        match waitpid(writer, flags) {
-            Ok(WaitStatus::StillAlive) => return,
-            Ok(WaitStatus::Exited(_, 0)) => {}
-            _ if self.failed => {}
-            _ => {
-                self.failed = true;
-                say!("profiler: a checkpoint was not written; recording goes on");
-            }
+        if self.writer.reap(flags) == Some(false) && !self.failed {
+            self.failed = true;
+            say!("profiler: a checkpoint was not written; recording goes on");
         }
-        self.writer = None;
     }
 
     /// Waits for a child that writes: what it writes is older than what comes.

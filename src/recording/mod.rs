@@ -28,6 +28,7 @@ pub mod tallies;
 pub mod tally;
 pub mod timeline;
 pub mod unwinding;
+mod writer;
 
 #[cfg(test)]
 mod histories;

@@ -6,12 +6,10 @@
 //! period, the next window waits, and the one after it grows instead of memory.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, setpgid};
+use nix::sys::wait::WaitPidFlag;
 
 use crate::cli::RecordArgs;
 use crate::machine::signals::Signals;
@@ -27,6 +25,7 @@ use crate::recording::record::open_window;
 use crate::recording::recorder::Recorder;
 use crate::recording::summary::equation;
 use crate::recording::tallies::{Swap, WindowId};
+use crate::recording::writer::Writer;
 use crate::viewing::file::Pending;
 
 /// Windows that have ended and are not written.
@@ -41,7 +40,7 @@ pub struct Rotation {
     began: Mark,
     due: Instant,
     ended: VecDeque<Part>,
-    writer: Option<Pid>,
+    writer: Writer,
     files: u64,
     failed: u64,
     /// Of all windows that were written.
@@ -79,7 +78,7 @@ impl Rotation {
         let window = recorder.timeline.tally.first().context("no window is open")?;
         let began = Mark::now(plan, recorder)?;
         let due = Instant::now() + period;
-        let (ended, writer) = (VecDeque::new(), None);
+        let (ended, writer) = (VecDeque::new(), Writer::default());
         let (files, failed, complete, incomplete) = (0, 0, 0, 0);
         Ok(Self { directory, period, window, began, due, ended, writer, files, failed, complete, incomplete })
     }
@@ -93,7 +92,7 @@ impl Rotation {
             self.due = (self.due + self.period).max(Instant::now());
         }
         let settled = self.ended.front().is_some_and(|part| part.is_settled(recorder));
-        if settled && self.writer.is_none() {
+        if settled && !self.writer.is_busy() {
             self.write_first(args, recorder)?;
         }
         Ok(())
@@ -126,33 +125,11 @@ impl Rotation {
             part.summary.complete + part.summary.blocks.as_ref().map_or(0, |it| it.stacks.complete);
         self.incomplete += part.summary.incomplete.values().sum::<u64>()
             + part.summary.blocks.as_ref().map_or(0, |it| it.stacks.incomplete());
-        // SAFETY: this process has one thread that runs; the one that builds tables waits (see `builds`).
-        match unsafe { fork() }.context("failed to fork for naming")? {
-            ForkResult::Parent { child } => self.writer = Some(child),
-            ForkResult::Child => {
-                // Ctrl-C is for the recorder; what has been recorded is written.
-                let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-                // A panic must not lead back to where recording goes on.
-                let written =
-                    catch_unwind(AssertUnwindSafe(|| write(args, finished, objects, &part, &self.directory)));
-                if let Ok(Err(error)) = &written {
-                    say!("profiler: error: {error:#}");
-                }
-                // SAFETY: ends the child without dropping what belongs to the parent.
-                unsafe { nix::libc::_exit(i32::from(!matches!(written, Ok(Ok(()))))) };
-            }
-        }
-        Ok(())
+        self.writer.start(|| write(args, finished, objects, &part, &self.directory))
     }
 
     fn reap(&mut self, flags: Option<WaitPidFlag>) {
-        let Some(writer) = self.writer else { return };
-        match waitpid(writer, flags) {
-            Ok(WaitStatus::StillAlive) => return,
-            Ok(WaitStatus::Exited(_, 0)) => {}
-            _ => self.failed += 1,
-        }
-        self.writer = None;
+        self.failed += u64::from(self.writer.reap(flags) == Some(false));
     }
 
     /// Waits for a child that writes: it holds what the recorder has attached.
