@@ -9,6 +9,7 @@ use profiler::cli::{Cli, Command};
 use profiler::counts;
 use profiler::doctor;
 use profiler::latency;
+use profiler::machine::shortage;
 use profiler::programs;
 use profiler::recording::capture::bpf::found;
 use profiler::recording::record;
@@ -40,7 +41,9 @@ fn main() -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(error) => {
-            say!("profiler: error: {error:#}");
+            let told = format!("{error:#}");
+            let remedy = shortage::remedy_in(&told).map(|remedy| format!(": {remedy}")).unwrap_or_default();
+            say!("profiler: error: {told}{remedy}");
             ExitCode::FAILURE
         }
     }

@@ -5,6 +5,7 @@ pub mod containers;
 pub mod kallsyms;
 pub mod mounts;
 pub mod rights;
+pub mod shortage;
 pub mod signals;
 pub mod terminal;
 pub mod tracefs;

@@ -53,14 +53,14 @@ impl Plan {
         let mut watched = Vec::new();
         let filter = if !args.pid.is_empty() {
             for &pid in &args.pid {
-                let tgid = proc::tgid_of(pid).with_context(|| format!("no process {pid}: see ps -e"))?;
+                let tgid = proc::tgid_of(pid)?.with_context(|| format!("no process {pid}: see ps -e"))?;
                 ensure!(tgid == pid, "{pid} is a thread of process {tgid}: use -t {pid} or -p {tgid}");
             }
             watched.clone_from(&args.pid);
             Filter::Processes(args.pid.clone())
         } else if !args.tid.is_empty() {
             for &tid in &args.tid {
-                watched.push(proc::tgid_of(tid).with_context(|| format!("no thread {tid}: see ps -eL"))?);
+                watched.push(proc::tgid_of(tid)?.with_context(|| format!("no thread {tid}: see ps -eL"))?);
             }
             Filter::Threads(args.tid.clone())
         } else if !args.command.is_empty() {

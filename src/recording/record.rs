@@ -15,7 +15,7 @@ use crate::machine::usage::{self, CpuTime, RoomForFiles};
 use crate::naming;
 use crate::programs::{Window, chains, sampled};
 use crate::recording::about;
-use crate::recording::capture::bpf::{self, Filter};
+use crate::recording::capture::bpf::{self, Filter, Outcomes};
 use crate::recording::capture::child::Child;
 use crate::recording::capture::proc;
 use crate::recording::checkpoint::{self, Checkpoint};
@@ -31,7 +31,7 @@ use crate::recording::tallies::Swap;
 use crate::recording::timeline::Timeline;
 use crate::viewing::file::Pending;
 
-/// Records, and returns the exit status: the command's, or 0.
+/// Records, and returns the exit status: the command's, or else 0 if nothing went wrong on the way.
 ///
 /// # Errors
 /// If the machine or the user's rights do not allow it, a target does not exist, the command
@@ -80,14 +80,15 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         None => None,
     };
     let mut checkpoint = Checkpoint::begin(args, &plan, &recorder)?;
-    let reason = keep_on("recording", End::Signal, || {
+    let mut keep = Keep { failed: false };
+    let reason = keep.on("recording", End::Signal, || {
         let files = (&mut rotation, &mut checkpoint);
         follow(args, &plan, &mut signals, &mut child, &mut recorder, files)
     });
-    keep_on("reading counters", (), || recorder.sampler.end_counters());
+    keep.on("reading counters", (), || recorder.sampler.end_counters());
     let counted = counting.sampled();
     if let End::Child(_) = reason {
-        keep_on("reading what happened", false, || recorder.read());
+        keep.on("reading what happened", false, || recorder.read());
         about::say_who_goes_on(recorder.timeline.processes.living().collect());
     }
     if let Some(window) = &mut recorder.programs {
@@ -99,7 +100,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     if let Some(checkpoint) = &mut checkpoint {
         checkpoint.wait();
     }
-    let blocked = keep_on("reading the threads' times", 0, || recorder.flush_threads());
+    let blocked = keep.on("reading the threads' times", 0, || recorder.flush_threads());
     recorder.sampler.detach();
     let duration = started.elapsed();
     // While the sampler is still there: it is one of the programs.
@@ -107,28 +108,30 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     let target_ns = target_cpu_ns(&plan).saturating_sub(target_before);
     // Twice: what was counted into one map while the other was drained.
     for _ in 0..2 {
-        keep_on("reading counts", Swap::default(), || recorder.drain());
+        keep.on("reading counts", Swap::default(), || recorder.drain());
     }
     // Once more: what was read again is applied.
-    keep_on("reading what happened", false, || recorder.read());
-    keep_on("waiting for unwind tables", (), || {
+    keep.on("reading what happened", false, || recorder.read());
+    keep.on("waiting for unwind tables", (), || {
         recorder.settle();
         Ok(())
     });
     if let Some(rotation) = rotation {
         rotation.finish(args, &plan, programs, blocked, recorder)?;
         signals.release();
-        return Ok(status(child, &reason));
+        return Ok(status(child, &reason, keep.failed));
     }
 
     let Recorder { sideband, mut sampler, timeline, unwinding, containers, .. } = recorder;
-    let used = sampler.used()?;
+    let used = keep.on("reading counters", None, || sampler.used());
+    let outcomes = keep.on("reading how samples were counted", Outcomes::default(), || sampler.outcomes());
+    let blocks = keep.on("reading how blocks were counted", None, || sampler.blocks());
     let cpu = CpuTime::of(&plan.cpus).since(machine_before);
     let mut summary = Summary {
         duration_s: duration.as_secs_f64(),
         cpus: plan.cpus.len(),
         frequency_hz: args.frequency,
-        outcomes: sampler.outcomes()?,
+        outcomes,
         sideband_lost: sideband.lost,
         cpu,
         counters: counting.end(used, duration.as_nanos() as u64, plan.cpus.len(), cpu),
@@ -137,7 +140,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         own_peak_bytes: usage::own_peak_bytes(),
         kernel_bytes: sampler.map_bytes() + sideband.ring_bytes() + timeline.objects.copied_bytes(),
         tables: unwinding.figures(),
-        blocks: sampler.blocks()?,
+        blocks,
         off_cpu_only: args.off_cpu_only,
         rereads: timeline.rereads,
         ..Summary::default()
@@ -180,17 +183,17 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     if let Some(output) = output {
         naming::name_and_write(args, finished, &objects, &summary, &mut signals, output)?;
     }
-    if summary.taken() == 0 {
+    if summary.taken() == 0 && !keep.failed {
         say!("profiler: {}", about::explain_nothing(args, &plan, &summary, target_ns));
     }
     signals.release();
-    Ok(status(child, &reason))
+    Ok(status(child, &reason, keep.failed))
 }
 
-/// The exit status: the command's, or 0.
-fn status(child: Option<Child>, reason: &End) -> i32 {
+/// The exit status: the command's, or else whether all steps of the recording went well.
+fn status(child: Option<Child>, reason: &End, failed: bool) -> i32 {
     match (child, reason) {
-        (None, _) => 0,
+        (None, _) => i32::from(failed),
         (Some(_), End::Child(status)) => *status,
         (Some(mut child), End::Time) => {
             child.signal(nix::sys::signal::Signal::SIGTERM);
@@ -201,16 +204,23 @@ fn status(child: Option<Child>, reason: &End) -> i32 {
     }
 }
 
-/// Does a step of a recording from which there are samples already: whatever goes wrong, what there is will be
-/// written.
-fn keep_on<T>(what: &str, otherwise: T, step: impl FnOnce() -> Result<T>) -> T {
-    let failed = match catch_unwind(AssertUnwindSafe(step)) {
-        Ok(Ok(done)) => return done,
-        Ok(Err(error)) => format!("{error:#}"),
-        Err(_) => "a fault of this program, please report it".to_owned(),
-    };
-    say!("profiler: {what} failed, and what was recorded until then is written: {failed}");
-    otherwise
+/// Steps of a recording from which there are samples already: whatever goes wrong, what there is will be written.
+struct Keep {
+    failed: bool,
+}
+
+impl Keep {
+    /// Does a step.
+    fn on<T>(&mut self, what: &str, otherwise: T, step: impl FnOnce() -> Result<T>) -> T {
+        let failed = match catch_unwind(AssertUnwindSafe(step)) {
+            Ok(Ok(done)) => return done,
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => "a fault of this program, please report it".to_owned(),
+        };
+        say!("profiler: {what} failed, and what was recorded until then is written: {failed}");
+        self.failed = true;
+        otherwise
+    }
 }
 
 /// Why a recording ended.

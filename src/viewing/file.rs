@@ -20,6 +20,8 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 
+use crate::machine::shortage;
+
 /// A file on its way. If it is dropped before [`Pending::commit`], nothing remains of it.
 #[derive(Debug)]
 pub struct Pending {
@@ -124,9 +126,10 @@ impl Pending {
                 anyhow!("there is no directory {}: make it, or name another with -o", directory.display())
             }
             _ => anyhow!(
-                "{} in the directory {}: make it writable, or name another with -o",
+                "{} in the directory {}: {}",
                 io::Error::from(errno),
-                directory.display()
+                directory.display(),
+                shortage::remedy(errno).unwrap_or("make it writable, or name another with -o")
             ),
         })
     }

@@ -14,6 +14,7 @@ mod events;
 mod filters;
 mod identities;
 mod identity;
+mod injected;
 mod java;
 mod latency;
 mod layouts;

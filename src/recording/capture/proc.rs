@@ -6,8 +6,11 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
+use nix::libc::ESRCH;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::machine;
@@ -32,10 +35,21 @@ pub fn exists(id: u32) -> bool {
     Path::new(&format!("/proc/{id}")).exists()
 }
 
-/// The process a thread belongs to.
-pub fn tgid_of(tid: u32) -> Option<u32> {
-    let status = machine::read_text(format!("/proc/{tid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+/// The process a thread belongs to; `None` if there is no such thread.
+///
+/// # Errors
+/// If it cannot be known.
+pub fn tgid_of(tid: u32) -> Result<Option<u32>> {
+    let path = format!("/proc/{tid}/status");
+    let status = match machine::read_text(&path) {
+        // The latter if it ends meanwhile.
+        Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH) => {
+            return Ok(None);
+        }
+        status => status.with_context(|| format!("failed to read {path}"))?,
+    };
+    let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    Ok(tgid.and_then(|tgid| tgid.trim().parse().ok()))
 }
 
 /// User and system time of a process and of the children it waited for, in nanoseconds.

@@ -13,6 +13,7 @@
 //! arrived, is drained at once.
 
 use std::cell::RefCell;
+use std::io;
 use std::mem::{MaybeUninit, offset_of, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
@@ -27,6 +28,7 @@ use libbpf_rs::{
 };
 
 use crate::machine::rights::{self, Capability};
+use crate::machine::shortage;
 use crate::model::event::{Count, Dump, Event, Stack, Timed};
 use crate::recording::capture::kernel;
 
@@ -206,7 +208,10 @@ fn with_log(error: libbpf_rs::Error, what: &str) -> anyhow::Error {
         libbpf_rs::ErrorKind::PermissionDenied if !log.contains("processed ") => {
             anyhow!(rights::refusal(&[Capability::Bpf, Capability::Perfmon]))
         }
-        _ => anyhow!("{error:#}\n  {tail}"),
+        _ => {
+            let told = shortage::with_positive_number(format!("{error:#}"));
+            if tail.is_empty() { anyhow!(told) } else { anyhow!("{told}\n  {tail}") }
+        }
     };
     error.context(what.to_owned())
 }
@@ -229,7 +234,11 @@ pub fn probe() -> Result<()> {
         Err(error) if error.kind() == libbpf_rs::ErrorKind::PermissionDenied => {
             bail!("BPF is {}", rights::refusal(&[Capability::Bpf, Capability::Perfmon]))
         }
-        Err(error) => bail!("this kernel lacks BPF ring buffers (Linux 5.8): {error}"),
+        // That is no type of maps that it knows.
+        Err(error) if error.kind() == libbpf_rs::ErrorKind::InvalidInput => {
+            bail!("this kernel lacks BPF ring buffers (Linux 5.8): {error}")
+        }
+        Err(error) => bail!("failed to make a BPF ring buffer: {error:#}"),
     }
 }
 
@@ -375,12 +384,7 @@ impl Sampler {
             clocks: Vec::new(),
             counting: Vec::new(),
             event: config.event,
-            // They would add to what a call costs.
-            statistics: config
-                .latency
-                .is_none()
-                .then(|| statistics::Statistics::begin(config.statistics_in_turns))
-                .flatten(),
+            statistics: None,
             bodies,
             received,
             counts,
@@ -392,10 +396,17 @@ impl Sampler {
             sizes,
             missing,
         };
-        if sampler.statistics.is_none() && config.latency.is_none() && rights::has(Capability::SysAdmin) {
-            sampler
-                .missing
-                .push("BPF run-time statistics (Linux 5.8): the sampler's own cost is not known".to_owned());
+        // Beside latency they would add to what a call costs.
+        if config.latency.is_none() {
+            match statistics::Statistics::begin(config.statistics_in_turns) {
+                Ok(statistics) => sampler.statistics = Some(statistics),
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => sampler.missing.push(
+                    "BPF run-time statistics (Linux 5.8): the sampler's own cost is not known".to_owned(),
+                ),
+                // Who lacks the right is told so elsewhere.
+                Err(_) if !rights::has(Capability::SysAdmin) => {}
+                Err(error) => say!("profiler: what the sampler costs is not recorded: {error}"),
+            }
         }
         for id in targets {
             sampler.target(*id)?;

@@ -4,6 +4,7 @@
 //! programs at each context switch feel most. Where nobody wants to know what the other programs
 //! cost, they are on for a tenth of the time only, and the rest is taken to be like it.
 
+use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -43,28 +44,24 @@ pub(super) struct Statistics {
     before: (Duration, Cost),
 }
 
-/// Switches them on; `None` if the kernel does not keep them, or not for us.
-fn switch_on() -> Option<OwnedFd> {
+/// Switches them on.
+fn switch_on() -> io::Result<OwnedFd> {
     // SAFETY: the call has no memory in its arguments.
     let fd = unsafe { libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME) };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
     // SAFETY: a number that is not negative is a new descriptor, which is nobody else's.
-    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 impl Statistics {
-    /// Switches them on; `None` if that cannot be.
-    pub(super) fn begin(in_turns: bool) -> Option<Self> {
+    /// Switches them on; an error if the kernel does not keep them, or not for us.
+    pub(super) fn begin(in_turns: bool) -> io::Result<Self> {
         let now = Instant::now();
         let none = Cost::default();
         let on = Some(switch_on()?);
-        Some(Self {
-            on,
-            in_turns,
-            began: now,
-            ended: None,
-            since: (now, none),
-            before: (Duration::ZERO, none),
-        })
+        Ok(Self { on, in_turns, began: now, ended: None, since: (now, none), before: (Duration::ZERO, none) })
     }
 
     /// Time for which they were on so far, and what the programs took in it.
@@ -123,7 +120,7 @@ impl Sampler {
             statistics.before = statistics.so_far(total);
             statistics.on = None;
         } else {
-            statistics.on = switch_on();
+            statistics.on = switch_on().ok();
             statistics.since = (Instant::now(), total);
         }
     }
