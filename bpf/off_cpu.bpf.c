@@ -72,6 +72,9 @@ static __always_inline void change(struct thread_time *time)
 	barrier();
 }
 
+/* A switch changes them for a few instructions, and cannot be interrupted meanwhile. */
+#define MOST_TRIES 64
+
 /* Times of one moment: the thread may switch on another CPU meanwhile. Stores are seen in their
  * order, as x86_64 has it. */
 static __always_inline void copy_times(struct thread_time *copy, struct thread_time *time)
@@ -84,7 +87,7 @@ static __always_inline void copy_times(struct thread_time *copy, struct thread_t
 		*copy = *time;
 		barrier();
 		changes = changes & 1 || changes != *(volatile __u32 *)&time->changes;
-	} while (changes && ++tries < 1000);
+	} while (changes && ++tries < MOST_TRIES);
 }
 
 static __always_inline void fill_record(struct thread_record *record,

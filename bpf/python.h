@@ -29,36 +29,57 @@ static __always_inline const struct python *python_of(const struct walk *walk)
 	return bpf_map_lookup_elem(&pythons, &index);
 }
 
+/* A search for a thread's state. */
+struct python_search {
+	const struct python *py;
+	__u64 self; /* the thread's pointer */
+	__u64 interpreter;
+	__u64 thread; /* the state to look at; when the search ends, the one that was found */
+	__u32 is_found;
+};
+
+/* Looks at one state; 1 ends the search. */
+static long look_at_python_thread(__u32 i __attribute__((unused)), void *data)
+{
+	struct python_search *search = data;
+	const struct python *py = search->py;
+	__u64 id;
+
+	if (!search->thread) {
+		if (!read_word(&search->interpreter, search->interpreter + py->interpreter_next) ||
+		    !search->interpreter ||
+		    !read_word(&search->thread, search->interpreter + py->interpreter_threads) ||
+		    !search->thread)
+			return 1;
+	}
+	if (!read_word(&id, search->thread + py->thread_id))
+		return 1;
+	if (id == search->self) {
+		search->is_found = 1;
+		return 1;
+	}
+	return !read_word(&search->thread, search->thread + py->thread_next);
+}
+
 /* The state of the running thread. */
 static __noinline __u64 find_python_thread(const struct python *py, __u64 bias)
 {
-	__u64 self = thread_pointer(), id = 0, interpreter = 0, thread = 0;
+	struct python_search search = {.py = py, .self = thread_pointer()};
+	__u64 thread, id;
 
-	if (!py || !self)
+	if (!py || !search.self)
 		return 0;
 	thread = recall_thread();
-	if (thread && read_word(&id, thread + py->thread_id) && id == self)
+	if (thread && read_word(&id, thread + py->thread_id) && id == search.self)
 		return thread;
-	if (!read_word(&interpreter, bias + py->interpreters) || !interpreter ||
-	    !read_word(&thread, interpreter + py->interpreter_threads))
+	if (!read_word(&search.interpreter, bias + py->interpreters) || !search.interpreter ||
+	    !read_word(&search.thread, search.interpreter + py->interpreter_threads))
 		return 0;
-	for (int i = 0; i < MAX_PYTHON_THREADS; i++) {
-		if (!thread) {
-			if (!read_word(&interpreter, interpreter + py->interpreter_next) ||
-			    !interpreter ||
-			    !read_word(&thread, interpreter + py->interpreter_threads) || !thread)
-				return 0;
-		}
-		if (!read_word(&id, thread + py->thread_id))
-			return 0;
-		if (id == self) {
-			remember_thread(thread);
-			return thread;
-		}
-		if (!read_word(&thread, thread + py->thread_next))
-			return 0;
-	}
-	return 0;
+	bpf_loop(MAX_PYTHON_THREADS, look_at_python_thread, &search, 0);
+	if (!search.is_found)
+		return 0;
+	remember_thread(search.thread);
+	return search.thread;
 }
 
 /* Finds the thread's first frame. */

@@ -53,14 +53,23 @@ static __always_inline void begin_uretprobes(struct walk *walk, struct task_stru
 	walk->is_return_address = 1;
 }
 
+/* Those of functions that were left without a return are taken off late. */
+static long pass_uretprobe(__u32 i, void *data)
+{
+	struct walk *walk = *(struct walk **)data;
+
+	if (walk->uretprobe_sp >= walk->regs.sp)
+		return 1;
+	next_uretprobe(walk, next_of(walk->uretprobe));
+	return 0;
+}
+
 /* What is left of `restore_return_address` where the list is looked at. */
 static __noinline long find_uretprobe(struct walk *walk)
 {
 	if (!walk)
 		return 0;
-	/* Those of functions that were left without a return are taken off late. */
-	for (int i = 0; i < MOST_RESTORED && walk->uretprobe_sp < walk->regs.sp; i++)
-		next_uretprobe(walk, next_of(walk->uretprobe));
+	bpf_loop(MOST_RESTORED, pass_uretprobe, &walk, 0);
 	if (walk->uretprobe_sp != walk->regs.sp ||
 	    walk->regs.ip != uretprobe_trampoline(current_task()))
 		return 0;
@@ -75,28 +84,44 @@ static __always_inline void restore_return_address(struct walk *walk)
 		find_uretprobe(walk);
 }
 
+struct restoration {
+	struct stack_dump *dump;
+	__u64 start; /* of the copy */
+	__u64 trampoline;
+	struct return_instance *instance;
+};
+
+static long restore_word(__u32 i, void *data)
+{
+	struct restoration *to = data;
+	struct return_instance *instance = to->instance;
+	__u64 at, *word;
+
+	if (!instance)
+		return 1;
+	at = (BPF_CORE_READ(instance, stack) - to->start) & ~7ULL;
+	if (at < sizeof(to->dump->stack)) {
+		word = (__u64 *)&to->dump->stack[at & (sizeof(to->dump->stack) - 8)];
+		if (*word == to->trampoline)
+			*word = BPF_CORE_READ(instance, orig_ret_vaddr);
+	}
+	to->instance = BPF_CORE_READ(instance, next);
+	return 0;
+}
+
 /* The same in a copy of the stack. */
 static __always_inline void restore_return_addresses(struct stack_dump *dump,
 						     struct task_struct *task, __u64 start)
 {
-	struct return_instance *instance;
-	__u64 trampoline, at, *word;
+	struct restoration to = {.dump = dump, .start = start};
 
 	if (!bpf_core_field_exists(task->utask))
 		return;
-	instance = BPF_CORE_READ(task, utask, return_instances);
-	if (!instance)
+	to.instance = BPF_CORE_READ(task, utask, return_instances);
+	if (!to.instance)
 		return;
-	trampoline = uretprobe_trampoline(task);
-	for (int i = 0; i < MOST_RESTORED && instance; i++) {
-		at = (BPF_CORE_READ(instance, stack) - start) & ~7ULL;
-		if (at < sizeof(dump->stack)) {
-			word = (__u64 *)&dump->stack[at & (sizeof(dump->stack) - 8)];
-			if (*word == trampoline)
-				*word = BPF_CORE_READ(instance, orig_ret_vaddr);
-		}
-		instance = BPF_CORE_READ(instance, next);
-	}
+	to.trampoline = uretprobe_trampoline(task);
+	bpf_loop(MOST_RESTORED, restore_word, &to, 0);
 }
 
 #endif

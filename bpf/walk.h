@@ -81,24 +81,28 @@ static __always_inline struct unwind_mapping *find_mapping(struct walk *walk, __
 	return mapping;
 }
 
-/* The rule for the last frame's code; NULL where no table covers it. */
-static __always_inline struct unwind_rule *find_rule(const struct unwind_mapping *mapping,
-						     struct walk *walk)
+#define NO_RULE (~0U)
+
+/* The number of the rule for the last frame's code; NO_RULE where no table covers it. */
+__noinline int find_rule(struct walk *walk, const struct unwind_mapping *mapping)
 {
-	__u64 offset = walk->regs.ip - walk->is_return_address + mapping->to_table;
 	struct unwind_chunk *chunk;
 	struct unwind_page *page;
+	__u64 offset;
 	__u32 index;
 
+	if (!walk || !mapping)
+		return NO_RULE;
+	offset = walk->regs.ip - walk->is_return_address + mapping->to_table;
 	if (!find_page(mapping, offset, &index))
-		return NULL;
+		return NO_RULE;
 	page = bpf_map_lookup_elem(&unwind_pages, &index);
 	if (!page || !page->rows)
-		return NULL;
+		return NO_RULE;
 	index = page->chunk;
 	chunk = bpf_map_lookup_elem(&unwind_chunks, &index);
 	if (!chunk)
-		return NULL;
+		return NO_RULE;
 	index = find_row(chunk->rows, page->first, page->rows, offset, &walk->at);
 	/* The runtime sets the instruction pointer of a frame to a landing pad when it handles an
 	 * exception. That is the pad's first instruction, and not the one behind a call: another
@@ -109,8 +113,7 @@ static __always_inline struct unwind_rule *find_rule(const struct unwind_mapping
 		walk->is_return_address = 0;
 		index++;
 	}
-	index = chunk->rows[index & (ROWS_PER_CHUNK - 1)].rule;
-	return bpf_map_lookup_elem(&unwind_rules, &index);
+	return chunk->rows[index & (ROWS_PER_CHUNK - 1)].rule;
 }
 
 static __always_inline enum outcome outcome_of(enum step step)
@@ -269,6 +272,14 @@ __noinline int has_switched(struct walk *walk, __u32 cfa)
 	       find_mapping(walk, walk->regs.ip - 1);
 }
 
+/* From a frame whose code has a rule. */
+__noinline int leave_covered(struct walk *walk, const struct unwind_rule *rule)
+{
+	if (!walk || !rule)
+		return STEP_NO_ROW;
+	return unwind_step(&walk->regs, rule, walk->knows_leaf ? walk->leaf : NULL, walk);
+}
+
 #include "bits32.h"
 
 /* From `walk->regs`, by the mappings of `walk->process`. */
@@ -301,9 +312,8 @@ static long walk_frame(__u32 i, void *data)
 	struct unwind_mapping *mapping;
 	bool has_rule, is_trampoline;
 	__u64 frame, hash = walk->hash;
-	const __u64 *leaf;
 	enum step step;
-	__u32 cfa;
+	__u32 number, cfa;
 
 	/* A return address may lie behind its function's last instruction. */
 	mapping = find_mapping(walk, ip - walk->is_return_address);
@@ -317,8 +327,11 @@ static long walk_frame(__u32 i, void *data)
 		push_word(cpu, ip);
 		return 1;
 	}
-	if (mapping->has_table == TABLE_READY)
-		rule = find_rule(mapping, walk);
+	if (mapping->has_table == TABLE_READY) {
+		number = find_rule(walk, mapping);
+		if (number != NO_RULE)
+			rule = bpf_map_lookup_elem(&unwind_rules, &number);
+	}
 	cfa = rule ? CFA(rule) : CFA_UNCOVERED;
 	if (cfa == CFA_SOON) {
 		walk->outcome = OUTCOME_USER_NO_TABLE;
@@ -331,15 +344,13 @@ static long walk_frame(__u32 i, void *data)
 	if (is_trampoline)
 		walk->is_return_address = 0;
 	walk->has_rule = has_rule;
-	leaf = i <= walk->is_return_address ? walk->leaf : NULL;
-	barrier_var(leaf); /* so that what is checked is what is used */
+	walk->knows_leaf = i <= walk->is_return_address;
 	/* User space takes one byte off all but the leaf's. */
 	frame = ip + (i && !walk->is_return_address);
 	if (cfa == CFA_SIGNAL) /* nor is a trampoline called */
 		frame = ip + 1;
 	push_word(cpu, frame);
 	if (walk->is_32_bit) {
-		walk->knows_leaf = leaf != NULL;
 		step = leave_32_bit(walk, cfa, rule ? rule->saved : 0, rule ? rule->fp_offset : 0,
 				    has_rule ? rule->offset : mapping->has_table);
 	} else if (is_trampoline) {
@@ -354,7 +365,7 @@ static long walk_frame(__u32 i, void *data)
 		step = leave_go_stack(walk, cfa, i);
 		sp = 0; /* on another stack */
 	} else {
-		step = unwind_step(&walk->regs, rule, leaf, walk);
+		step = leave_covered(walk, rule);
 	}
 	if (step > STEP_INTERRUPTED) {
 		walk->outcome = outcome_of(step);

@@ -9,9 +9,12 @@
   sample SAMPLES NS PID COMM THREAD_COMM ID...       leaf first; only samples of the CPU's clock
 """
 import collections
+import gc
 import sys
 
 import pprofcheck
+
+gc.disable()  # it reads one file and ends
 
 
 def main(path):

@@ -27,8 +27,12 @@ def fields(b):
         yield f, w, v
 def packed(w, v):
     if w == 0: return [v]
-    o, i = [], 0
-    while i < len(v): x, i = varint(v, i); o.append(x)
+    o, r, s = [], 0, 0
+    for c in v:
+        r |= (c & 127) << s; s += 7
+        if not c & 128: o.append(r & (1 << 64) - 1); r = s = 0
+        elif s > 63: raise ValueError("varint too long")
+    if s: raise ValueError("truncated varint")
     return o
 def s64(x): return x - (1 << 64) if x >> 63 else x
 SPEC = {  # name: {field: (attr, kind)}

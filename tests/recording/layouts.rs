@@ -88,8 +88,9 @@ fn processes_with_thousands_of_mappings() {
         let mut ready = String::new();
         BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         assert_eq!(ready, "ready\n");
-        let pid = child.0.id().to_string();
-        let recording = test.record(&["--unwind", "table", "-F", "199", "-p", &pid, "-d", "3"]);
+        let pid = child.0.id();
+        let how = ["--unwind", "table", "-F", "199", "-p", &pid.to_string()];
+        let recording = test.record_until(2.0, pid, &how);
         let chain = [&["leaf_of_many"][..], &["recurse"; 61], &["main"]].concat();
         let found = share(&recording, &chain, |_, names| names.contains(&"leaf_of_many"));
         nearly_all(&test, &format!("{pieces} pieces"), &recording, found, 50);
@@ -102,8 +103,8 @@ fn processes_with_thousands_of_mappings() {
 fn code_far_behind_its_files_table() {
     let Some(test) = Test::new("far") else { return };
     let program = test.compile("tests/programs/far.c", "far", &[]);
-    let _far = spawn(&mut Command::new(program));
-    let recording = test.record(&["--unwind", "table", "-F", "299", "-a", "-d", "3"]);
+    let far = spawn(&mut Command::new(program));
+    let recording = test.record_until(2.0, far.0.id(), &["--unwind", "table", "-F", "299", "-a"]);
     let chain = ["far_away", "calls_far_away", "main"];
     let found =
         share(&recording, &chain, |sample, names| sample.comm == "far" && names.contains(&"far_away"));

@@ -214,10 +214,14 @@ struct Timehist {
 
 /// By thread's name. A line tells of a thread's turn on a CPU: how long it was off it before, how long of
 /// that it had been woken already, how long it ran, and in which state it left.
-fn timehist(test: &Test, data: &str) -> BTreeMap<String, Timehist> {
-    let output = output("unshare", &["--mount", "perf", "sched", "timehist", "--state", "-i", data]);
+fn timehist(test: &Test, data: &str) -> Result<BTreeMap<String, Timehist>, String> {
+    let perf = ["--mount", "perf", "sched", "timehist", "--state", "-i", data];
+    let output = Command::new("unshare").args(perf).output().unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
     let mut threads: BTreeMap<String, Timehist> = BTreeMap::new();
-    for line in output.lines() {
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, cpu, ref name @ .., wait, delay, _, state] = words[..] else { continue };
         let (Ok(wait), Ok(delay)) = (wait.parse::<f64>(), delay.parse::<f64>()) else { continue };
@@ -229,7 +233,7 @@ fn timehist(test: &Test, data: &str) -> BTreeMap<String, Timehist> {
         thread.is_preempted = state == "R";
     }
     test.tell(&format!("perf sched timehist: {} names of threads", threads.len()));
-    threads
+    Ok(threads)
 }
 
 #[test]
@@ -246,8 +250,10 @@ fn perf_says_the_same() {
     let perf = [&["unshare", "--mount"], &record[..]].concat();
     let program = [&program, "3", test.disk()];
     let ours = ["--off-cpu", "--min-block", "0", "--"];
-    test.start(&[&ours[..], &perf, &program[..]].concat()).finish_off_cpu();
-    let perf = timehist(&test, &data);
+    let perf = chance::again("perf reads what it has written", 3, || {
+        test.start(&[&ours[..], &perf, &program[..]].concat()).finish_off_cpu();
+        timehist(&test, &data)
+    });
     let blocks = Blocks::of(&test, &[]);
     let rows = threads(&test);
     for (thread, function) in FUNCTIONS {

@@ -163,14 +163,17 @@ fn no_function_is_called_by_one_that_does_not_call_it() {
         let recording = record(test, python, "calls", "4", &[]);
         let (mut pairs, mut impossible) = (0, BTreeMap::new());
         for sample in &recording.samples {
-            let names = names(&recording, sample);
+            let mut names = names(&recording, sample);
             if !names.contains(&"once") {
                 continue;
             }
-            for pair in names.windows(2).filter(|pair| !pair[1].starts_with('[') && pair[1] != "_compile") {
+            // What re calls to compile its pattern, once, is its own.
+            if let Some(compiles) = names.iter().position(|name| *name == "_compile") {
+                names.drain(..compiles);
+            }
+            for pair in names.windows(2).filter(|pair| !pair[1].starts_with('[')) {
                 pairs += sample.samples;
                 let known = CALLS.iter().find(|(caller, _)| *caller == pair[1]);
-                // What re calls to compile its pattern once is its own.
                 if !known.is_some_and(|(_, callees)| callees.contains(&pair[0])) {
                     *impossible.entry((pair[1], pair[0])).or_insert(0) += sample.samples;
                 }

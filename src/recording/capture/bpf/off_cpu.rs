@@ -37,21 +37,45 @@ pub enum ReturnHook {
     Kprobe(String),
 }
 
-/// Address ranges of the kernel's functions whose names are asked for; none where they are hidden.
-fn kernel_ranges(wanted: impl Fn(&str) -> bool) -> Vec<(String, Range<u64>)> {
-    Kallsyms::read().map(|symbols| symbols.ranges(wanted)).unwrap_or_default()
+/// Where the kernel has the functions that time off the CPU is about. The kernel takes a while to
+/// print its symbols, so they are read once. None are known where addresses are hidden.
+struct Functions(Vec<(String, Range<u64>)>);
+
+impl Functions {
+    fn find() -> Self {
+        let wanted = |name: &str| {
+            [SWITCHES, WAKES, FAULTS].contains(&name) || is_behind_switch(name) || enters_interrupt(name)
+        };
+        Self(Kallsyms::read().map(|symbols| symbols.ranges(wanted)).unwrap_or_default())
+    }
+
+    fn code(&self, wanted: impl Fn(&str) -> bool) -> Vec<Range<u64>> {
+        self.0.iter().filter(|(name, _)| wanted(name)).map(|(_, range)| range.clone()).collect()
+    }
+}
+
+const SWITCHES: &str = "__schedule";
+const WAKES: &str = "try_to_wake_up";
+const FAULTS: &str = "asm_exc_page_fault";
+
+/// What a thread runs first when it is back on a CPU; compilers add to its name.
+fn is_behind_switch(name: &str) -> bool {
+    name.split('.').next() == Some("finish_task_switch") && !name.ends_with(".cold")
+}
+
+fn enters_interrupt(name: &str) -> bool {
+    name.starts_with("asm_sysvec_")
+        || ["asm_common_interrupt", "handle_softirqs", "__do_softirq", "el1h_64_irq"].contains(&name)
 }
 
 impl ReturnHook {
     /// The best hook of this kernel.
-    fn find() -> Result<Self> {
+    fn find(functions: &Functions) -> Result<Self> {
         if kernel::has_sched_exit() {
             return Ok(Self::SchedExit);
         }
-        let switches =
-            |name: &str| name.split('.').next() == Some("finish_task_switch") && !name.ends_with(".cold");
-        match kernel_ranges(switches).pop() {
-            Some((name, _)) => Ok(Self::Kprobe(name)),
+        match functions.0.iter().rfind(|(name, _)| is_behind_switch(name)) {
+            Some((name, _)) => Ok(Self::Kprobe(name.clone())),
             None if !rights::has(Capability::Syslog) => bail!(
                 "--off-cpu needs the addresses of kernel functions (/proc/kallsyms): {}",
                 rights::refusal(&[Capability::Syslog])
@@ -112,7 +136,8 @@ pub(super) fn configure(
     if let Some(lacks) = kernel::lacks_for_off_cpu() {
         bail!("this kernel lacks {lacks}, without which --off-cpu cannot work");
     }
-    let returned = ReturnHook::find()?;
+    let functions = Functions::find();
+    let returned = ReturnHook::find(&functions)?;
     match returned {
         ReturnHook::SchedExit => progs.returned.set_autoload(true),
         ReturnHook::Kprobe(_) => progs.returned_by_kprobe.set_autoload(true),
@@ -122,21 +147,15 @@ pub(super) fn configure(
     (knobs.min_block_ns, knobs.max_block_ns) = (wanted.min_ns, wanted.max_ns);
     knobs.block_states = wanted.states;
     knobs.off_cpu_by_tables = tables;
-    if let Some((_, entry)) = kernel_ranges(|name| name == "asm_exc_page_fault").pop() {
+    if let Some(entry) = functions.code(|name| name == FAULTS).pop() {
         (knobs.page_fault_start, knobs.page_fault_end) = (entry.start, entry.end);
     }
-    let code = |wanted: &dyn Fn(&str) -> bool| {
-        kernel_ranges(wanted).into_iter().map(|(_, range)| range).collect::<Vec<_>>()
-    };
     Ok(Some(Hooks {
         returned,
         wakers: wanted.wakers,
-        schedule: code(&|name| name == "__schedule"),
-        wake_up: code(&|name| name == "try_to_wake_up"),
-        interrupts: code(&|name| {
-            name.starts_with("asm_sysvec_")
-                || ["asm_common_interrupt", "handle_softirqs", "__do_softirq", "el1h_64_irq"].contains(&name)
-        }),
+        schedule: functions.code(|name| name == SWITCHES),
+        wake_up: functions.code(|name| name == WAKES),
+        interrupts: functions.code(enters_interrupt),
     }))
 }
 
