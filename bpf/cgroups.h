@@ -38,11 +38,16 @@ static __always_inline struct cgroup *v1_cgroup_of(struct task_struct *task)
 	return BPF_CORE_READ(state, cgroup);
 }
 
+/* For each sample: so it takes no call of a helper where the kernel knows the task's type. */
 static __always_inline void read_cgroups(struct task_struct *task, struct cgroup_ids *ids)
 {
-	ids->v2 = BPF_CORE_READ(v2_cgroup_of(task), kn, id);
+	ids->v2 = READ(task, cgroups, dfl_cgrp, kn, id);
 	ids->v1 = 0;
-	if (cgroup_subsystem != NO_SUBSYSTEM)
+	if (cgroup_subsystem == NO_SUBSYSTEM)
+		return;
+	if (HAS_HELPER(get_current_task_btf))
+		ids->v1 = task->cgroups->subsys[cgroup_subsystem]->cgroup->kn->id;
+	else
 		ids->v1 = BPF_CORE_READ(v1_cgroup_of(task), kn, id);
 }
 

@@ -204,9 +204,12 @@ static __always_inline struct task_struct *current_task(void)
 
 #define LOAD_1(task, a) ((task)->a)
 #define LOAD_2(task, a, b) ((task)->a->b)
-#define LOAD_N(_1, _2, load, ...) load
+#define LOAD_3(task, a, b, c) ((task)->a->b->c)
+#define LOAD_4(task, a, b, c, d) ((task)->a->b->c->d)
+#define LOAD_N(_1, _2, _3, _4, load, ...) load
 #define READ(task, ...)                                                                            \
-	(HAS_HELPER(get_current_task_btf) ? LOAD_N(__VA_ARGS__, LOAD_2, LOAD_1)(task, __VA_ARGS__) \
-					  : BPF_CORE_READ(task, __VA_ARGS__))
+	(HAS_HELPER(get_current_task_btf)                                                          \
+	     ? LOAD_N(__VA_ARGS__, LOAD_4, LOAD_3, LOAD_2, LOAD_1)(task, __VA_ARGS__)              \
+	     : BPF_CORE_READ(task, __VA_ARGS__))
 
 #endif
