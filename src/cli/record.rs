@@ -151,6 +151,11 @@ pub struct RecordArgs {
     #[arg(long, value_name = "DUR", value_parser = parse_period, conflicts_with_all = ["every", "event"])]
     pub checkpoint: Option<Duration>,
 
+    /// What the recorder may hold of what it has counted. From half of it on, new samples have no process id;
+    /// when it is used up, new stacks are counted under one frame that says so
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "256M")]
+    pub memory_budget: u64,
+
     /// Where to write; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "output.pb.gz")]
     pub output: PathBuf,

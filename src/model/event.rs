@@ -161,6 +161,8 @@ pub enum Truncation {
     Unmapped,
     /// The ring was full whenever the stack was seen: its time is known, its frames are not.
     NoFrames,
+    /// The recorder had no room for another stack.
+    Budget,
 }
 
 impl Truncation {
@@ -186,6 +188,7 @@ impl Truncation {
             Self::Bits32 => "32-bit process",
             Self::Unmapped => "code in no known mapping",
             Self::NoFrames => "ring buffer full",
+            Self::Budget => "memory budget used up",
         }
     }
 }

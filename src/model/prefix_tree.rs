@@ -34,20 +34,22 @@ impl PrefixTree {
     /// # Panics
     /// Beyond 2³² nodes, 32 GiB, where readers stop long before.
     pub fn child(&mut self, node: u32, element: u32) -> u32 {
-        if let Some(&(parent, of)) = self.nodes.get(node as usize + 1)
-            && (parent, of) == (node, element)
-        {
-            return node + 1;
+        if let Some(known) = self.known_child(node, element) {
+            return known;
         }
-        if node as usize + 1 == self.nodes.len() {
-            return self.push(node, element);
-        }
-        if let Some(&child) = self.elsewhere.get(&(node, element)) {
-            return child;
-        }
+        let is_last = node as usize + 1 == self.nodes.len();
         let child = self.push(node, element);
-        self.elsewhere.insert((node, element), child);
+        if !is_last {
+            self.elsewhere.insert((node, element), child);
+        }
         child
+    }
+
+    fn known_child(&self, node: u32, element: u32) -> Option<u32> {
+        match self.nodes.get(node as usize + 1)? {
+            &next if next == (node, element) => Some(node + 1),
+            _ => self.elsewhere.get(&(node, element)).copied(),
+        }
     }
 
     fn push(&mut self, parent: u32, element: u32) -> u32 {
@@ -59,6 +61,16 @@ impl PrefixTree {
     /// The sequence of these elements, first to last.
     pub fn insert(&mut self, elements: impl IntoIterator<Item = u32>) -> u32 {
         elements.into_iter().fold(Self::ROOT, |node, element| self.child(node, element))
+    }
+
+    /// The sequence of these elements, if it is known.
+    pub fn find(&self, elements: impl IntoIterator<Item = u32>) -> Option<u32> {
+        elements.into_iter().try_fold(Self::ROOT, |node, element| self.known_child(node, element))
+    }
+
+    /// Nodes and entries of the hash table for which there is room.
+    pub fn room(&self) -> (usize, usize) {
+        (self.nodes.capacity(), self.elsewhere.capacity())
     }
 
     /// The sequence without its last element; that of the root is the root.
@@ -140,6 +152,8 @@ mod tests {
         for _ in 0..2000 {
             let length = random(12);
             let sequence: Vec<u32> = (0..length).map(|_| random(4)).collect();
+            let known = prefixes.get(&sequence).copied();
+            assert_eq!(tree.find(sequence.iter().copied()), known, "{sequence:?}");
             tree.insert(sequence.iter().copied());
             let mut node = PrefixTree::ROOT;
             for end in 1..=sequence.len() {

@@ -173,6 +173,11 @@ impl<T: Eq + Hash> Interner<T> {
         at
     }
 
+    /// The position of `value`, if it is there.
+    pub fn find(&self, value: &T) -> Option<usize> {
+        self.index.get(value).map(|&at| at as usize)
+    }
+
     /// The value at a position that [`Self::intern`] returned.
     pub fn get(&self, at: usize) -> &T {
         &self.values[at]
@@ -226,6 +231,8 @@ pub struct Profile {
     /// Root first.
     stacks: PrefixTree,
     labels: Interner<Box<[Label]>>,
+    /// What the sets of labels take.
+    label_bytes: u64,
     samples: Vec<Sample>,
     sample_index: HashMap<(StackId, LabelsId), usize>,
 }
@@ -240,6 +247,11 @@ impl Iterator for Stack<'_> {
     fn next(&mut self) -> Option<LocationId> {
         self.0.next().map(LocationId)
     }
+}
+
+/// Bytes of a hash table with room for so many entries: a byte of control each, and an eighth that is empty.
+pub fn table_bytes<T>(room: usize) -> u64 {
+    (room as u64 * 8 / 7) * (size_of::<T>() as u64 + 1)
 }
 
 impl Profile {
@@ -272,7 +284,40 @@ impl Profile {
 
     /// Interns a set of labels; their order counts.
     pub fn intern_labels(&mut self, labels: &[Label]) -> LabelsId {
-        self.labels.intern(labels.into()).into()
+        let known = self.labels.values.len();
+        let id = self.labels.intern(labels.into());
+        if id == known {
+            self.label_bytes += size_of_val(labels) as u64 + 64; // with its place in two tables
+        }
+        id.into()
+    }
+
+    /// Whether there is a sample of these.
+    pub fn has_sample(&self, stack: StackId, labels: LabelsId) -> bool {
+        self.sample_index.contains_key(&(stack, labels))
+    }
+
+    /// A stack, leaf first, if it is known.
+    pub fn find_stack(&self, leaf_first: &[LocationId]) -> Option<StackId> {
+        self.stacks.find(leaf_first.iter().rev().map(|at| at.0)).map(StackId)
+    }
+
+    /// A set of labels, if it is known.
+    pub fn find_labels(&self, labels: &[Label]) -> Option<LabelsId> {
+        self.labels.find(&labels.into()).map(LabelsId::from)
+    }
+
+    /// Bytes that are held, by the sizes of the tables that grow with what is counted.
+    pub fn held_bytes(&self) -> u64 {
+        let (nodes, elsewhere) = self.stacks.room();
+        let values = 8 * self.sample_types.len() as u64 + 16; // and what the allocator adds
+        8 * nodes as u64
+            + table_bytes::<((u32, u32), u32)>(elsewhere)
+            + size_of::<Sample>() as u64 * self.samples.capacity() as u64
+            + values * self.samples.len() as u64
+            + table_bytes::<((StackId, LabelsId), usize)>(self.sample_index.capacity())
+            + size_of::<Location>() as u64 * self.locations.capacity() as u64
+            + self.label_bytes
     }
 
     /// Adds `values` (one per sample type) to what `stack` has under `labels`.

@@ -22,6 +22,8 @@ pub struct Unsymbolized {
     pub wakings: Wholeness,
     /// Threads whose time was kept.
     pub threads: usize,
+    /// Samples and blocks that have no process id, for want of room.
+    pub without_ids: u64,
 }
 
 impl Unsymbolized {

@@ -111,6 +111,9 @@ pub fn comments(summary: &Summary) -> Vec<String> {
     comments.extend(summary.blocks.as_ref().map(|blocks| format!("blocks: {}", blocks.equation())));
     comments.extend(summary.incomplete.iter().map(|(why, n)| format!("incomplete: {} {n}", why.reason())));
     comments.extend(summary.lost().iter().map(|(why, n)| format!("lost: {} {n}", why.reason())));
+    if summary.without_ids > 0 {
+        comments.push(format!("without process ids: {}", summary.without_ids));
+    }
     if summary.excluded() > 0 {
         comments.push(format!("not sampled beside other BPF programs: about {}", summary.excluded()));
     }

@@ -7,6 +7,7 @@
 //! [`summary`] is what a person reads in the end, [`counters`] a line of it, [`about`] what the file says of its own recording.
 
 pub mod about;
+pub mod budget;
 pub mod capture;
 mod checkpoint;
 pub mod containers;
@@ -14,6 +15,7 @@ pub mod counters;
 pub mod cpus;
 pub mod directory;
 pub mod jvms;
+pub mod labels;
 pub mod mark;
 pub mod pace;
 pub mod part;

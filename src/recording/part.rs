@@ -52,6 +52,7 @@ impl Part {
         let Self { summary, programs, began, .. } = self;
         summary.complete = finished.samples.complete;
         summary.incomplete = std::mem::take(&mut finished.samples.incomplete);
+        summary.without_ids = finished.without_ids;
         let counted = summary.complete + summary.incomplete.values().sum::<u64>();
         summary.outcomes.by_outcome.insert(Outcome::Complete, counted);
         if let Some(blocks) = &mut summary.blocks {

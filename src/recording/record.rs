@@ -152,6 +152,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     summary.scripts = finished.scripts(&objects);
     summary.complete = finished.samples.complete;
     summary.incomplete = std::mem::take(&mut finished.samples.incomplete);
+    summary.without_ids = finished.without_ids;
     if let Some(blocks) = &mut summary.blocks {
         blocks.taken += blocked;
         blocks.stacks = std::mem::take(&mut finished.blocks);

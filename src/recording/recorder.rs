@@ -18,13 +18,14 @@ use crate::model::processes::Processes;
 use crate::model::snapshot::Snapshot;
 use crate::programs::{Window, code};
 use crate::recording::about;
+use crate::recording::budget::Budget;
 use crate::recording::capture::bpf::{Filter, Sampler};
 use crate::recording::capture::perf::Sideband;
 use crate::recording::capture::proc;
 use crate::recording::containers::{self, Containers};
+use crate::recording::labels::Labels;
 use crate::recording::plan::Plan;
 use crate::recording::tallies::{Swap, Tallies};
-use crate::recording::tally::Labels;
 use crate::recording::timeline::Timeline;
 use crate::recording::unwinding::Unwinding;
 
@@ -55,8 +56,9 @@ impl Recorder {
         let sideband = Sideband::open(&plan.online, sideband_pages(plan.online.len()))?;
         let fixed = args.label.iter().map(|(key, value)| containers::text(key, value)).collect();
         let labels = Labels { fixed, slot_ns: plan.config.time_slot_ns, ..Labels::default() };
-        let tally =
+        let mut tally =
             Tallies::new(about::empty_profile(args, plan.event.as_ref()), about::short_blocks(args), labels);
+        tally.budget = Budget(args.memory_budget);
         let mut timeline = Timeline::new(processes(plan), tally);
         let mut unwinding = Unwinding::new(plan.config.interpreters);
         timeline.objects.keep_below(room.before);

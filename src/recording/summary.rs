@@ -80,6 +80,8 @@ pub struct Summary {
     pub missing: BTreeMap<&'static str, usize>,
     /// Files with samples whose code is that of 32-bit processes.
     pub of_32_bits: usize,
+    /// Samples and blocks that have no process id, for want of room.
+    pub without_ids: u64,
     /// Samples and blocks with frames of scripts, by whose they are.
     pub scripts: BTreeMap<Runtime, Figures>,
     /// CPU time of the sampled CPUs.
@@ -237,6 +239,13 @@ impl Summary {
                     wakers.incomplete(),
                 );
             }
+        }
+        if self.without_ids > 0 {
+            let _ = writeln!(
+                text,
+                "  memory  {} samples without process ids: half of the memory budget was used",
+                thousands(self.without_ids)
+            );
         }
         for (at, (name, share)) in hottest.iter().enumerate() {
             let label = if self.off_cpu_only { "blocked" } else { "hottest" };

@@ -14,9 +14,11 @@ use crate::model::objects::{ObjectId, Objects};
 use crate::model::profile::Profile;
 use crate::model::snapshot::Resolved;
 use crate::model::unsymbolized::Unsymbolized;
+use crate::recording::budget::Budget;
 use crate::recording::capture::proc;
 use crate::recording::containers::Groups;
-use crate::recording::tally::{Labels, Tally};
+use crate::recording::labels::Labels;
+use crate::recording::tally::Tally;
 
 /// A moment at which counts were taken: before the swap of the kernel's maps, and after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Tallies {
     empty: Profile,
     short: String,
     labels: Rc<RefCell<Labels>>,
+    /// What all of them may hold.
+    pub budget: Budget,
     next: u64,
 }
 
@@ -54,7 +58,7 @@ impl Tallies {
     /// No window yet; they will have these types of values, and this frame for blocks without a stack.
     pub fn new(empty: Profile, short: String, labels: Labels) -> Self {
         let labels = Rc::new(RefCell::new(labels));
-        Self { windows: Vec::new(), empty, short, labels, next: 0 }
+        Self { windows: Vec::new(), empty, short, labels, budget: Budget::default(), next: 0 }
     }
 
     /// One window of all that comes.
@@ -140,6 +144,9 @@ impl Tallies {
         for window in self.windows.iter_mut().filter(|window| window.to.is_none()) {
             window.tally.count(counts, end_ns);
         }
+        let held = self.windows.iter().map(|window| window.tally.held_bytes()).sum();
+        let pressure = self.budget.pressure(held);
+        self.windows.iter_mut().for_each(|window| window.tally.pressure = pressure);
     }
 
     /// Takes what a thread did in all, which ended at `time_ns`.

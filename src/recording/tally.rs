@@ -9,15 +9,19 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::model::event::{CgroupIds, Count, CountKey, Kind, Moment, OUTSIDE, ThreadTime, Truncation};
+use crate::model::event::{CgroupIds, Count, CountKey, Kind, OUTSIDE, ThreadTime, Truncation};
 use crate::model::objects::{ObjectId, Objects, Source};
 use crate::model::profile::{
-    CPU_LABEL, Label, LabelValue, LabelsId, Location as ProfileLocation, LocationId, Mapping, MappingId,
-    Profile, StackId, TIME_LABEL, WAKER_SEPARATOR,
+    LabelsId, Location as ProfileLocation, LocationId, Mapping, MappingId, Profile, StackId, WAKER_SEPARATOR,
+    table_bytes,
 };
 use crate::model::snapshot::{Location, OTHER_NAMESPACE, Resolved};
 use crate::model::unsymbolized::{Unsymbolized, Wholeness};
-use crate::recording::containers::Groups;
+use crate::recording::budget::Pressure;
+use crate::recording::labels::{Labels, Origin};
+
+/// In place of names, where there is no room for more of them.
+const OTHERS: &str = "[others]";
 
 /// Values of blocks.
 const BLOCKED: [&str; 2] = ["off_cpu_events", "off_cpu"];
@@ -29,6 +33,7 @@ struct Seen {
     stack: StackId,
     labels: LabelsId,
     truncation: Option<Truncation>,
+    has_ids: bool,
 }
 
 /// Samples so far.
@@ -58,21 +63,10 @@ pub struct Tally {
     first_slot: u32,
     /// Names of the first two values: the number of samples, or of slow calls, and what they measure.
     sampled: [Rc<str>; 2],
-}
-
-/// What is known of samples and is not a process's own.
-#[derive(Debug, Default)]
-pub struct Labels {
-    /// By cgroup.
-    pub groups: Groups,
-    /// Those of a former time, which stacks that are held may need.
-    pub before: Groups,
-    /// Of all samples.
-    pub fixed: Vec<Label>,
-    /// What slow calls are of: the leaf of their stacks.
-    pub called: String,
-    /// Length of the slots of time in which it is kept when samples were taken.
-    pub slot_ns: Option<u64>,
+    /// What is to be given up, as little room is left.
+    pub pressure: Pressure,
+    /// Samples and blocks whose process id was.
+    without_ids: u64,
 }
 
 impl Tally {
@@ -100,12 +94,92 @@ impl Tally {
         self.profile.samples().len()
     }
 
+    /// Bytes that it holds, by the sizes of its tables.
+    pub fn held_bytes(&self) -> u64 {
+        self.profile.held_bytes()
+            + table_bytes::<(Location, LocationId)>(self.locations.capacity())
+            + table_bytes::<(CountKey, Seen)>(self.seen.capacity())
+            + table_bytes::<(CountKey, Count)>(self.orphans.capacity())
+            + table_bytes::<(u64, StackId)>(self.wakers.capacity())
+            + table_bytes::<((StackId, LabelsId, u64), [u64; 2])>(self.woken.capacity())
+    }
+
     /// Takes the resolved frames of a key, seen at `time_ns`.
     pub fn stack(&mut self, time_ns: u64, key: CountKey, resolved: &Resolved, objects: &Objects) {
-        let mut frames: Vec<LocationId> =
-            resolved.frames.iter().map(|&location| self.location(location, objects)).collect();
+        let origin = Origin {
+            tgid: Some(key.tgid),
+            tid: self.told_apart(key.tid),
+            comm: &resolved.comm,
+            thread_comm: &resolved.thread_comm,
+            cgroups: key.cgroups,
+            moment: key.moment,
+        };
+        let (stack, labels, truncation, has_ids) = match self.pressure {
+            Pressure::None => {
+                let (stack, labels) = self.place(&key, resolved, &origin, objects);
+                (stack, labels, resolved.truncation, true)
+            }
+            pressure => match (self.known(&key, resolved, &origin), origin.without_ids()) {
+                (Some((stack, labels)), _) => (stack, labels, resolved.truncation, true),
+                (None, origin) if pressure == Pressure::High => {
+                    let (stack, labels) = self.place(&key, resolved, &origin, objects);
+                    (stack, labels, resolved.truncation, false)
+                }
+                (None, origin) => match self.known(&key, resolved, &origin) {
+                    Some((stack, labels)) => (stack, labels, resolved.truncation, false),
+                    None => {
+                        let frame = self.truncated(Truncation::Budget);
+                        let stack = self.profile.intern_stack(&[frame]);
+                        (stack, self.labels(&origin), Some(Truncation::Budget), false)
+                    }
+                },
+            },
+        };
+        if key.kind == Kind::Waker && truncation != Some(Truncation::Budget) {
+            self.wakers.insert(key.waker_id, stack);
+        }
+        self.seen.insert(key, Seen { time_ns, stack, labels, truncation, has_ids });
+        if let Some(count) = self.orphans.remove(&key) {
+            self.add(&count);
+        }
+    }
+
+    /// The stack and labels of a key, which are added if they are new.
+    fn place(
+        &mut self,
+        key: &CountKey,
+        resolved: &Resolved,
+        origin: &Origin,
+        objects: &Objects,
+    ) -> (StackId, LabelsId) {
+        let frames = self.frames(key, resolved, |tally, at| Some(tally.location(at, objects)));
+        let stack = self.profile.intern_stack(&frames.unwrap_or_default());
+        (stack, self.labels(origin))
+    }
+
+    /// The same, if something is counted under them already.
+    fn known(&mut self, key: &CountKey, resolved: &Resolved, origin: &Origin) -> Option<(StackId, LabelsId)> {
+        let labels = self.profile.find_labels(&self.known.borrow().of(origin, self.first_slot))?;
+        if key.kind == Kind::Waker {
+            return Some((*self.wakers.get(&key.waker_id)?, labels));
+        }
+        let frames = self.frames(key, resolved, |tally, at| tally.locations.get(&at).copied())?;
+        let stack = self.profile.find_stack(&frames)?;
+        let is_woken = self.woken.contains_key(&(stack, labels, key.waker_id));
+        (is_woken || self.profile.has_sample(stack, labels)).then_some((stack, labels))
+    }
+
+    /// The frames of a stack, if all their places are found.
+    fn frames(
+        &mut self,
+        key: &CountKey,
+        resolved: &Resolved,
+        find: impl Fn(&mut Self, Location) -> Option<LocationId>,
+    ) -> Option<Vec<LocationId>> {
+        let mut frames =
+            resolved.frames.iter().map(|&at| find(self, at)).collect::<Option<Vec<LocationId>>>()?;
         if let Some(truncation) = resolved.truncation {
-            frames.push(self.marker(&format!("[truncated: {}]", truncation.reason())));
+            frames.push(self.truncated(truncation));
         }
         if frames.is_empty() {
             // What was not asked for (-K, -U) has no frames, but it has time.
@@ -122,16 +196,7 @@ impl Tally {
         if key.kind == Kind::Waker {
             frames.push(self.marker(&resolved.thread_comm));
         }
-        let stack = self.profile.intern_stack(&frames);
-        let names = [&resolved.comm, &resolved.thread_comm];
-        let labels = self.labels([key.tgid, key.tid], names, key.cgroups, key.moment);
-        if key.kind == Kind::Waker {
-            self.wakers.insert(key.waker_id, stack);
-        }
-        self.seen.insert(key, Seen { time_ns, stack, labels, truncation: resolved.truncation });
-        if let Some(count) = self.orphans.remove(&key) {
-            self.add(&count);
-        }
+        Some(frames)
     }
 
     /// Takes the counts of an interval that ended at `end_ns`, all stacks of which have arrived.
@@ -159,8 +224,13 @@ impl Tally {
             Kind::Waker => return self.wakings.add(seen.truncation, count.samples),
         };
         wholeness.add(seen.truncation, count.samples);
+        self.without_ids += if seen.has_ids { 0 } else { count.samples };
         if count.key.waker_id != 0 {
-            let sum = self.woken.entry((seen.stack, seen.labels, count.key.waker_id)).or_default();
+            let mut woken = (seen.stack, seen.labels, count.key.waker_id);
+            if self.pressure == Pressure::Full && !self.woken.contains_key(&woken) {
+                woken.2 = 0; // of whom nothing is known
+            }
+            let sum = self.woken.entry(woken).or_default();
             *sum = [sum[0] + count.samples, sum[1].saturating_add(count.time_ns)];
             return;
         }
@@ -198,8 +268,19 @@ impl Tally {
     /// exact time on it.
     pub fn thread(&mut self, time: &ThreadTime, comm: &Rc<str>) {
         self.threads += 1;
-        let labels =
-            self.labels([time.tgid, time.tid], [comm, &time.comm.as_str().into()], time.cgroups, None);
+        let thread_comm: Rc<str> = time.comm.as_str().into();
+        let origin = Origin {
+            tgid: Some(time.tgid),
+            tid: self.told_apart(time.tid),
+            comm,
+            thread_comm: &thread_comm,
+            cgroups: time.cgroups,
+            moment: None,
+        };
+        let labels = match self.pressure {
+            Pressure::None => self.labels(&origin),
+            _ => self.labels(&origin.without_ids()),
+        };
         let short = self.short.clone();
         for (marker, values) in [
             ("[runnable]", [time.preemptions, time.runnable_ns]),
@@ -218,36 +299,22 @@ impl Tally {
     }
 
     /// Threads multiply the number of samples, and are told apart only where their time is kept.
-    fn labels(
-        &mut self,
-        [tgid, tid]: [u32; 2],
-        names: [&Rc<str>; 2],
-        cgroups: CgroupIds,
-        moment: Option<Moment>,
-    ) -> LabelsId {
-        let [comm, thread_comm] = names;
-        let number =
-            |key: &str, id: u32| Label { key: key.into(), value: LabelValue::Num(id.into(), "".into()) };
-        let text =
-            |key: &str, value: &Rc<str>| Label { key: key.into(), value: LabelValue::Str(Rc::clone(value)) };
-        let mut labels = vec![number("pid", tgid), text("comm", comm), text("thread_comm", thread_comm)];
-        if !self.short.is_empty() {
-            labels.insert(1, number("tid", tid));
+    fn told_apart(&self, tid: u32) -> Option<u32> {
+        (!self.short.is_empty()).then_some(tid)
+    }
+
+    /// Labels, which are added if they are new and there is room.
+    fn labels(&mut self, origin: &Origin) -> LabelsId {
+        let labels = self.known.borrow().of(origin, self.first_slot);
+        if self.pressure < Pressure::Full {
+            return self.profile.intern_labels(&labels);
         }
-        let known = self.known.borrow();
-        let group = known.groups.get(&cgroups).or_else(|| known.before.get(&cgroups));
-        labels.extend(group.into_iter().flat_map(|group| group.iter()).cloned());
-        labels.extend(known.fixed.iter().cloned());
-        if let (Some(moment), Some(slot_ns)) = (moment, known.slot_ns) {
-            // What a window before counted last may be a slot early.
-            let slot = moment.slot.wrapping_sub(self.first_slot).cast_signed().max(0);
-            let since = i64::from(slot).saturating_mul(saturate(slot_ns));
-            labels
-                .push(Label { key: TIME_LABEL.into(), value: LabelValue::Num(since, "nanoseconds".into()) });
-            // As text: a reader takes the number 0 for no label.
-            labels.extend(moment.cpu.map(|cpu| text(CPU_LABEL, &cpu.to_string().into())));
+        if let Some(known) = self.profile.find_labels(&labels) {
+            return known;
         }
-        drop(known);
+        let others: Rc<str> = OTHERS.into();
+        let origin = Origin { comm: &others, thread_comm: &others, cgroups: CgroupIds::default(), ..*origin };
+        let labels = self.known.borrow().of(&origin, self.first_slot);
         self.profile.intern_labels(&labels)
     }
 
@@ -277,6 +344,7 @@ impl Tally {
             blocks: self.blocks,
             wakings: self.wakings,
             threads: self.threads,
+            without_ids: self.without_ids,
         };
         unsymbolized.main_binary_first(objects);
         unsymbolized.lay_out(objects);
@@ -310,6 +378,11 @@ impl Tally {
         id
     }
 
+    /// The frame where a stack is cut.
+    fn truncated(&mut self, why: Truncation) -> LocationId {
+        self.marker(&format!("[truncated: {}]", why.reason()))
+    }
+
     /// A frame that is no code.
     fn marker(&mut self, name: &str) -> LocationId {
         if let Some(&known) = self.markers.get(name) {
@@ -326,105 +399,4 @@ fn saturate(value: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::model::event::Comm;
-    use crate::model::profile::ValueType;
-
-    fn key(stack: u64) -> CountKey {
-        CountKey {
-            tgid: 7,
-            tid: 8,
-            kind: Kind::OnCpu,
-            process_state: 0,
-            comm: Comm(*b"worker\0\0\0\0\0\0\0\0\0\0"),
-            kernel_stack_id: 0,
-            user_stack_id: stack,
-            waker_id: 0,
-            cgroups: CgroupIds::default(),
-            moment: None,
-        }
-    }
-
-    fn count(key: CountKey, samples: u64) -> Count {
-        Count { key, samples, time_ns: samples * 10 }
-    }
-
-    fn resolved(address: u64, truncation: Option<Truncation>) -> Resolved {
-        Resolved {
-            frames: vec![Location { object: ObjectId::KERNEL, file_offset: address }],
-            truncation,
-            is_stale: false,
-            comm: "process".into(),
-            thread_comm: "worker".into(),
-        }
-    }
-
-    fn tally() -> Tally {
-        let types = [("samples", "count"), ("cpu", "nanoseconds"), ("off_cpu_events", "count")];
-        let off = ("off_cpu", "nanoseconds");
-        let types = types.into_iter().chain([off]).map(|(name, unit)| ValueType::new(name, unit)).collect();
-        Tally::new(Profile::new(types), String::new(), Rc::default(), 0)
-    }
-
-    fn values(unsymbolized: &Unsymbolized) -> Vec<Vec<i64>> {
-        unsymbolized.profile.samples().iter().map(|sample| sample.values.to_vec()).collect()
-    }
-
-    #[test]
-    fn a_count_finds_its_stack_whichever_comes_first() {
-        let objects = Objects::default();
-        let mut tally = tally();
-        tally.stack(5, key(1), &resolved(0x1000, None), &objects);
-        tally.count(&[count(key(1), 3), count(key(2), 4)], 10);
-        tally.stack(9, key(2), &resolved(0x2000, None), &objects);
-        let unsymbolized = tally.finish(&objects, |_| "unused".to_owned());
-        assert_eq!(values(&unsymbolized), [[3, 30, 0, 0], [4, 40, 0, 0]]);
-        assert_eq!((unsymbolized.samples.complete, unsymbolized.samples.incomplete()), (7, 0));
-    }
-
-    #[test]
-    fn a_count_whose_stack_never_comes_keeps_its_time_and_its_names() {
-        let objects = Objects::default();
-        let mut tally = tally();
-        tally.count(&[count(key(1), 3)], 10);
-        tally.count(&[count(key(1), 2)], 20);
-        let unsymbolized = tally.finish(&objects, |tgid| format!("process {tgid}"));
-        assert_eq!(values(&unsymbolized), [[5, 50, 0, 0]]);
-        assert_eq!(unsymbolized.samples.incomplete, BTreeMap::from([(Truncation::NoFrames, 5)]));
-        let labels = unsymbolized.profile.samples()[0].labels;
-        assert_eq!(unsymbolized.profile.label(labels, "comm").as_deref(), Some("process 7"));
-        assert_eq!(unsymbolized.profile.label(labels, "thread_comm").as_deref(), Some("worker"));
-    }
-
-    #[test]
-    fn samples_count_as_what_their_stacks_are() {
-        let objects = Objects::default();
-        let mut tally = tally();
-        tally.stack(5, key(1), &resolved(0x1000, Some(Truncation::Unmapped)), &objects);
-        tally.stack(5, key(2), &resolved(0x1000, None), &objects);
-        tally.count(&[count(key(1), 3), count(key(2), 4)], 10);
-        let unsymbolized = tally.finish(&objects, |_| String::new());
-        assert_eq!(unsymbolized.samples.complete, 4);
-        assert_eq!(unsymbolized.samples.incomplete, BTreeMap::from([(Truncation::Unmapped, 3)]));
-    }
-
-    #[test]
-    fn a_block_goes_below_the_stack_of_who_ended_it() {
-        let objects = Objects::default();
-        let mut tally = tally();
-        let waker = CountKey { kind: Kind::Waker, waker_id: 99, ..key(1) };
-        let block = CountKey { kind: Kind::OffCpu, waker_id: 99, ..key(2) };
-        tally.stack(5, block, &resolved(0x2000, None), &objects);
-        tally.stack(5, waker, &resolved(0x1000, None), &objects);
-        tally.count(&[count(block, 1), count(waker, 1)], 10);
-        let unsymbolized = tally.finish(&objects, |_| String::new());
-        assert_eq!(values(&unsymbolized), [[0, 0, 1, 10]]);
-        let stack: Vec<_> = unsymbolized.profile.stack(unsymbolized.profile.samples()[0].stack).collect();
-        let address = |at: usize| unsymbolized.profile.location(stack[at]).address;
-        assert_eq!((stack.len(), address(1), address(3)), (4, 0x1000, 0x2000), "waker's root first");
-        assert_eq!((unsymbolized.blocks.complete, unsymbolized.wakings.complete), (1, 1));
-    }
-}
+mod tests;

@@ -100,3 +100,29 @@ fn memory_at_a_hundred_thousand_stacks() {
         test.skip(&format!("{stacks} distinct stacks instead of 100,000: the CPUs are shared"));
     }
 }
+
+/// What there is no room for is counted all the same, under a frame that says so.
+#[test]
+fn a_memory_budget_is_kept() {
+    let Some(test) = Test::new("memory-budget") else { return };
+    let program = test.compile("samples/stacks.c", "stacks", &[]);
+    let record =
+        |budget: &[&str]| test.record(&[&["-F", "9999"], budget, &["--", &program, "400000", "3"]].concat());
+    let distinct = |recording: &Recording| {
+        recording.samples.iter().map(|sample| &sample.stack).collect::<HashSet<_>>().len()
+    };
+    let recording = record(&["--memory-budget", "2M"]);
+    let merged = recording.with("[truncated: memory budget used up]");
+    test.tell(&format!("{} stacks, {merged} samples of others: {}", distinct(&recording), recording.told));
+    let samples = recording.total(|_| true);
+    assert!(samples > 5000, "{}", recording.told);
+    // The budget holds some 5,000 of them, and an interval brings as many as there are samples in it.
+    assert!(merged * 4 > samples, "{}", recording.told);
+    assert!(recording.told.contains("half of the memory budget was used"), "{}", recording.told);
+    assert!(recording.total(|sample| sample.comm == "stacks") * 2 > samples, "{}", recording.told);
+    // With room for all, nothing is given up.
+    let recording = record(&[]);
+    assert_eq!(recording.with("[truncated: memory budget used up]"), 0, "{}", recording.told);
+    assert!(!recording.told.contains("memory budget"), "{}", recording.told);
+    assert!(recording.samples.iter().all(|sample| sample.pid != 0), "{}", recording.told);
+}
