@@ -20,7 +20,10 @@ use crate::model::unsymbolized::{Unsymbolized, Wholeness};
 use crate::recording::budget::Pressure;
 use crate::recording::labels::{Labels, Origin};
 
-/// In place of names, where there is no room for more of them.
+/// Sets of labels that are added when the budget is used up: names, some 300 bytes each.
+const MOST_LATE_LABELS: usize = 4096;
+
+/// In place of names beyond those.
 const OTHERS: &str = "[others]";
 
 /// Values of blocks.
@@ -67,6 +70,8 @@ pub struct Tally {
     pub pressure: Pressure,
     /// Samples and blocks whose process id was.
     without_ids: u64,
+    /// Sets of labels that were added since nothing was left.
+    late_labels: usize,
 }
 
 impl Tally {
@@ -311,6 +316,10 @@ impl Tally {
         }
         if let Some(known) = self.profile.find_labels(&labels) {
             return known;
+        }
+        if self.late_labels < MOST_LATE_LABELS {
+            self.late_labels += 1;
+            return self.profile.intern_labels(&labels);
         }
         let others: Rc<str> = OTHERS.into();
         let origin = Origin { comm: &others, thread_comm: &others, cgroups: CgroupIds::default(), ..*origin };
