@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # A judge for the tests: elfutils' eu-stack on a process that runs, against a recording of it.
-"""paths.py PID RECORDING STOPS: stops the process at random moments. A path is a stack's functions from
+"""paths.py PID RECORDING STOPS: stops the process at random moments, until it has so many stacks that
+count, or six times as often. A path is a stack's functions from
 root to leaf, where a function is what .eh_frame describes as one, by binutils' readelf. Prints how
 many there are of each; exit 1 if one of the two saw a path so often, and the other not at all, that chance would
 do it in one of 10,000 runs only. Where eu-stack itself does not get to the first
@@ -99,7 +100,9 @@ def seen(pid, stops):
         maps = [re.match(r'(\w+)-(\w+) (\S+) (\w+) \S+ \S+\s*(.*)', line) for line in lines]
     maps = [(int(m[1], 16), int(m[2], 16), int(m[4], 16), m[5]) for m in maps]
     paths, total = Counter(), 0
-    for _ in range(stops):
+    for _ in range(6 * stops):
+        if total >= stops:
+            break
         time.sleep(random.uniform(0.002, 0.03))
         running = set(states(pid))
         os.kill(pid, signal.SIGSTOP)
