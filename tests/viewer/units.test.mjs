@@ -15,6 +15,7 @@ import { amount, percent } from "../../src/viewing/viewer/js/scale.js";
 import { matcher, matches, matchingFrames } from "../../src/viewing/viewer/js/search.js";
 import { Profile, shape } from "../../src/viewing/viewer/js/shape.js";
 import { tableRows } from "../../src/viewing/viewer/js/table.js";
+import { details } from "../../src/viewing/viewer/js/tooltip.js";
 import { firstView, fromFragment, toFragment } from "../../src/viewing/viewer/js/view.js";
 import { made } from "./made.mjs";
 
@@ -126,6 +127,56 @@ test("what is hidden, in focus or of a label is all that counts", () => {
   assert.deepEqual(drawn({ focus: ["read"] }).main, 8);
   assert.deepEqual(drawn({ focus: ["read"], hide: ["eval"] }), { main: 5, "main;parse": 5, "main;parse;read": 5 });
   assert.deepEqual(drawn({ only: { key: "pid", value: "2" } }).main, 3);
+});
+
+test("what is hidden or in focus is so however the rest is folded", () => {
+  const address = (name) => ({ name, kind: "unresolved", binary: "/lib/libx.so.1" });
+  const rows = [
+    { stack: ["main", "f", "f", address("libx.so.1+0x1"), "leaf"], values: [1] },
+    { stack: ["main", address("libx.so.1+0x2")], values: [4] },
+    { stack: ["main", "g"], values: [16] },
+  ];
+  const all = (parts) => drawn(parts, rows).main || 0;
+  for (const recursion of [false, true]) {
+    for (const unresolved of [false, true]) {
+      const folds = { recursion, unresolved };
+      assert.equal(all({ ...folds, hide: ["libx.so.1+0x1"] }), 20);
+      assert.equal(all({ ...folds, focus: ["libx.so.1+0x2"] }), 4);
+      // What a binary's addresses are folded into stands for all of them.
+      assert.equal(all({ ...folds, hide: ["[unresolved in libx.so.1]"] }), 16);
+      assert.equal(all({ ...folds, focus: ["[unresolved in libx.so.1]"], hide: ["f"] }), 4);
+    }
+  }
+});
+
+test("the tooltip's self is the function's own, from the root and from the leaf", () => {
+  const profile = profileOf([...ROWS, { stack: [], values: [32] }]);
+  const type = profile.header.types[0];
+  const self = (panel, node) => Object.fromEntries(details(profile, panel, node, type)).self;
+  const normal = shape(profile, viewOf(profile)).main;
+  const own = new Map(tableRows(profile, normal, "own").map((row) => [row.name, `${row.own} samples`]));
+  const sums = new Map();
+  for (let node = 1; node < normal.length; node += 1) {
+    const name = profile.frames.name[normal.frame[node]];
+    sums.set(name, (sums.get(name) || 0) + parseInt(self({ tree: normal, zoom: 0 }, node), 10));
+  }
+  assert.deepEqual([...sums].map(([name, sum]) => [name, `${sum} samples`]).sort(), [...own].sort());
+  const { main } = shape(profile, viewOf(profile, { reverse: true }));
+  assert.equal(main.total[0], 43);
+  let seen = 0;
+  for (let node = 0; node < main.length; node += 1) {
+    const isFirst = main.depth[node] === 1;
+    const expected = isFirst ? own.get(profile.frames.name[main.frame[node]]) : undefined;
+    assert.equal(self({ tree: main, zoom: 0, isReversed: true }, node), expected);
+    seen += isFirst ? 1 : 0;
+  }
+  assert.equal(seen, 3);
+  // Among the callers of one function nobody knows the leaf.
+  const { callers, callees } = shape(profile, viewOf(profile, { callers: "parse" }));
+  for (let node = 1; node < callers.length; node += 1) {
+    assert.equal(self({ tree: callers, zoom: 0, isCallers: true }, node), undefined);
+  }
+  assert.equal(self({ tree: callees, zoom: 0 }, 1), "2 samples");
 });
 
 test("recursion and unresolved addresses fold", () => {

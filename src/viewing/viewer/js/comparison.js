@@ -96,13 +96,14 @@ export class Changes {
     return entries.map(([name, color]) => ({ name, color: suited(color) }));
   }
 
-  // Lines of a tooltip.
-  details(node, unit) {
+  // Lines of a tooltip. `own` names the values of the tree that are a frame's self; null for one that has none.
+  details(node, unit, own) {
     const lines = [];
-    for (const [word, it] of [
-      ["total", this.total(node)],
-      ["self", this.own(node)],
-    ]) {
+    const told = [["total", this.total(node)]];
+    if (own !== null) {
+      told.push(["self", own === "total" ? this.total(node) : this.own(node)]);
+    }
+    for (const [word, it] of told) {
       lines.push([word, this.values(it, unit)]);
       lines.push(["", [this.share(it), this.margin(it)].join(" ").trim()]);
     }

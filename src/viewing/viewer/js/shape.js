@@ -1,5 +1,6 @@
 // From the profile and what the viewer is asked for to the tree that is drawn.
 
+import { basename } from "./names.js";
 import { PrefixTree } from "./prefix.js";
 import { addUp, arrange, around, emptyTree, finish, reversed, valuesOf } from "./tree.js";
 
@@ -76,6 +77,15 @@ export class Profile {
     return this.nameOf.map((id, frame) => (this.isLabel(frame) ? -1 : id));
   }
 
+  // The name under which a frame stands once unresolved addresses are folded, or null for one that stays as it is.
+  foldedName(frame) {
+    const { kind, binary } = this.frames;
+    if (kind[frame] !== this.unresolvedKind || binary[frame] === 0) {
+      return null;
+    }
+    return `[unresolved in ${basename(this.header.binaries[binary[frame] - 1])}]`;
+  }
+
   // The tree with direct recursion or the unresolved addresses of a binary as one frame, and where each node went.
   fold({ recursion, unresolved }) {
     if (!recursion && !unresolved) {
@@ -89,11 +99,10 @@ export class Profile {
       for (let node = 1; node < length; node += 1) {
         const above = place[parent[node]];
         let of = frame[node];
-        const isAddress = unresolved && this.frames.kind[of] === this.unresolvedKind && this.frames.binary[of] > 0;
+        const folded = unresolved ? this.foldedName(of) : null;
+        const isAddress = folded !== null;
         if (isAddress) {
-          const path = this.header.binaries[this.frames.binary[of] - 1];
-          const file = path.slice(path.lastIndexOf("/") + 1);
-          of = this.frame(`[unresolved in ${file}]`, this.unresolvedKind, this.frames.binary[of]);
+          of = this.frame(folded, this.unresolvedKind, this.frames.binary[of]);
         }
         const isSame = above !== 0 && prefix.element[above] === of;
         place[node] = isSame && (recursion || isAddress) ? above : prefix.child(above, of);
@@ -114,14 +123,12 @@ export function isComparison({ comparison }, view) {
 // Whether a row is one that a view is of, but for its value.
 export function keeps(profile, view) {
   const { rows } = profile;
-  const { tree, place } = profile.fold(view);
-  const stays = visible(profile, tree, view);
+  const stays = visible(profile, view);
   const only = onlySets(profile, view);
   const range = timeRange(profile, view);
   return (row) => {
     const labels = rows.labels[row];
-    const node = place ? place[rows.leaf[row]] : rows.leaf[row];
-    return (!stays || stays[node] === 1) && (!only || only[labels]) && (!range || range[labels]);
+    return (!stays || stays[rows.leaf[row]] === 1) && (!only || only[labels]) && (!range || range[labels]);
   };
 }
 
@@ -151,15 +158,18 @@ export function choose(profile, view) {
   return { tree, chosen, groups };
 }
 
-// Of each node whether stacks that end there stay: none of their functions is hidden, one is in focus.
-function visible(profile, tree, { hide, focus }) {
+// Of each node of the profile's own tree whether stacks that end there stay: none of their functions is hidden, one
+// is in focus. What is folded changes nothing of it: frames go by their own name and by that of what they fold into.
+function visible(profile, { hide, focus }) {
   if (hide.length === 0 && focus.length === 0) {
     return null;
   }
-  const names = (list) => new Set(list.map((name) => profile.nameId(name)));
-  const [hidden, focused] = [names(hide), names(focus)];
-  const is = (set) => profile.nameOf.map((id) => set.has(id));
-  const [isHidden, isFocused] = [is(hidden), is(focused)];
+  const { tree, names, nameOf } = profile;
+  const of = (list) => {
+    const set = new Set(list);
+    return nameOf.map((id, frame) => set.has(names[id]) || set.has(profile.foldedName(frame)));
+  };
+  const [isHidden, isFocused] = [of(hide), of(focus)];
   const gone = new Uint8Array(tree.length);
   const found = new Uint8Array(tree.length);
   found[0] = focus.length === 0 ? 1 : 0;

@@ -28,11 +28,14 @@ export function details(profile, panel, node, type) {
     }
   }
   const changes = Changes.of(profile, tree);
+  const own = ownOf(panel, node);
   if (changes !== null) {
-    return [...lines, ...changes.details(node, unit)];
+    return [...lines, ...changes.details(node, unit, own)];
   }
   lines.push(["total", amount(tree.total[node], unit)]);
-  lines.push(["self", amount(tree.own[node], unit)]);
+  if (own !== null) {
+    lines.push(["self", amount(tree[own][node], unit)]);
+  }
   lines.push(["of all", percent(tree.total[node], tree.total[0])]);
   if (zoom !== 0 && node > zoom && node < tree.end[zoom]) {
     lines.push(["of the zoom", percent(tree.total[node], tree.total[zoom])]);
@@ -43,6 +46,16 @@ export function details(profile, panel, node, type) {
     lines.push([by, percent(tree.total[node], tree.total[caller])]);
   }
   return lines;
+}
+
+// Which values of the tree are a frame's self. A tree of callers has of its own what ends there, which is at the
+// outermost caller. What begins there is self: from the leaf that is all that the first frame has, and no other has
+// any. Among the callers of one function the leaf is not known.
+function ownOf({ tree, isCallers, isReversed }, node) {
+  if (isReversed && !isCallers && tree.depth[node] === 1) {
+    return "total";
+  }
+  return isReversed || isCallers ? null : "own";
 }
 
 export function nameOf(profile, tree, node) {

@@ -137,7 +137,8 @@ export function reversed(tree, rank) {
   }
   const most = steps > MOST_STEPS ? Math.max(8, Math.floor(MOST_STEPS / tree.length)) : Infinity;
   const ends = [];
-  for (let node = 1; node < tree.length; node += 1) {
+  // What has no stack has none from the leaf either.
+  for (let node = 0; node < tree.length; node += 1) {
     if (tree.own[node] !== 0) {
       let found = 0;
       let left = most;
