@@ -96,6 +96,11 @@ pub fn formats(bytes: &[u8]) -> bool {
     true
 }
 
+/// The text of `perf script`, behind an event by which it is known. Says whether it could be read.
+pub fn perf(bytes: &[u8]) -> bool {
+    formats(&[b"x 1 1.0: 5 cycles: \n\t 10 f (/x)\n\n", bytes].concat())
+}
+
 fn folds(profile: &Profile) {
     for index in 0..profile.sample_types.len() {
         if let Ok(folded) = folded::fold(profile, index, &["comm".to_owned()]) {

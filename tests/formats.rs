@@ -3,6 +3,7 @@
 
 mod files;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
@@ -65,6 +66,81 @@ fn what_other_profilers_write_is_read() {
         directory.file("packed", packed)
     };
     assert_eq!(folded(&gzip(&gzip(&chrome)), &["--sample-index", "1"]), time);
+}
+
+/// Sums by what comes before the last word of each line.
+fn sums(text: &str) -> BTreeMap<String, i64> {
+    let mut sums = BTreeMap::new();
+    for line in text.lines() {
+        let (key, value) = line.rsplit_once(' ').unwrap();
+        *sums.entry(key.to_owned()).or_insert(0) += value.parse::<i64>().unwrap();
+    }
+    sums
+}
+
+/// Recordings of perf, in all the forms in which it prints them: every event and every period is counted.
+#[test]
+fn what_perf_prints_adds_up_to_what_perf_counts() {
+    let directory = Directory::new("perf-record");
+    let data = directory.path("perf.data");
+    // Two processes; the name of one has a blank, a digit and is not ASCII.
+    let shell = directory.path("é run 3");
+    fs::copy("/bin/sh", &shell).unwrap();
+    let work = format!(
+        "'{shell}' -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; /bin/true; /bin/true'; ls / >/dev/null"
+    );
+    let perf = |args: &[&str]| {
+        let output = Command::new("perf").args(args).stdin(std::process::Stdio::null()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for (events, graph) in [
+        ("cpu-clock:u,page-faults", true),
+        ("cpu-clock", false),
+        ("sched:sched_switch,sched:sched_process_exec", true),
+        ("sched:sched_process_exec", false),
+        ("task-clock,sched:sched_process_exec", true),
+    ] {
+        let graph: &[&str] = if graph { &["-g"] } else { &[] };
+        let record =
+            [&["record", "-q", "--sample-cpu", "-e", events, "-o", &data], graph, &["--", "sh", "-c", &work]]
+                .concat();
+        if perf(&record).is_none() {
+            files::skip(&format!(
+                "what_perf_prints_adds_up_to_what_perf_counts: perf cannot record {events}"
+            ));
+            continue;
+        }
+        // What perf itself says of each event: its number, or its period where it prints one.
+        let clock = events.contains("clock");
+        let own = perf(&["script", "-i", &data, "-F", if clock { "event,period" } else { "event" }]).unwrap();
+        let mut counted = BTreeMap::new();
+        for line in own.lines().filter(|line| !line.trim().is_empty()) {
+            let mut words = line.split_whitespace().rev();
+            let event = words.next().unwrap().strip_suffix(':').unwrap();
+            // perf does not print the period of a tracepoint by itself.
+            let period = words.next().filter(|_| !event.starts_with("sched:"));
+            let period = period.map_or(1, |period| period.parse::<i64>().unwrap());
+            *counted.entry(event.to_owned()).or_insert(0) += period;
+        }
+        assert!(!counted.is_empty(), "{events}");
+        let forms: [&[&str]; 4] =
+            [&[], &["--header"], &["--ns", "-F", "+pid"], &["--no-inline", "-F", "+cpu"]];
+        for form in forms {
+            let text = perf(&[&["script", "-i", &data], form].concat()).unwrap();
+            let file = directory.file("perf.txt", &text);
+            for (event, total) in &counted {
+                let name = match event.split(':').next().unwrap() {
+                    "cpu-clock" | "task-clock" => "cpu",
+                    "sched" => event,
+                    name => name,
+                };
+                let (lines, message) = success(&["folded", &file, "--sample-index", name]);
+                assert_eq!(sums(&lines).values().sum::<i64>(), *total, "{event} {form:?} {lines}");
+                assert_eq!(message, "", "{event} {form:?}");
+                assert!(lines.contains("é run_3") || !event.contains("clock"), "{event} {form:?} {lines}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -227,7 +303,7 @@ fn what_is_written_as_perf_prints_it_is_what_inferno_reads() {
             let mut lines = Vec::new();
             Folder::from(options).collapse(text.as_bytes(), &mut lines).unwrap();
             let sums = |lines: &str| {
-                let mut sums = std::collections::BTreeMap::new();
+                let mut sums = BTreeMap::new();
                 for line in lines.lines() {
                     let (stack, value) = line.rsplit_once(' ').unwrap();
                     // inferno changes names a little; the number of frames and which are the kernel's stay.
@@ -246,14 +322,10 @@ fn what_is_written_as_perf_prints_it_is_what_inferno_reads() {
                 continue;
             }
             assert!(sums(&theirs) == sums(&ours), "{file} {value}");
+            // And back.
+            let back = directory.file("perf.txt", &text);
+            assert_eq!(folded(&back, &["--sample-index", value, "--annotate"]), ours, "{file} {value}");
         }
-        // And back.
-        let text = directory
-            .file("perf.txt", success(&["convert", &file, "--sample-index", "cpu", "--to", "perf-script"]).0);
-        let total = |text: &str| {
-            text.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<i64>().unwrap()).sum::<i64>()
-        };
-        assert_eq!(total(&folded(&text, &[])), total(&folded(&file, &["--sample-index", "cpu"])));
     }
 }
 

@@ -65,13 +65,15 @@ impl FrameKind {
 pub(super) fn address_name(location: &Location, mapping: Option<&Mapping>) -> String {
     match mapping {
         Some(mapping) if !mapping.path.is_empty() => {
-            // Nothing makes a foreign file's addresses lie within their mappings.
-            let offset = location.address.wrapping_sub(mapping.memory_start);
-            let offset = offset.wrapping_add(mapping.file_offset);
-            format!("{}+{offset:#x}", basename(&mapping.path))
+            format!("{}+{:#x}", basename(&mapping.path), offset_in_file(location, mapping))
         }
         _ => format!("{:#x}", location.address),
     }
+}
+
+/// Where in the file of a mapping a location is. Nothing makes a foreign file's addresses lie within their mappings.
+pub(super) fn offset_in_file(location: &Location, mapping: &Mapping) -> u64 {
+    location.address.wrapping_sub(mapping.memory_start).wrapping_add(mapping.file_offset)
 }
 
 /// Kind of a function that is [`FrameKind::Inlined`], or else by what its mapping holds.

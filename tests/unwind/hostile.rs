@@ -86,6 +86,7 @@ fn damaged_files_of_other_profilers_are_survived() {
                 }
             }
             good += usize::from(checks::formats(&bytes));
+            checks::perf(&bytes);
             all += 1;
         }
     }

@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use crate::model::profile::{Location, Profile, Sample};
 use crate::viewing::View;
-use crate::viewing::names::{address_name, clean};
+use crate::viewing::names::{address_name, clean, offset_in_file};
 
 /// Bytes after which text is handed on.
 const PIECE: usize = 1 << 20;
@@ -20,6 +20,7 @@ const MOST_EVENTS: i64 = 1 << 20;
 pub(super) fn write(view: &View, mut out: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let profile = &view.profile;
     let mut time_ns = profile.time_ns.max(0);
+    let name = event_name(view);
     let mut text = String::new();
     for sample in profile.samples() {
         let value = sample.values[view.index];
@@ -37,7 +38,7 @@ pub(super) fn write(view: &View, mut out: impl FnMut(&[u8]) -> Result<()>) -> Re
                 "{head} {}.{:06}: {share:>10} {}: \n{stack}\n",
                 time_ns / 1_000_000_000,
                 time_ns % 1_000_000_000 / 1000,
-                event_name(view)
+                name
             );
             time_ns = time_ns.saturating_add(profile.period.clamp(1000, 1_000_000_000));
             if text.len() >= PIECE {
@@ -64,10 +65,12 @@ fn events(view: &View, sample: &Sample) -> i64 {
     events.clamp(1, MOST_EVENTS.min(value.max(1)))
 }
 
-fn event_name(view: &View) -> &str {
-    match &*view.profile.sample_types[view.index].name {
-        "cpu" | "samples" => "cpu-clock",
-        name => name,
+/// The event that counts the value, in one word.
+fn event_name(view: &View) -> String {
+    let ty = &view.profile.sample_types[view.index];
+    match (&*ty.name, &*ty.unit) {
+        ("cpu", "nanoseconds") => "cpu-clock".to_owned(),
+        (name, _) => clean(name).replace(' ', "_"),
     }
 }
 
@@ -96,14 +99,20 @@ fn frames(profile: &Profile, location: &Location, text: &mut String) {
     let path = if path.is_empty() { "[unknown]".to_owned() } else { clean(path) };
     let address = location.address;
     let Some(last) = location.lines.len().checked_sub(1) else {
-        let name = clean(&address_name(location, mapping));
+        let (address, name) = match mapping.filter(|mapping| !mapping.path.is_empty()) {
+            // An address in the file, as perf writes it; from it and the path readers make the name.
+            Some(mapping) => (offset_in_file(location, mapping), "[unknown]".to_owned()),
+            None => (address, clean(&address_name(location, mapping))),
+        };
         let _ = writeln!(text, "\t{address:16x} {name} ({path})");
         return;
     };
     for (at, line) in location.lines.iter().enumerate() {
         let function = profile.function(line.function);
         let name = clean(if function.name.is_empty() { &function.system_name } else { &function.name });
+        // Readers take an offset off the name.
+        let offset = if name.contains("+0x") { "+0x0" } else { "" };
         let place = if at < last { "inlined" } else { &path };
-        let _ = writeln!(text, "\t{address:16x} {name} ({place})");
+        let _ = writeln!(text, "\t{address:16x} {name}{offset} ({place})");
     }
 }

@@ -10,8 +10,12 @@ use super::{folded, perf_script};
 
 /// Most bytes of JSON, which takes up to eight times as much while it is read.
 pub(super) const MOST_JSON: usize = 128 << 20;
-/// Bytes by which text is told from other data.
+/// Bytes by which text is told from other data, and from each other kinds of text whose lines are short.
 const LOOKED_AT: usize = 4096;
+/// Most bytes that are looked through for lines: comments of `perf script --header`, and stacks of recursions.
+const MOST_LOOKED_AT: usize = 16 << 20;
+/// Lines that tell kinds of text apart.
+const LINES: usize = 3;
 
 /// A kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,22 +106,42 @@ pub(super) fn recognise(data: &[u8]) -> Format {
     if start.iter().any(|&byte| byte < b' ' && !b"\t\n\r\x1b".contains(&byte)) {
         return Format::Pprof;
     }
-    let text = String::from_utf8_lossy(start);
-    let text = text.trim_start_matches('\u{feff}').trim_start();
-    if text.starts_with(['{', '[']) {
-        return json(data);
-    }
-    // The last line may be cut.
-    let lines =
-        if data.len() > start.len() { text.rsplit_once('\n').map_or("", |(lines, _)| lines) } else { text };
-    if folded::is_applicable(lines) {
-        Format::Folded
-    } else if perf_script::is_applicable(lines) {
+    let lines = first_lines(data);
+    // An event of `perf script` may end in a number, as folded stacks do, and those may begin as JSON does.
+    if perf_script::is_applicable(&lines) {
         Format::PerfScript
+    } else if folded::is_applicable(&lines) {
+        Format::Folded
+    } else if begins_json(start) {
+        json(data)
     } else if std::str::from_utf8(start).is_ok_and(|text| text.contains('\n') || text.contains(' ')) {
         Format::Foreign(UNKNOWN_TEXT)
     } else {
         Format::Pprof
+    }
+}
+
+fn begins_json(start: &[u8]) -> bool {
+    let start = start.strip_prefix("\u{feff}".as_bytes()).unwrap_or(start);
+    start.trim_ascii_start().first().is_some_and(|byte| b"{[".contains(byte))
+}
+
+/// Whole lines from the start of a text, among them some that are neither blank nor comments.
+fn first_lines(data: &[u8]) -> Cow<'_, str> {
+    let mut length = LOOKED_AT;
+    loop {
+        let start = &data[..data.len().min(length)];
+        let is_all = start.len() == data.len();
+        // The last line may be cut.
+        let end = if is_all { Some(start.len()) } else { start.iter().rposition(|&byte| byte == b'\n') };
+        let lines = &start[..end.unwrap_or_default()];
+        let told = lines
+            .split(|&byte| byte == b'\n')
+            .filter(|line| !line.starts_with(b"#") && !line.trim_ascii().is_empty());
+        if is_all || length >= MOST_LOOKED_AT || told.take(LINES).count() == LINES {
+            return String::from_utf8_lossy(lines.strip_prefix("\u{feff}".as_bytes()).unwrap_or(lines));
+        }
+        length *= 4;
     }
 }
 
@@ -209,6 +233,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn lines_are_looked_for_behind_long_ones() {
+        let header = format!("# ========\n{}\n", "# cpu topology: 1,2,3\n".repeat(1000));
+        let event = "x 1 1.0: 5 cycles: \n\t 10 f (/x)\n\n".repeat(1000);
+        assert_eq!(recognise(format!("{header}{event}").as_bytes()), Format::PerfScript);
+        let stack = format!("main{} 3\n", ";recursion".repeat(10_000));
+        assert_eq!(recognise(stack.repeat(2).as_bytes()), Format::Folded);
+        assert_eq!(recognise(stack.trim_end().as_bytes()), Format::Folded);
+        let text = format!("{}Once upon a time\n", "# a\n".repeat(5000));
+        assert_eq!(recognise(text.as_bytes()), Format::Foreign(UNKNOWN_TEXT));
+    }
+
+    #[test]
+    fn stacks_may_begin_as_json_does() {
+        for text in ["[unknown];main 3\n[unknown];b 2\n", "{closure};main 3\nx 2\n", "\u{feff}[a] 3\r\n"] {
+            assert_eq!(recognise(text.as_bytes()), Format::Folded, "{text}");
+        }
+        assert_eq!(recognise(b"\xef\xbb\xbf {\"a\":\n 1}"), Format::Foreign(JSON));
     }
 
     #[test]

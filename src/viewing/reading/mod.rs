@@ -46,8 +46,14 @@ pub fn read(path: &Path) -> Result<Profile> {
 }
 
 fn whole(loaded: &Loaded, name: &str) -> Result<Profile> {
-    let error = match parse(&loaded.data) {
-        Ok(profile) => return Ok(profile),
+    let mut notes = Vec::new();
+    let error = match parse_noting(&loaded.data, &mut notes) {
+        Ok(profile) => {
+            for note in notes {
+                say!("profiler: {name}: {note}");
+            }
+            return Ok(profile);
+        }
         Err(error) => error,
     };
     let Some((profile, count)) = several::parse(loaded)? else { return Err(error) };
@@ -60,6 +66,11 @@ fn whole(loaded: &Loaded, name: &str) -> Result<Profile> {
 /// # Errors
 /// As [`read`].
 pub fn parse(data: &[u8]) -> Result<Profile> {
+    parse_noting(data, &mut Vec::new())
+}
+
+/// `notes` get what of the file is left out.
+fn parse_noting(data: &[u8], notes: &mut Vec<String>) -> Result<Profile> {
     let json = || {
         ensure!(
             data.len() <= formats::MOST_JSON,
@@ -72,7 +83,7 @@ pub fn parse(data: &[u8]) -> Result<Profile> {
     match formats::recognise(data) {
         Format::Pprof => pprof::parse(data),
         Format::Folded => folded::parse(&text()),
-        Format::PerfScript => perf_script::parse(&text()),
+        Format::PerfScript => perf_script::parse(&text(), notes),
         Format::Speedscope => speedscope::parse(&json()?).context("it is a speedscope file"),
         Format::Firefox => firefox::parse(&json()?).context("it is a file of the Firefox Profiler"),
         Format::Chrome => chrome::parse(&json()?).context("it is a CPU profile of Chrome or Node.js"),

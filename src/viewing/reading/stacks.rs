@@ -53,6 +53,12 @@ impl Builder {
         self.intern(Location { mapping, address: frame.address, lines: vec![line] })
     }
 
+    /// The location of an address without a name.
+    pub(super) fn unnamed(&mut self, place: &str, address: u64) -> Result<LocationId> {
+        let mapping = Some(self.mapping(place)?);
+        self.intern(Location { mapping, address, lines: Vec::new() })
+    }
+
     /// The location of a function that was inlined into the innermost one of `caller`.
     pub(super) fn inlined(&mut self, caller: LocationId, frame: &Frame) -> Result<LocationId> {
         let line = self.line(frame)?;
