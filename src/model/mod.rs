@@ -6,6 +6,7 @@
 
 pub mod compiled;
 pub mod event;
+mod maps;
 pub mod objects;
 pub mod prefix_tree;
 mod process;

@@ -9,7 +9,8 @@
 use std::ops::Range;
 
 use crate::elf::layout::Layout;
-use crate::model::event::{FileId, Mmap};
+use crate::model::event::Mmap;
+use crate::model::maps;
 use crate::model::objects::{Held, ObjectId, Objects, Root, Source};
 use crate::model::regions::Regions;
 
@@ -37,13 +38,13 @@ pub fn text(
         let extent = layout(objects, object)?.extent(bias);
         let path = &objects.get(object).path;
         let is_part = |part: &Mmap| extent.contains(&part.range.start) && part.path == *path;
-        return maps(mmap.tgid).iter().any(is_part).then_some((object, file_offset));
+        return maps::of_files(mmap.tgid).iter().any(is_part).then_some((object, file_offset));
     }
     // All of the text may have been moved before we saw it.
     if mmap.range.end - mmap.range.start < HUGE_PAGE_BYTES {
         return None;
     }
-    let maps = maps(mmap.tgid);
+    let maps = maps::of_files(mmap.tgid);
     let at = maps.partition_point(|part| part.range.start < mmap.range.start);
     let around = [at.checked_sub(1).and_then(|at| maps.get(at)), maps.get(at)];
     around.into_iter().flatten().find_map(|part| {
@@ -65,30 +66,10 @@ fn code_at(layout: &Layout, bias: u64, range: &Range<u64>) -> Option<u64> {
     layout.code_at(range.start.wrapping_sub(bias), range.end - range.start)
 }
 
-/// What a process has mapped of files, by address, executable or not.
-fn maps(tgid: u32) -> Vec<Mmap> {
-    let maps = std::fs::read(format!("/proc/{tgid}/maps")).unwrap_or_default();
-    String::from_utf8_lossy(&maps).lines().filter_map(|line| part(tgid, line)).collect()
-}
-
-/// `55d0-55d4 r--p 00001000 08:01 1234   /path with spaces`
-pub(super) fn part(tgid: u32, line: &str) -> Option<Mmap> {
-    let mut fields = line.splitn(6, ' ');
-    let hex = |text| u64::from_str_radix(text, 16).ok();
-    let (start, end) = fields.next()?.split_once('-')?;
-    let file_offset = hex(fields.nth(1)?)?;
-    let (major, minor) = fields.next()?.split_once(':')?;
-    let inode = fields.next()?.parse().ok().filter(|&inode| inode != 0)?;
-    let path = fields.next()?.trim_start();
-    let path = path.strip_suffix(" (deleted)").unwrap_or(path).to_owned();
-    let device = nix::sys::stat::makedev(hex(major)?, hex(minor)?);
-    let file = FileId::Inode { device, inode, generation: 0 };
-    Some(Mmap { tgid, range: hex(start)?..hex(end)?, file_offset, file, path })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::event::FileId;
     use crate::model::regions::Region;
 
     /// Our own program, as if a part of its text had been moved.
@@ -96,11 +77,11 @@ mod tests {
     fn memory_in_a_programs_text_is_that_program() {
         let tgid = std::process::id();
         let program = std::fs::read_link("/proc/self/exe").unwrap();
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let line = maps.lines().find(|line| {
+        let listed = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let line = listed.lines().find(|line| {
             line.ends_with(program.to_str().unwrap()) && line.split(' ').nth(1).unwrap().contains('x')
         });
-        let code = part(tgid, line.unwrap()).unwrap();
+        let code = maps::part(tgid, line.unwrap()).unwrap();
         let mut objects = Objects::default();
         let Held::Object(object) = objects.of_mapping(u64::MAX >> 2, &code, &Root::OURS) else {
             panic!("our own program was taken for memory");

@@ -20,6 +20,60 @@ fn a_program_in_memory() {
     assert!(named >= *chance::around(0.95 * 0.5 * 499.0).start(), "{named}: {:#?}", recording.leaves());
 }
 
+/// Where one segment holds headers and code, loaders map the whole file at once and then put other mappings over its
+/// end: the mapping that was told of is none that there is.
+const ONE_SEGMENT: &str = "-Wl,-z,noseparate-code";
+
+/// Whole stacks with this function, of the samples that are expected of half a second at 499 Hz.
+fn whole(recording: &crate::common::Recording, function: &str, from: &str) {
+    let whole =
+        recording.total(|sample| recording.has_frame(sample, function) && recording.has_frame(sample, from));
+    let least = *chance::around(0.95 * 0.5 * 499.0).start();
+    assert!(whole >= least, "{function}: {whole}: {:#?}{}", recording.leaves(), recording.told);
+    assert!(!recording.told.contains("file gone"), "{}", recording.told);
+}
+
+#[test]
+fn a_program_in_memory_that_is_one_segment() {
+    let Some(test) = Test::new("memfd-one-segment") else { return };
+    let flags = ["-fomit-frame-pointer", ONE_SEGMENT];
+    let program = test.spin("payload", "busy_in_memory", &[&flags[..], &["-pie", "-fPIE"]].concat());
+    let script = "import os, sys\n\
+        fd = os.memfd_create('payload')\n\
+        os.write(fd, open(sys.argv[1], 'rb').read())\n\
+        os.execve(fd, ['payload', '0.5'], os.environ)\n";
+    let recording = test.record(&["-F", "499", "--", "python3", "-c", script, &program]);
+    whole(&recording, "busy_in_memory", "main");
+}
+
+/// Extensions of scripts are often copied, loaded and removed.
+#[test]
+fn a_library_that_is_removed_once_it_is_loaded() {
+    let Some(test) = Test::new("removed-library") else { return };
+    for (name, flags) in [("one", &[ONE_SEGMENT][..]), ("several", &[])] {
+        let flags = [&["-DLIBRARY", "-shared", "-fPIC", "-fomit-frame-pointer"], flags].concat();
+        let library = test.spin(name, "busy_in_library", &flags);
+        let script = "import ctypes, os, sys\n\
+            library = ctypes.CDLL(sys.argv[1])\n\
+            os.unlink(sys.argv[1])\n\
+            library.busy_in_library(ctypes.c_double(0.5))\n";
+        let recording = test.record(&["-F", "499", "--", "python3", "-c", script, &library]);
+        whole(&recording, "busy_in_library", "_start");
+    }
+}
+
+/// A part of a mapping that was made writable is a mapping of its own, until it is joined with the rest again.
+#[test]
+fn code_that_is_patched_when_its_file_has_lost_its_path() {
+    let Some(test) = Test::new("patched") else { return };
+    let renamed = format!("-DRENAME_ITSELF=\"{}\"", test.path("renamed"));
+    for lost in ["-DREMOVE_ITSELF", &renamed] {
+        let program = test.spin("tool", "patched_work", &["-DREPROTECT", "-fomit-frame-pointer", lost]);
+        let recording = test.record(&["-F", "499", "--", &program, "0.5"]);
+        whole(&recording, "patched_work", "main");
+    }
+}
+
 /// `cp`, `scp` and `curl -o` write the next build into the inode of the one before.
 #[test]
 fn a_program_that_is_overwritten_in_place() {

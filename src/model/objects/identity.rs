@@ -89,9 +89,7 @@ impl Identity {
     pub fn check_path(&self, file: &File, id: &FileId, time_ns: u64) -> Result<(), Missing> {
         let FileId::Inode { device, inode, generation } = *id else { return Err(Missing::Gone) };
         if self.device == device {
-            if self.inode != inode
-                || (generation != 0 && self.generation != 0 && self.generation != generation)
-            {
+            if self.inode != inode || !self.may_have(generation) {
                 return Err(Missing::Replaced);
             }
         } else if !fstatfs(file).is_ok_and(|fs| STACKED.contains(&fs.filesystem_type())) {
@@ -101,6 +99,17 @@ impl Identity {
         if self.is_older_than(time_ns.saturating_sub(tick_ns())) { Ok(()) } else { Err(Missing::Changed) }
     }
 
+    /// Whether this file, of which a descriptor has been kept, is the kernel's file of an id. Stacked file systems
+    /// have other numbers than the kernel, which tell nothing.
+    pub fn is(&self, id: &FileId) -> bool {
+        matches!(*id, FileId::Inode { device, inode, generation }
+            if self.device == device && self.inode == inode && self.may_have(generation))
+    }
+
+    fn may_have(&self, generation: u64) -> bool {
+        generation == 0 || self.generation == 0 || self.generation == generation
+    }
+
     /// Whether this file, to which the kernel's link of a mapping led, is what was mapped. It is unless the
     /// process has executed another program meanwhile, which may be mapped where the first one was.
     ///
@@ -108,8 +117,7 @@ impl Identity {
     /// If it is not.
     pub fn check_link(&self, file: &File, mmap: &Mmap) -> Result<(), Missing> {
         let FileId::Inode { device, inode, generation } = mmap.file else { return Err(Missing::Gone) };
-        let same_inode =
-            self.inode == inode && (generation == 0 || self.generation == 0 || self.generation == generation);
+        let same_inode = self.inode == inode && self.may_have(generation);
         // Stacked file systems have other numbers than the kernel.
         let same = same_inode || (self.device != device && has_path(file, &mmap.path));
         if same { Ok(()) } else { Err(Missing::Replaced) }

@@ -20,6 +20,7 @@
 
 mod as_user;
 mod content;
+mod find;
 mod identity;
 mod jit;
 mod open;
@@ -158,6 +159,8 @@ pub struct Objects {
     /// stat(2) reports for stacked file systems.
     by_file: HashMap<(FileId, String), Known>,
     by_identity: HashMap<(Identity, String), ObjectId>,
+    /// The last one that was opened of a device and inode, for files that have lost their path.
+    by_inode: HashMap<(u64, u64), ObjectId>,
     /// Files without an ELF program in them.
     memory: HashSet<(FileId, String)>,
     /// By build id, size and digest of the headers.
@@ -184,6 +187,7 @@ impl Default for Objects {
             objects: Vec::new(),
             by_file: HashMap::new(),
             by_identity: HashMap::new(),
+            by_inode: HashMap::new(),
             memory: HashSet::new(),
             tables: HashMap::new(),
             roots: HashMap::new(),
@@ -269,6 +273,7 @@ impl Objects {
         }
         self.by_file.retain(|_, known| used.contains(&known.object));
         self.by_identity.retain(|_, object| used.contains(object));
+        self.by_inode.retain(|_, object| used.contains(object));
         self.roots.retain(|_, root| Rc::strong_count(root) > 1);
         self.memory.clear();
     }
@@ -327,7 +332,7 @@ impl Objects {
         if !(name.starts_with("jit-") && name.ends_with(".dump")) {
             return;
         }
-        let found = find_file(time_ns, mmap, root).and_then(|(file, _)| self.kept(file));
+        let found = find::file(time_ns, mmap, root).and_then(|(file, _)| self.kept(file));
         let Ok(file) = found else { return };
         let object = self.jit(slot, root);
         if let Source::Jit(Some(jit)) = &mut self.objects[object.index()].source {
@@ -373,9 +378,9 @@ impl Objects {
                 _ => {}
             }
         }
-        let found = match find_file(time_ns, mmap, root) {
+        let found = match find::file(time_ns, mmap, root) {
             Ok((file, identity)) => self.kept(file).and_then(|file| Pinned::new(file, identity, now_ns())),
-            Err(Missing::NotPermitted) => open::locate(&link_of(mmap))
+            Err(Missing::NotPermitted) => find::place(mmap)
                 .and_then(|place| as_user::copy(mmap.tgid, &place, &mut self.patience))
                 .and_then(Pinned::copied),
             Err(why) => Err(why),
@@ -393,8 +398,23 @@ impl Objects {
                 Held::Memory
             }
             Err(_) if MEMORY_WITH_PATH.iter().any(|path| mmap.path.starts_with(path)) => Held::Memory,
-            Err(why) => Held::Object(self.not_opened(time_ns, key, known, why)),
+            Err(why) => {
+                if let Some(object) = self.kept_of_inode(time_ns, &mmap.file) {
+                    self.by_file.insert(key, Known { object, since_ns: time_ns });
+                    return self.held(object, mmap);
+                }
+                Held::Object(self.not_opened(time_ns, key, known, why))
+            }
         }
+    }
+
+    /// The object whose descriptor holds an inode, whatever its path is by now: it was renamed, or removed and is
+    /// mapped still.
+    fn kept_of_inode(&self, time_ns: u64, id: &FileId) -> Option<ObjectId> {
+        let FileId::Inode { device, inode, .. } = *id else { return None };
+        let object = *self.by_inode.get(&(device, inode))?;
+        let Source::File(Ok(file)) = &self.get(object).source else { return None };
+        (file.identity().is(id) && file.was_same_at(time_ns)).then_some(object)
     }
 
     /// The object of a file that was found.
@@ -413,6 +433,7 @@ impl Objects {
             _ => self.add_file(path, Ok(pinned)),
         };
         self.by_identity.insert(by_identity, object);
+        self.by_inode.insert((identity.device, identity.inode), object);
         object
     }
 
@@ -501,32 +522,6 @@ impl Objects {
         self.roots.insert(key, Rc::clone(&fd));
         Some(Root(Some(fd)))
     }
-}
-
-/// The kernel's link to the file of a mapping.
-fn link_of(mmap: &Mmap) -> String {
-    // Unpadded hex, unlike /proc/PID/maps.
-    format!("/proc/{}/map_files/{:x}-{:x}", mmap.tgid, mmap.range.start, mmap.range.end)
-}
-
-/// The mapped file and what it is, if it can still be reached.
-fn find_file(time_ns: u64, mmap: &Mmap, root: &Root) -> Result<(File, Identity), Missing> {
-    let link = || {
-        let file = open::open_located(&open::locate(&link_of(mmap))?)?;
-        let identity = Identity::of(&file)?;
-        identity.check_link(&file, mmap)?;
-        Ok((file, identity))
-    };
-    let path = || {
-        let file = root.open(&mmap.path)?;
-        let identity = Identity::of(&file)?;
-        identity.check_path(&file, &mmap.file, time_ns)?;
-        Ok((file, identity))
-    };
-    link().or_else(|first| {
-        path()
-            .map_err(|second| if matches!(first, Missing::Gone | Missing::Replaced) { second } else { first })
-    })
 }
 
 /// Now, on CLOCK_MONOTONIC.

@@ -161,7 +161,7 @@ fn own_mapping(addr: *const u8) -> Mmap {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let start = format!("{:x}-", addr as u64);
     let line = maps.lines().find(|line| line.starts_with(&start)).unwrap();
-    let mut mmap = crate::model::remapped::part(std::process::id(), line).unwrap();
+    let mut mmap = crate::model::maps::part(std::process::id(), line).unwrap();
     mmap.range = addr as u64..mmap.range.end;
     mmap
 }
