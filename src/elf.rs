@@ -3,6 +3,7 @@
 //! Files come from every process on the machine and are untrusted. They are read with `pread` and
 //! never mapped: a mapped file that someone truncates would kill us with SIGBUS.
 
+mod functions;
 pub mod layout;
 mod parts;
 pub mod symbols;
@@ -53,6 +54,12 @@ pub fn plt(file: &dyn Source) -> Vec<Range<u64>> {
         .filter(Section::is_plt)
         .map(|section| section.file_offset..section.file_offset.saturating_add(section.file_bytes))
         .collect()
+}
+
+/// Whether part of a file's debug information is in one that it shares with others: `dwz -m`.
+pub fn shares_debug_information(file: &dyn Source) -> bool {
+    // As much of `.gnu_debugaltlink` as is kept of names.
+    Elf::read_of_any_width(file).is_ok_and(|elf| elf.find(".gnu_debugaltlin").is_some())
 }
 
 /// The running kernel's build id. Its notes are published without an ELF file around them.
@@ -347,26 +354,6 @@ impl Elf {
         let (offset, left) = place.with_context(|| format!("no segment holds address {vaddr:#x}"))?;
         ensure!(bytes <= left, "{bytes} bytes at address {vaddr:#x} are beyond their segment's end");
         read(file, offset, bytes, MAX_IMAGE_BYTES)
-    }
-
-    /// Where functions begin, ascending: by the search table of `.eh_frame_hdr`, which all linkers encode
-    /// in the same way. Empty if there is none.
-    pub(crate) fn function_starts(&self, file: &dyn Source) -> Vec<u64> {
-        const ENCODINGS: [u8; 4] = [1, 0x1b, 0x03, 0x3b]; // version 1; relative to here; u32; to the header
-        let Some(header) = &self.eh_frame_header else { return Vec::new() };
-        let Ok(bytes) = read(file, header.file_offset, header.file_bytes, MAX_CALL_FRAMES_BYTES) else {
-            return Vec::new();
-        };
-        let (Some(&ENCODINGS), Some(entries)) = (bytes.first_chunk(), bytes.get(12..)) else {
-            return Vec::new();
-        };
-        let (entries, _) = entries.as_chunks::<8>();
-        let start = |entry: &[u8; 8]| {
-            let distance = i32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
-            header.vaddr.wrapping_add_signed(distance.into())
-        };
-        let starts: Vec<u64> = entries.iter().map(start).collect();
-        if starts.is_sorted() { starts } else { Vec::new() }
     }
 
     /// `.eh_frame_hdr` begins with a version, three encodings, the address of `.eh_frame` and the

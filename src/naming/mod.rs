@@ -10,6 +10,7 @@ mod files;
 mod go;
 mod jit;
 mod jitdump;
+mod kernel;
 mod kernel_addresses;
 mod namer;
 mod names;

@@ -22,16 +22,20 @@ pub enum Depth {
     Inlined,
 }
 
-/// Names at offsets in a file.
-pub fn in_file(file: &File, offsets: &[u64], depth: Depth) -> Vec<Names> {
-    ask(&source(file, depth), depth, &[], offsets, |offsets| Input::FileOffset(offsets))
+/// Where files with debug information are. They are believed by their build id or checksum.
+const DEBUG_DIRS: [&str; 2] = ["/usr/lib/debug", "/lib/debug"];
+
+/// Names at offsets in a file; an empty one where no name is sure, but a line may be. `shares` says that part of its
+/// debug information is in a file that it shares with others (`.gnu_debugaltlink`).
+pub fn in_file(file: &File, offsets: &[u64], depth: Depth, shares: bool) -> Vec<Names> {
+    // Separate files that are all its own are looked for by `super::debug_files`.
+    let dirs = if shares { &DEBUG_DIRS[..] } else { &[] };
+    ask(&source(file, depth), depth, dirs, offsets, |offsets| Input::FileOffset(offsets))
 }
 
-/// Names at addresses in an ELF image, from a file that has its symbols, but not its code.
+/// The same at addresses in an ELF image, from a file that has its symbols, but not its code.
 pub fn in_debug_file(file: &File, vaddrs: &[u64], depth: Depth) -> Vec<Names> {
-    // Where files are whose debug information is shared (.gnu_debugaltlink).
-    let shared = ["/usr/lib/debug", "/lib/debug"];
-    ask(&source(file, depth), depth, &shared, vaddrs, |vaddrs| Input::VirtOffset(vaddrs))
+    ask(&source(file, depth), depth, &DEBUG_DIRS, vaddrs, |vaddrs| Input::VirtOffset(vaddrs))
 }
 
 /// Names at addresses in the kernel.
@@ -68,7 +72,10 @@ fn ask(
         catch_unwind(AssertUnwindSafe(|| {
             let symbolizer = symbolizer();
             match symbolizer.symbolize(source, input(inputs)) {
-                Ok(symbols) => symbols.into_iter().map(names_of).collect(),
+                Ok(symbols) => symbols
+                    .into_iter()
+                    .map(|symbol| names_of(symbol, !matches!(source, Source::Kernel(_))))
+                    .collect(),
                 Err(error) => vec![Err(why(&error)); inputs.len()],
             }
         }))
@@ -88,9 +95,17 @@ fn why(error: &blazesym::Error) -> &'static str {
     }
 }
 
-fn names_of(symbol: Symbolized<'_>) -> Names {
+fn names_of(symbol: Symbolized<'_>, has_sizes: bool) -> Names {
     match symbol {
-        Symbolized::Sym(symbol) => Ok(frames(&symbol)),
+        Symbolized::Sym(symbol) => {
+            let mut frames = frames(&symbol);
+            // The symbol before the address, of which nothing says that it reaches so far, or a label.
+            let is_guessed = (has_sizes && symbol.size.is_none()) || symbol.name.starts_with(".L");
+            if let Some(outermost) = frames.last_mut().filter(|_| is_guessed) {
+                (outermost.name, outermost.system_name) = (String::new(), String::new());
+            }
+            Ok(frames)
+        }
         Symbolized::Unknown(Reason::MissingSyms) => Err("stripped binary"),
         Symbolized::Unknown(Reason::UnknownAddr) => Err("no symbol"),
         Symbolized::Unknown(Reason::InvalidFileOffset) => Err("not code"),
@@ -107,6 +122,8 @@ fn frames(symbol: &Sym<'_>) -> Vec<Frame> {
         filename: code.map(|code| code.to_path().to_string_lossy().into_owned()).unwrap_or_default(),
         line: code.and_then(|code| code.line).unwrap_or(0).into(),
     };
-    let inlined = symbol.inlined.iter().rev().map(|f| frame(&f.name, f.code_info.as_ref()));
+    // Debug information may be without the names that it shares with other files.
+    let inlined = symbol.inlined.iter().rev().filter(|f| !f.name.is_empty());
+    let inlined = inlined.map(|f| frame(&f.name, f.code_info.as_ref()));
     inlined.chain([frame(&symbol.name, symbol.code_info.as_deref())]).collect()
 }

@@ -5,13 +5,12 @@
 //! here. What cannot be read costs the names it would have given, never the recording. Every frame without a
 //! name says where it is and why: `libfoo.so.1+0x1234 [stripped binary]`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use super::kernel;
 use super::kernel_addresses::Origins;
 use super::namer::Namer;
 use super::names::{Frame, Names};
-use super::resolver::{self, Depth};
-use crate::machine::kallsyms::Kallsyms;
 use crate::model::objects::{Object, ObjectId, Objects, Source};
 use crate::model::profile::{Function, Line, LocationId, Mapping, MappingId};
 use crate::model::scripts::Name;
@@ -60,7 +59,7 @@ pub fn symbolize(
             name(recording, id, mapping, object, shown, names);
         }
         if matches!(object.source, Source::Kernel) {
-            split_modules(recording, mapping);
+            kernel::split_modules(&mut recording.profile, mapping);
         }
     }
     name_the_rest(recording, kernel, if namer.ended.is_some() { "not symbolized" } else { "unmapped" });
@@ -157,7 +156,7 @@ fn names_in(
     inlined: bool,
 ) -> Vec<Names> {
     match &object.source {
-        Source::Kernel => in_kernel(offsets),
+        Source::Kernel => kernel::names(offsets),
         Source::Bpf { .. } => in_bpf(object, offsets),
         Source::File(_) => match object.file() {
             Ok(file) => namer.file(object, file, offsets, inlined),
@@ -187,15 +186,6 @@ fn script_frames(objects: &Objects, number: u64) -> Vec<Frame> {
     }
 }
 
-fn in_kernel(addrs: &[u64]) -> Vec<Names> {
-    let mut names = resolver::in_kernel(addrs, Depth::Lines);
-    // Hidden addresses read as 0 and would name everything after the last symbol.
-    if names.iter().all(|name| name.is_err()) {
-        names.fill(Err("kernel symbols hidden: needs CAP_SYSLOG and kernel.kptr_restrict below 2"));
-    }
-    names
-}
-
 /// The kernel told the program's name when it loaded; its lines are there while it still is.
 fn in_bpf(object: &Object, addrs: &[u64]) -> Vec<Names> {
     let lines = tag(&object.path).map_or_else(Vec::new, |tag| code::lines(tag, addrs));
@@ -214,46 +204,4 @@ fn in_bpf(object: &Object, addrs: &[u64]) -> Vec<Names> {
 fn tag(symbol: &str) -> Option<[u8; 8]> {
     let digits = symbol.strip_prefix("bpf_prog_")?.get(..16)?;
     u64::from_str_radix(digits, 16).ok().map(u64::to_be_bytes)
-}
-
-/// Gives the addresses of each kernel module a mapping of their own, `[name]`, by kallsyms.
-fn split_modules(recording: &mut Unsymbolized, kernel: MappingId) {
-    // Without modules there is nothing to split, and kallsyms takes the kernel a while to print.
-    if std::fs::read("/proc/modules").unwrap_or_default().is_empty() {
-        return;
-    }
-    let Ok(kallsyms) = Kallsyms::read() else { return };
-    let mut symbols: Vec<(u64, Option<&str>)> =
-        kallsyms.iter().map(|symbol| (symbol.addr, symbol.module)).collect();
-    symbols.sort_unstable();
-    let mut modules: HashMap<String, MappingId> = HashMap::new();
-    let profile = &mut recording.profile;
-    for location in profile.locations.iter_mut().filter(|location| location.mapping == Some(kernel)) {
-        let at = symbols.partition_point(|(addr, _)| *addr <= location.address);
-        let Some(&(_, Some(module))) = at.checked_sub(1).map(|at| &symbols[at]) else { continue };
-        let mappings = &mut profile.mappings;
-        let id = *modules.entry(module.to_owned()).or_insert_with(|| {
-            let range = location.address..location.address;
-            mappings.push(Mapping {
-                path: module.to_owned(),
-                memory_start: range.start,
-                memory_limit: range.end,
-                has_functions: true,
-                ..Mapping::default()
-            });
-            MappingId::from(mappings.len() - 1)
-        });
-        let mapping = &mut mappings[id.index()];
-        mapping.memory_start = mapping.memory_start.min(location.address & !0xfff);
-        mapping.memory_limit = mapping.memory_limit.max((location.address | 0xfff) + 1);
-        location.mapping = Some(id);
-    }
-    // What is left is the kernel's image alone: a range that holds no module.
-    let left = profile.locations.iter().filter(|location| location.mapping == Some(kernel));
-    let (low, high) = left
-        .fold((u64::MAX, 0), |(low, high), location| (low.min(location.address), high.max(location.address)));
-    if low <= high {
-        let mapping = &mut profile.mappings[kernel.index()];
-        (mapping.memory_start, mapping.memory_limit) = (low & !0xfff, (high | 0xfff) + 1);
-    }
 }

@@ -236,3 +236,82 @@ fn a_jitdump_has_names_and_lines() {
     let named = recording.total(|sample| recording.leaf(sample).lines.first() == Some(&line));
     chance::at_least(named, recording.total(|_| true), 0.9, 100, &format!("{:?}", recording.leaves()));
 }
+
+/// `dwz -m` moves what files have in common, names too, to a file of its own. Without that one the symbols are left.
+#[test]
+fn debug_information_that_files_share() {
+    let Some(test) = Test::new("dwz") else { return };
+    if !test.needs("dwz") {
+        return;
+    }
+    let program = test.compile("tests/programs/elsewhere.c", "elsewhere", &["-g"]);
+    let (other, shared) = (test.path("other"), test.path("shared"));
+    fs::copy(&program, &other).unwrap();
+    output("dwz", &["-m", &shared, &program, &other]);
+    assert!(
+        output("readelf", &["-SW", &program]).contains(".gnu_debugaltlink"),
+        "dwz found nothing to share"
+    );
+    for there in [true, false] {
+        if !there {
+            fs::remove_file(&shared).unwrap();
+        }
+        let recording = test.record(&["-F", "499", "--", &program, "0.5"]);
+        let chain = ["main", "middle_elsewhere", "leaf_elsewhere"];
+        require(&recording, "elsewhere", &chain, &format!("shared file there: {there}"));
+        let in_source = |it: &(String, u64, String)| {
+            it.0 == "leaf_elsewhere" && it.1 > 0 && it.2.ends_with("elsewhere.c")
+        };
+        let lines = recording.total(|sample| recording.leaf(sample).lines.iter().any(in_source));
+        chance::at_least(lines, recording.with("leaf_elsewhere"), 0.95, 100, "lines");
+    }
+}
+
+#[test]
+fn symbols_without_a_size_end_where_a_function_begins() {
+    let Some(test) = Test::new("unsized") else { return };
+    if !cfg!(target_arch = "x86_64") {
+        return test.skip("the program has assembly for x86-64");
+    }
+    let program = test.compile("tests/programs/unsized.c", "unsized", &["-rdynamic"]);
+    let recording = test.record(&["-F", "499", "--", &program, "0.5", "labels"]);
+    for function in ["unsized_work", "sized_work"] {
+        let expected = 0.25 * 499.0;
+        let named = recording.total(|sample| recording.leaf(sample).name() == function);
+        assert!(
+            named >= *chance::around(0.8 * expected).start(),
+            "{function}: {named}: {:?}",
+            recording.leaves()
+        );
+    }
+    assert_eq!(recording.with("inner_label") + recording.with("unsized_work.loop"), 0);
+    let recording = test.record(&["-F", "499", "--", &program, "0.5", "hidden"]);
+    require(&recording, "unsized", &["main", "calls_hidden", "hidden_work"], "with symbols");
+    output("strip", &[&program]);
+    let recording = test.record(&["-F", "499", "--", &program, "0.5", "hidden"]);
+    let caller = recording.with("calls_hidden");
+    chance::at_least(caller, recording.total(|_| true), 0.95, 100, &format!("{:?}", recording.leaves()));
+    // The work of the function that has lost its name is not that of the one before it.
+    let before = recording.with("unsized_before");
+    assert!(before * 20 <= caller, "{before} of {caller}: {:?}", recording.leaves());
+}
+
+/// It lies above all of the kernel's code, the last symbol of which is not its own.
+#[test]
+fn the_page_of_old_system_calls() {
+    let Some(test) = Test::new("vsyscall") else { return };
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    if !maps.contains("[vsyscall]") {
+        return test.skip("there is no such page here (vsyscall=none, or another machine)");
+    }
+    let program = test.compile("tests/programs/vsyscall.c", "vsyscall", &[]);
+    let recording = test.record(&["-F", "499", "--", &program, "0.5"]);
+    let calls = recording.with("old_calls");
+    chance::at_least(recording.with("[vsyscall]"), calls, 0.5, 100, &format!("{:?}", recording.leaves()));
+    let others = |sample: &crate::common::Sample| {
+        let names = recording.names(sample);
+        let above = names.windows(2).find(|pair| pair[1] == "old_calls").map(|pair| pair[0].to_owned());
+        above.is_some_and(|name| name.starts_with("bpf_"))
+    };
+    assert_eq!(recording.total(others), 0, "{:?}", recording.leaves());
+}
