@@ -24,7 +24,7 @@
 //! | [`programs`] | what every BPF program on the machine costs; a recording takes a window of it |
 //! | [`interpreters`] | what an interpreter's file says of where its frames are |
 //! | [`hotspot`] | what a Java virtual machine's memory says of its compiled code |
-//! | [`machine`], [`elf`], [`gopclntab`], [`text`] | what several of them need: the operating system, ELF files, Go's table of functions, numbers for people |
+//! | [`machine`], [`elf`], [`expression`], [`gopclntab`], [`text`] | what several of them need: the operating system, ELF files, regular expressions, Go's table of functions, numbers for people |
 //!
 //! # The words
 //!
@@ -44,6 +44,7 @@ pub mod cli;
 pub mod counts;
 pub mod doctor;
 pub mod elf;
+pub mod expression;
 pub mod gopclntab;
 pub mod hotspot;
 pub mod interpreters;

@@ -82,9 +82,9 @@ pub fn printable(lines: &str) -> String {
     lines.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
-/// A part of a whole in percent; 0 of nothing.
+/// A part of a whole in percent, with the sign of the part; 0 of nothing.
 pub fn percent(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { 100.0 * part / whole } else { 0.0 }
+    if whole == 0.0 { 0.0 } else { 100.0 * part / whole.abs() }
 }
 
 #[cfg(test)]
@@ -107,6 +107,12 @@ mod tests {
     #[test]
     fn names_do_not_steer_the_terminal() {
         assert_eq!(printable("a\u{1b}]0;b\u{7}\n\u{9b}1mé"), "a\u{fffd}]0;b\u{fffd}\n\u{fffd}1mé");
+    }
+
+    #[test]
+    fn shares_of_a_negative_whole_have_the_sign_of_their_part() {
+        assert_eq!([percent(-15.0, -20.0), percent(5.0, -20.0), percent(5.0, 20.0)], [-75.0, 25.0, 25.0]);
+        assert_eq!(percent(5.0, 0.0), 0.0);
     }
 
     #[test]

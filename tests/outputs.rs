@@ -336,7 +336,9 @@ fn values_beyond_all_bounds_are_refused_and_negative_ones_drawn() {
     let sample = |stack, value: i64| message().bytes(1, stack).int(2, value.cast_unsigned());
     let huge = two_mains().message(2, sample(&[1], i64::MAX)).message(2, sample(&[2, 1], i64::MAX));
     let huge = directory.file("huge.pb", &huge.0);
-    assert!(failure(&["flamegraph", &huge, "-o", "-"]).contains("2^63"));
+    for args in [&["flamegraph", &huge, "-o", "-"][..], &["top", &huge], &["diff", &huge, &huge]] {
+        assert!(failure(args).contains("2^63"), "{args:?}");
+    }
     let mixed = two_mains().message(2, sample(&[1], -3)).message(2, sample(&[2, 1], 4));
     let mixed = directory.file("mixed.pb", &mixed.0);
     assert_eq!(stdout(&["folded", &mixed]), "main -3\nmain;main 4\n");

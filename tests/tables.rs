@@ -8,11 +8,11 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use profiler::model::profile::ValueType;
+use profiler::model::profile::{Function, Label, LabelValue, Line, Location, Profile, ValueType};
 use profiler::viewing::{pprof, reading};
 use serde_json::Value;
 
-use files::{Directory, failure, run, skip, stdout};
+use files::{Directory, failure, run, skip, stdout, success};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 fn json(args: &[&str]) -> Value {
@@ -133,6 +133,102 @@ fn rows_are_of_what_was_asked_for() {
     // What is focused on alone.
     let focused = json(&["top", &shares, "--focus", "^nothing_is_called_so$|main"]);
     assert!(focused["total"].as_i64() <= json(&["top", &shares])["total"].as_i64());
+}
+
+#[test]
+fn shares_are_of_all_values_whatever_their_sign() {
+    let directory = Directory::new("signs");
+    for (folded, total, expected) in [
+        ("a -5\nb -15\n", -20, [("a", 25.0), ("b", 75.0)]),
+        ("a 5\nb -5\n", 0, [("a", 50.0), ("b", 50.0)]),
+        ("a 6\nb -2\n", 4, [("a", 75.0), ("b", 25.0)]),
+    ] {
+        let file = profile(&directory, "signs", folded);
+        let table = json(&["top", &file]);
+        assert_eq!(table["total"], total);
+        for (name, share) in expected {
+            let row = table["rows"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap();
+            assert_eq!([&row["self_percent"], &row["total_percent"]], [share, share], "{folded}: {name}");
+        }
+        // Nothing changed, and nothing is compared with nothing.
+        for options in [&[][..], &["--absolute"]] {
+            let same = json(&[&["diff", &file, &file], options].concat());
+            for row in same["rows"].as_array().unwrap() {
+                assert_eq!(row["self"]["change"], 0.0, "{folded}");
+            }
+        }
+    }
+    assert!(stdout(&["top", &directory.path("signs")]).starts_with("4 of samples; shares are of 8, "));
+    // All of a, which shrank, went to b.
+    let [before, after] = ["a -15\nb -5\n", "a -5\nb -15\n"];
+    let before = profile(&directory, "before", before);
+    let table = json(&["diff", &before, &profile(&directory, "after", after)]);
+    let change = |name: &str| {
+        let row = table["rows"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap();
+        row["self"]["change_percent"].as_f64().unwrap()
+    };
+    assert_eq!([change("a"), change("b")], [50.0, -50.0]);
+}
+
+/// A profile of stacks of one function, with labels, changed and written.
+fn made(
+    directory: &Directory,
+    samples: &[(&str, &[(&str, &str)], i64)],
+    change: impl Fn(&mut Profile),
+) -> String {
+    let mut profile = Profile::new(vec![ValueType::new("samples", "count")]);
+    for (name, labels, value) in samples {
+        let function = Function { name: (*name).to_owned(), ..Function::default() };
+        let function = profile.functions.intern(function).into();
+        profile.locations.push(Location { lines: vec![Line { function, line: 0 }], ..Location::default() });
+        let stack = profile.intern_stack(&[(profile.locations.len() - 1).into()]);
+        let label =
+            |(key, text): &(&str, &str)| Label { key: (*key).into(), value: LabelValue::Str((*text).into()) };
+        let labels = profile.intern_labels(&labels.iter().map(label).collect::<Vec<_>>());
+        profile.add(stack, labels, &[*value]);
+    }
+    change(&mut profile);
+    directory.file("made.pb.gz", pprof::encode(&profile))
+}
+
+#[test]
+fn a_sample_counts_for_each_value_of_its_label() {
+    let directory = Directory::new("several");
+    let samples: [(&str, &[(&str, &str)], i64); 4] = [
+        ("f", &[("k", "a"), ("k", "b"), ("k", "b")], 5),
+        ("f", &[("k", "b"), ("other", "a")], 7),
+        ("g", &[("other", "a")], 2),
+        ("g", &[("k", "c"), ("k", "a")], 1),
+    ];
+    let file = made(&directory, &samples, |_| {});
+    let table = json(&["top", &file, "--by", "label:k"]);
+    let rows = table["rows"].as_array().unwrap().iter();
+    let mut rows: Vec<_> =
+        rows.map(|row| (row["name"].as_str().unwrap(), row["self"].as_i64().unwrap())).collect();
+    rows.sort_unstable();
+    assert_eq!(rows, [("(none)", 2), ("a", 6), ("b", 12), ("c", 1)]);
+    assert_eq!(table["total"], 15);
+    let text = stdout(&["top", &file, "--by", "label:k"]);
+    assert!(text.lines().next().unwrap().ends_with("so rows add up to more"), "{text}");
+    assert!(!stdout(&["top", &file, "--by", "label:other"]).contains("add up to more"));
+}
+
+#[test]
+fn expressions_are_those_of_pprof() {
+    let directory = Directory::new("expressions");
+    let samples: [(&str, &[(&str, &str)], i64); 3] =
+        [("json.(*Decoder).Decode", &[], 1), ("[x", &[], 2), ("jsonx", &[], 4)];
+    let file = made(&directory, &samples, |_| {});
+    for (focus, total) in [(r"\Qjson.(*D\E", 1), ("[[]", 2), ("json{,1}|n[x]", 4), (r"n\.|^[^[]*x$", 5)] {
+        assert_eq!(json(&["top", &file, "--focus", focus])["total"], total, "{focus}");
+    }
+    assert!(run(&["top", &file, "--focus", "("]).status.code() == Some(1));
+    // What a file itself asks for is no reason to show nothing.
+    let file = made(&directory, &samples, |profile| profile.drop_frames = "malloc(".to_owned());
+    let (text, said) = success(&["top", &file]);
+    assert!(text.starts_with("7 of samples\n"), "{text}");
+    assert!(said.contains("its drop_frames 'malloc(' is no regular expression (unclosed group)"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 #[test]

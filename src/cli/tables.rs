@@ -77,7 +77,8 @@ pub struct TopArgs {
     #[allow(missing_docs)]
     pub select: SelectArgs,
 
-    /// What a row is: function, line, binary, process, thread, or label:NAME for the values of a label
+    /// What a row is: function, line, binary, process, thread, or label:NAME for the values of a label; a sample
+    /// with several values is in the row of each
     #[arg(long, value_name = "WHAT", default_value = "function", value_parser = parse_by)]
     pub by: By,
 

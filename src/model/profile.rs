@@ -424,6 +424,14 @@ impl Profile {
         self.samples.iter().fold(0, |sum, sample| sum.saturating_add(sample.values[index]))
     }
 
+    /// Sum of the value at `index` over all samples, of each without its sign: the whole that shares are of, as in
+    /// google/pprof. None where it is 2^63 or more, at which sums of samples stop.
+    pub fn size(&self, index: usize) -> Option<i64> {
+        let size =
+            self.samples.iter().map(|sample| u128::from(sample.values[index].unsigned_abs())).sum::<u128>();
+        i64::try_from(size).ok().filter(|size| *size < i64::MAX)
+    }
+
     /// Index of the sample type to show: `wanted` by name, or else the default, or else the last,
     /// as `go tool pprof` chooses.
     pub fn sample_type(&self, wanted: Option<&str>) -> Option<usize> {

@@ -1,4 +1,4 @@
-//! `profiler stats`: measure, choose, sort, print. With output::focus, the only user of regex.
+//! `profiler stats`: measure, choose, sort, print.
 
 use std::cmp::Reverse;
 use std::io::{self, ErrorKind, Write};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use regex::Regex;
 
 use super::{Program, Statistics, Switch, Watch, csv, json, openmetrics, table};
 use crate::cli::{Format, Sort, StatsArgs};
+use crate::expression::{self, Regex};
 use crate::machine::rights::{self, Capability};
 use crate::machine::signals::Signals;
 use crate::machine::terminal;
@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// # Errors
 /// If programs may not be listed, a pattern is wrong, or standard output cannot be written.
 pub fn run(args: &StatsArgs) -> Result<()> {
-    let name = args.name.as_deref().map(Regex::new).transpose().context("failed to read --name")?;
+    let name = args.name.as_deref().map(expression::compile).transpose().context("failed to read --name")?;
     if args.duration == Some(Duration::ZERO) && args.interval.is_some() {
         bail!("-d 0 prints totals once; leave out --interval");
     }
@@ -166,7 +166,7 @@ mod tests {
     fn chosen(statistics: &Statistics, options: &[&str]) -> Vec<u32> {
         let line = [&["profiler", "stats"], options].concat();
         let Command::Stats(args) = Cli::parse_from(line).command else { unreachable!() };
-        let name = args.name.as_deref().map(|name| Regex::new(name).unwrap());
+        let name = args.name.as_deref().map(|name| expression::compile(name).unwrap());
         choose(statistics, &args, name.as_ref()).iter().map(|program| program.id).collect()
     }
 

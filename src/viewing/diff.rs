@@ -15,7 +15,7 @@ use super::names::FrameKind;
 use super::statistics::{self, Hits};
 use super::top::Screen;
 use super::totals::{self, Row};
-use super::{View, columns, differential, merge, open, scale};
+use super::{View, columns, differential, merge, open, scale, whole};
 use crate::cli::DiffArgs;
 use crate::model::profile::{Profile, ValueType};
 use crate::text::{percent, printable, thousands};
@@ -44,17 +44,15 @@ pub fn run(args: &DiffArgs) -> Result<i32> {
         );
     };
     (before.index, after.index) = (index, index);
+    before.whole = whole(&before.profile, index, &args.before)?;
+    after.whole = whole(&after.profile, index, &args.after)?;
     let mut comparison = Comparison::new(&before, &after, args);
     comparison.rows.sort_by(|a, b| {
         let size = |change: &Change| change.own.abs().max(change.total.abs());
         size(b).total_cmp(&size(a)).then_with(|| a.name.cmp(&b.name))
     });
     if let Some(output) = &args.output {
-        let factor = if args.absolute || before.profile.total(before.index) == 0 {
-            1.0
-        } else {
-            comparison.totals[1] as f64 / comparison.totals[0] as f64
-        };
+        let factor = 1.0 / comparison.factor;
         let each = [&before, &after].map(|view| value_of_a_sample(&view.profile, view.index));
         let each = if let [Some(before), Some(after)] = each { Some([before, after]) } else { None };
         let kind = columns::Comparison { each, factor, is_absolute: args.absolute };
@@ -104,6 +102,10 @@ struct Comparison {
     ty: ValueType,
     /// Sums of all values.
     totals: [i64; 2],
+    /// What shares are of.
+    wholes: [i64; 2],
+    /// By what values of after are multiplied.
+    factor: f64,
     absolute: bool,
     rows: Vec<Change>,
 }
@@ -113,9 +115,10 @@ impl Comparison {
         let index = before.index;
         let ty = before.profile.sample_types[index].clone();
         let totals = [before, after].map(|view| view.profile.total(index));
-        let factor = match args.absolute || totals[1] == 0 {
+        let wholes = [before.whole, after.whole];
+        let factor = match args.absolute || wholes.contains(&0) {
             true => 1.0,
-            false => totals[0] as f64 / totals[1] as f64,
+            false => wholes[0] as f64 / wholes[1] as f64,
         };
         let mut rows: Vec<Change> = Vec::new();
         let mut by_name: HashMap<String, usize> = HashMap::new();
@@ -150,21 +153,21 @@ impl Comparison {
                     hits: values[at] as f64 / each,
                     all: total as f64 / each,
                 };
-                let (old, new) = (hits(row.before, totals[0], first), hits(row.after, totals[1], second));
+                let (old, new) = (hits(row.before, wholes[0], first), hits(row.after, wholes[1], second));
                 if args.absolute {
                     statistics::of_counts(old.hits, new.hits) * first
                 } else {
-                    statistics::of_shares(old, new) * totals[0] as f64
+                    statistics::of_shares(old, new) * wholes[0] as f64
                 }
             };
             row.deviations = Some([deviation(0), deviation(1)]);
         }
-        Self { ty, totals, absolute: args.absolute, rows }
+        Self { ty, totals, wholes, factor, absolute: args.absolute, rows }
     }
 
     /// A part of what there was before.
     fn percent(&self, value: f64) -> f64 {
-        percent(value, self.totals[0] as f64)
+        percent(value, self.wholes[0] as f64)
     }
 
     /// Whether a difference is none by chance; none if nobody knows.
@@ -232,7 +235,7 @@ impl Comparison {
             args.by.title()
         );
         text += &(screen.bold(&heading) + "\n");
-        let whole = self.totals[if self.absolute { 0 } else { 1 }] as f64;
+        let whole = self.wholes[if self.absolute { 0 } else { 1 }] as f64;
         for row in self.rows.iter().take(shown) {
             let significant = self.significant(row);
             let part = |at: usize, change: f64| {
@@ -267,10 +270,12 @@ impl Comparison {
     }
 }
 
-/// What one sample adds to a value; none if the value does not go with samples.
+/// What one sample adds to a value; none if the value does not go with samples, as that of a comparison does not.
 fn value_of_a_sample(profile: &Profile, index: usize) -> Option<f64> {
     let ty = &profile.sample_types[index];
-    if ty.name == "samples" && ty.unit == "count" {
+    if profile.samples().iter().any(|sample| sample.values[index] < 0) {
+        None
+    } else if ty.name == "samples" && ty.unit == "count" {
         Some(1.0)
     } else if *ty == profile.period_type && profile.period > 0 {
         Some(profile.period as f64)

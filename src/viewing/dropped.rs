@@ -3,14 +3,19 @@
 //!
 //! The rules are google/pprof's (`profile.Prune`): the expression must match a function's whole name without
 //! its parameters; the match nearest to the root counts; and what comes before the first frame that does
-//! not match is not looked at, so that something is left of every stack.
+//! not match is not looked at, so that something is left of every stack. Where one of the two is no regular
+//! expression nothing is left out, and that is told.
 
-use std::sync::LazyLock;
+use std::path::Path;
 
-use anyhow::{Context, Result};
-use regex::Regex;
-
+use crate::expression::{Regex, compile_whole};
 use crate::model::profile::{LocationId, Profile};
+use crate::text::printable;
+
+/// What is no parameter.
+const ANONYMOUS: &str = "(anonymous namespace)";
+/// Characters of an expression that are told.
+const MOST_SHOWN: usize = 200;
 
 /// What is done with a location where a stack is cut.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,21 +27,30 @@ enum Cut {
 }
 
 /// Leaves out what the profile wants to have left out.
-///
-/// # Errors
-/// If its expressions are none.
-pub(super) fn leave_out(profile: &mut Profile) -> Result<()> {
+pub(super) fn leave_out(profile: &mut Profile, input: &Path) {
     if profile.drop_frames.is_empty() {
-        return Ok(());
+        return;
     }
-    let whole = |field: &str, pattern: &str| {
-        Regex::new(&format!("^(?:{pattern})$"))
-            .with_context(|| format!("failed to understand the profile's own {field} '{pattern}'"))
+    let whole = |field: &str, pattern: &str| -> Option<Regex> {
+        let compiled = compile_whole(pattern);
+        if let Err(reason) = &compiled {
+            let shown: String = pattern.chars().take(MOST_SHOWN).collect();
+            say!(
+                "profiler: {}: its {field} '{}' is no regular expression ({reason}): no frame is left out by it",
+                input.display(),
+                printable(&shown).replace('\n', " ")
+            );
+        }
+        compiled.ok()
     };
-    let drop = whole("drop_frames", &profile.drop_frames)?;
+    let Some(drop) = whole("drop_frames", &profile.drop_frames) else { return };
     let keep = match &*profile.keep_frames {
         "" => None,
-        pattern => Some(whole("keep_frames", pattern)?),
+        pattern => match whole("keep_frames", pattern) {
+            // What would be dropped may be what should be kept.
+            None => return,
+            keep => keep,
+        },
     };
     let is_dropped: Vec<bool> = profile
         .functions
@@ -68,7 +82,6 @@ pub(super) fn leave_out(profile: &mut Profile) -> Result<()> {
         };
         profile.add(stack, sample.labels, &sample.values);
     }
-    Ok(())
 }
 
 /// What is left of a stack; none if that is all of it.
@@ -87,13 +100,19 @@ fn cut(leaf_first: &[LocationId], cuts: &[Option<Cut>]) -> Option<Vec<LocationId
 
 /// A name up to its first bracket that is not a part of the name itself.
 fn without_parameters(name: &str) -> &str {
-    static BRACKETS: LazyLock<Regex> = LazyLock::new(|| {
-        // The pattern is a constant.
-        Regex::new(r"\(anonymous namespace\)|operator\(\)|\(").expect("a wrong regular expression")
-    });
     let name = name.strip_prefix('.').unwrap_or(name);
-    let bracket = BRACKETS.find_iter(name).find(|found| found.as_str() == "(");
-    bracket.map_or(name, |found| &name[..found.start()])
+    let mut from = 0;
+    while let Some(found) = name[from..].find('(') {
+        let at = from + found;
+        from = if name[at..].starts_with(ANONYMOUS) {
+            at + ANONYMOUS.len()
+        } else if name[..at].ends_with("operator") && name[at..].starts_with("()") {
+            at + 2
+        } else {
+            return &name[..at];
+        };
+    }
+    name
 }
 
 #[cfg(test)]
@@ -120,7 +139,7 @@ mod tests {
             let stack = profile.intern_stack(&locations);
             profile.add(stack, labels, &[1]);
         }
-        leave_out(&mut profile).unwrap();
+        leave_out(&mut profile, Path::new("made"));
         let text = |at: LocationId| {
             let lines = profile.location(at).lines.iter().rev();
             lines.map(|line| profile.function(line.function).name.as_str()).collect::<Vec<_>>().join("/")
@@ -162,6 +181,15 @@ mod tests {
         // The last two are one kind of stack, in two places.
         assert_eq!(found[..6], expected[..6]);
         assert_eq!(found[6..], ["main", "main"]);
+    }
+
+    #[test]
+    fn an_expression_that_is_none_drops_nothing() {
+        for (drop, keep) in [("malloc(", ""), ("a[", ""), ("(?=a)", ""), ("malloc", "(")] {
+            assert_eq!(left(drop, keep, &["main;malloc"]), ["main;malloc"], "{drop} {keep}");
+        }
+        assert_eq!(left(r"\Qmalloc\E", "", &["main;malloc"]), ["main"]);
+        assert_eq!(left("malloc|[[]x", "", &["main;[x", "main;malloc;brk"]), ["main", "main"]);
     }
 
     #[test]

@@ -1,10 +1,9 @@
-//! Of a profile, the stacks that hold a function, or do not: what calls it and what it calls. With
-//! programs::command, the only user of regex.
+//! Of a profile, the stacks that hold a function, or do not: what calls it and what it calls.
 
 use anyhow::{Context, Result, ensure};
-use regex::Regex;
 
 use super::names::address_name;
+use crate::expression::{self, Regex};
 use crate::model::profile::{Location, Profile};
 
 /// Keeps the samples with a frame whose name matches `focus` and none whose name matches `ignore`.
@@ -15,8 +14,8 @@ use crate::model::profile::{Location, Profile};
 pub(super) fn keep(profile: &mut Profile, focus: Option<&str>, ignore: Option<&str>) -> Result<()> {
     let matching = |option: &str, pattern: Option<&str>| -> Result<Option<Vec<bool>>> {
         let Some(pattern) = pattern else { return Ok(None) };
-        let regex =
-            Regex::new(pattern).with_context(|| format!("failed to understand {option} '{pattern}'"))?;
+        let regex = expression::compile(pattern)
+            .with_context(|| format!("failed to understand {option} '{pattern}'"))?;
         Ok(Some(profile.locations.iter().map(|location| is_match(profile, location, &regex)).collect()))
     };
     let (focused, ignored) = (matching("--focus", focus)?, matching("--ignore", ignore)?);

@@ -35,6 +35,8 @@ pub mod tree;
 mod values;
 mod viewer;
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 
 use crate::cli::{ChosenArgs, PartArgs, SelectArgs, Shown, ViewArgs};
@@ -45,6 +47,8 @@ struct View {
     profile: Profile,
     /// The value.
     index: usize,
+    /// What shares are of: the value of all samples, each without its sign.
+    whole: i64,
     /// The value that only samples of blocked time have, where those are shown.
     blocked: Option<usize>,
     /// Threads that are drawn narrow.
@@ -64,8 +68,7 @@ fn open(select: &SelectArgs) -> Result<View> {
             on.map_or(0, |on| values[on]).saturating_add(values[off])
         });
     }
-    dropped::leave_out(&mut profile)
-        .with_context(|| format!("failed to show the profile {}", select.input.display()))?;
+    dropped::leave_out(&mut profile, &select.input);
     let timeless = choose_part(&mut profile, select)?;
     let index = values::choose(&profile, select)?;
     if let Some(timeless) = timeless {
@@ -73,7 +76,18 @@ fn open(select: &SelectArgs) -> Result<View> {
     }
     let is_blocked = ["off_cpu", "wall"].contains(&&*profile.sample_types[index].name);
     choose_stacks(&mut profile, select)?;
-    Ok(View { profile, index, blocked: off_cpu.filter(|_| is_blocked), idle: None })
+    let whole = whole(&profile, index, &select.input)?;
+    Ok(View { profile, index, whole, blocked: off_cpu.filter(|_| is_blocked), idle: None })
+}
+
+/// What shares of a value are of.
+///
+/// # Errors
+/// If it is more than a number has room for.
+fn whole(profile: &Profile, index: usize, input: &Path) -> Result<i64> {
+    profile.size(index).with_context(|| {
+        format!("failed to add up the values in {}: the sum exceeds 2^63; make it again", input.display())
+    })
 }
 
 /// Keeps the part of the recording that the options name; returns what of each value has no moment, and so is in no

@@ -11,11 +11,11 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use regex::Regex;
 
 use super::top::Screen;
 use super::{View, disassembly, open, scale};
 use crate::cli::SourceArgs;
+use crate::expression;
 use crate::model::profile::{FunctionId, MappingId, Profile};
 use crate::text::{percent, printable};
 
@@ -63,7 +63,7 @@ fn find(profile: &Profile, wanted: &str) -> Result<HashSet<FunctionId>> {
     if !exact.is_empty() {
         return Ok(exact);
     }
-    let regex = Regex::new(wanted).with_context(|| format!("failed to understand '{wanted}'"))?;
+    let regex = expression::compile(wanted).with_context(|| format!("failed to understand '{wanted}'"))?;
     Ok(all().filter(|(_, it)| regex.is_match(&it.name)).map(|(at, _)| at.into()).collect())
 }
 
@@ -133,7 +133,7 @@ impl Listing {
             clean(name),
             amount(self.total[0]),
             amount(self.total[1]),
-            percent(self.total[1] as f64, all as f64),
+            percent(self.total[1].abs() as f64, view.whole as f64),
             scale::amount(all, unit)
         );
         let mut text = screen.bold(&heading) + "\n";

@@ -26,16 +26,27 @@ pub fn run(args: &TopArgs) -> Result<()> {
     sort(&mut rows, args.sort);
     let ty = &view.profile.sample_types[view.index];
     let total = view.profile.total(view.index);
+    let whole = view.whole;
     let text = if args.json {
         let rows: Vec<_> =
-            rows.iter().take(args.rows.unwrap_or(usize::MAX)).map(|row| as_json(row, total)).collect();
+            rows.iter().take(args.rows.unwrap_or(usize::MAX)).map(|row| as_json(row, whole)).collect();
         let table = json!({ "value": ty.name, "unit": ty.unit, "total": total, "rows": rows });
         format!("{table}\n")
     } else {
-        let table = Table { rows: &rows, unit: &ty.unit, total, what: args.by.title() };
+        let table = Table { rows: &rows, unit: &ty.unit, whole, what: args.by.title() };
         let screen = Screen::of_stdout();
         let shown = args.rows.unwrap_or(if screen.width.is_some() { 20 } else { usize::MAX });
-        let head = format!("{} of {}\n", scale::amount(total, &ty.unit), ty.name);
+        let mut head = format!("{} of {}", scale::amount(total, &ty.unit), printable(&ty.name));
+        if total.unsigned_abs() != whole.unsigned_abs() {
+            head +=
+                &format!("; shares are of {}, as some values are negative", scale::amount(whole, &ty.unit));
+        }
+        let sum: i128 = rows.iter().map(|row| i128::from(row.own[0])).sum();
+        if sum != total.into() {
+            head +=
+                "; a sample with several values of the label is in the row of each, so rows add up to more";
+        }
+        head.push('\n');
         head + &table.text(shown, &screen)
     };
     match io::stdout().lock().write_all(text.as_bytes()) {
@@ -55,8 +66,13 @@ fn sort(rows: &mut [Row], by: TopSort) {
     });
 }
 
-fn as_json(row: &Row, total: i64) -> serde_json::Value {
-    let share = |value: i64| percent(value as f64, total as f64);
+/// How much it is of the whole, whatever its sign, as google/pprof has it.
+fn share(value: i64, whole: i64) -> f64 {
+    percent(value.unsigned_abs() as f64, whole as f64)
+}
+
+fn as_json(row: &Row, whole: i64) -> serde_json::Value {
+    let share = |value: i64| share(value, whole);
     json!({
         "name": row.name,
         "file": row.file,
@@ -118,14 +134,15 @@ impl Screen {
 struct Table<'a> {
     rows: &'a [Row],
     unit: &'a str,
-    total: i64,
+    /// What shares are of.
+    whole: i64,
     what: &'a str,
 }
 
 impl Table<'_> {
     fn text(&self, shown: usize, screen: &Screen) -> String {
         let amount = |value: i64| scale::amount(value, self.unit);
-        let share = |value: i64| format!("{:.2}%", percent(value as f64, self.total as f64));
+        let share = |value: i64| format!("{:.2}%", share(value, self.whole));
         let rows = &self.rows[..shown.min(self.rows.len())];
         let width = |values: fn(&Row) -> i64, title: &str| {
             let longest = rows.iter().map(|row| amount(values(row)).chars().count()).max();

@@ -35,7 +35,7 @@ const NONE: &str = "(none)";
 pub(super) fn rows(profile: &Profile, indices: &[usize], by: &By) -> Vec<Row> {
     let mut finder = Finder { profile, by, rows: Vec::new(), index: HashMap::new(), values: indices.len() };
     let mut of_location: Vec<Option<Box<[u32]>>> = vec![None; profile.locations.len()];
-    let mut of_labels: HashMap<LabelsId, u32> = HashMap::new();
+    let mut of_labels: HashMap<LabelsId, Box<[u32]>> = HashMap::new();
     // In which sample a row was last met.
     let mut met: Vec<u32> = Vec::new();
     for (number, sample) in (1..).zip(profile.samples()) {
@@ -48,10 +48,12 @@ pub(super) fn rows(profile: &Profile, indices: &[usize], by: &By) -> Vec<Row> {
             continue;
         }
         if let By::Process | By::Thread | By::Label(_) = by {
-            let row = *of_labels.entry(sample.labels).or_insert_with(|| finder.labels(sample.labels));
-            let row = &mut finder.rows[row as usize];
-            add(&mut row.own);
-            add(&mut row.total);
+            let rows = of_labels.entry(sample.labels).or_insert_with(|| finder.labels(sample.labels));
+            for &row in rows.iter() {
+                let row = &mut finder.rows[row as usize];
+                add(&mut row.own);
+                add(&mut row.total);
+            }
             continue;
         }
         let mut leaf = true;
@@ -168,8 +170,8 @@ impl Finder<'_> {
         row
     }
 
-    /// The row of a set of labels.
-    fn labels(&mut self, labels: LabelsId) -> u32 {
+    /// The rows of a set of labels: several where it has several values of the label, as in `go tool pprof -tags`.
+    fn labels(&mut self, labels: LabelsId) -> Box<[u32]> {
         let labels = self.profile.labels(labels);
         let find = |key: &str| labels.iter().find(|label| &*label.key == key).map(text);
         let both = |name: &str, id: &str| match (find(name), find(id)) {
@@ -179,10 +181,19 @@ impl Finder<'_> {
         let name = match self.by {
             By::Process => both("comm", "pid"),
             By::Thread => both("thread_comm", "tid"),
-            By::Label(key) => find(key),
+            By::Label(key) => {
+                let values = labels.iter().filter(|label| &*label.key == &**key);
+                let mut rows: Vec<u32> = values.map(|value| self.row(&text(value), None, "", None)).collect();
+                rows.sort_unstable();
+                rows.dedup();
+                if !rows.is_empty() {
+                    return rows.into();
+                }
+                None
+            }
             By::Function | By::Line | By::Binary => None,
         };
-        self.row(name.as_deref().unwrap_or(NONE), None, "", None)
+        [self.row(name.as_deref().unwrap_or(NONE), None, "", None)].into()
     }
 }
 

@@ -302,7 +302,7 @@ impl<'a> State<'a> {
     }
 
     fn share(&self, value: i64) -> String {
-        format!("{:.2}%", percent(value as f64, self.graph.total[0] as f64))
+        format!("{:.2}%", percent(value.abs() as f64, self.graph.width[0] as f64))
     }
 
     /// The line above: of what all is, and what of it is left.

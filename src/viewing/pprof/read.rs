@@ -18,6 +18,7 @@ use crate::model::profile::{
     ValueType,
 };
 use crate::naming::demangle::demangle;
+use crate::text::thousands;
 
 /// The profile in the bytes of an uncompressed message.
 ///
@@ -41,6 +42,7 @@ pub(super) fn parse_within(data: &[u8], limit: usize) -> Result<Profile> {
         mappings: HashMap::new(),
         functions: HashMap::new(),
         locations: HashMap::new(),
+        missing: None,
         profile: Profile::default(),
     };
     // A file of another kind fails at its first fields; later there are messages of pprof's own.
@@ -50,7 +52,16 @@ pub(super) fn parse_within(data: &[u8], limit: usize) -> Result<Profile> {
     })?;
     let read = reader.tables().and_then(|()| reader.locations()).and_then(|()| reader.samples());
     match read {
-        Ok(()) => Ok(reader.profile),
+        Ok(()) => {
+            if let Some((count, first)) = reader.missing {
+                say!(
+                    "profiler: locations in mappings that are missing from the profile, the first in mapping \
+                     {first}: {}; they are shown as in no binary",
+                    thousands(count)
+                );
+            }
+            Ok(reader.profile)
+        }
         Err(error) if error.is::<Advice>() => Err(error),
         Err(error) => Err(anyhow!("{error:#}: {DAMAGED}")),
     }
@@ -65,6 +76,8 @@ struct Reader<'a> {
     mappings: HashMap<u64, MappingId>,
     functions: HashMap<u64, FunctionId>,
     locations: HashMap<u64, LocationId>,
+    /// How many locations are in mappings that are missing, and the first of these.
+    missing: Option<(i64, u64)>,
     profile: Profile,
 }
 
@@ -241,10 +254,11 @@ impl<'a> Reader<'a> {
             }
         }
         if mapping != 0 {
-            let found = self.mappings.get(&mapping).copied();
-            location.mapping = Some(
-                found.with_context(|| format!("location {id} is in mapping {mapping}, which is missing"))?,
-            );
+            location.mapping = self.mappings.get(&mapping).copied();
+            if location.mapping.is_none() {
+                // google/pprof takes it for one that is in none.
+                self.missing.get_or_insert((0, mapping)).0 += 1;
+            }
         }
         self.budget.charge(2 * size_of::<Location>() + 32)?;
         let at = LocationId::from(self.profile.locations.len());

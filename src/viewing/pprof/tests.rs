@@ -188,7 +188,6 @@ fn damage_is_named() {
         ("two mappings have the id 1", |file| file.mapping[1].id = 1),
         ("two locations have the id 1", |file| file.location[1].id = 1),
         ("two functions have the id 2", |file| file.function[2].id = 2),
-        ("in mapping 77, which is missing", |file| file.location[0].mapping_id = 77),
         ("in function 77, which is missing", |file| file.location[1].line[0].function_id = 77),
         ("in function 0, which is missing", |file| file.location[1].line[0].function_id = 0),
         ("sample 2: location 0 is missing", |file| file.sample[1].location_id[0] = 0),
@@ -212,6 +211,7 @@ fn what_is_unusual_but_legal_is_read() {
     let cases: &[Change] = &[
         |file| file.location[0].id = 77,
         |file| file.location[0].mapping_id = 0,
+        |file| file.location[0].mapping_id = 77,
         |file| file.sample[0].value = vec![-1, i64::MIN],
         |file| file.location[0].address = u64::MAX,
         |file| file.sample[0].label.clear(),
@@ -230,6 +230,9 @@ fn what_is_unusual_but_legal_is_read() {
         });
         assert!(read.is_ok(), "case {i}: {read:?}");
     }
+    // A mapping that is missing is none, as in google/pprof.
+    let read = changed(|file| file.location[0].mapping_id = 77).unwrap();
+    assert!(read.locations[0].mapping.is_none() && read.locations[1].mapping.is_some());
 }
 
 #[test]
