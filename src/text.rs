@@ -79,7 +79,15 @@ pub fn basename(path: &str) -> &str {
 
 /// Lines for a terminal, without what would steer it: names are chosen by whoever wrote a program.
 pub fn printable(lines: &str) -> String {
-    lines.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    lines.chars().map(|c| if is_steering(c) && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+/// Control characters, and those that turn the direction of the text around them, so that another name is seen than
+/// the one that is there.
+pub fn is_steering(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || c.is_control()
 }
 
 /// A part of a whole in percent, with the sign of the part; 0 of nothing.
@@ -107,6 +115,14 @@ mod tests {
     #[test]
     fn names_do_not_steer_the_terminal() {
         assert_eq!(printable("a\u{1b}]0;b\u{7}\n\u{9b}1mé"), "a\u{fffd}]0;b\u{fffd}\n\u{fffd}1mé");
+    }
+
+    #[test]
+    fn names_do_not_turn_the_text_around_them() {
+        for c in ['\u{61c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202e}', '\u{2066}', '\u{2069}'] {
+            assert_eq!(printable(&format!("a{c}b")), "a\u{fffd}b", "{c:?}");
+        }
+        assert_eq!(printable("שלום عالم \u{200d}"), "שלום عالم \u{200d}");
     }
 
     #[test]

@@ -150,7 +150,7 @@ pub struct FlamegraphArgs {
     #[arg(long)]
     pub native: bool,
 
-    /// Where to write; `-` is standard output. A name that ends in .html makes a page, any other an SVG
+    /// Where to write; `-` is standard output. A name that ends in .html or .htm makes a page, any other an SVG
     /// image; opened in a browser, both are a viewer
     #[arg(short, long, value_name = "FILE", default_value = "flamegraph.svg")]
     pub output: PathBuf,

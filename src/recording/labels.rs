@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::model::event::{CgroupIds, Moment};
 use crate::model::profile::{CPU_LABEL, Label, LabelValue, TIME_LABEL};
 use crate::recording::containers::Groups;
+use crate::viewing::names::UNNAMED;
 
 /// What is known of samples and is not a process's own.
 #[derive(Debug, Default)]
@@ -53,7 +54,7 @@ impl Labels {
             |key: &str, id: u32| Label { key: key.into(), value: LabelValue::Num(id.into(), "".into()) };
         let mut labels: Vec<Label> = tgid.map(|tgid| number("pid", tgid)).into_iter().collect();
         labels.extend(tid.map(|tid| number("tid", tid)));
-        labels.extend([text("comm", comm), text("thread_comm", thread_comm)]);
+        labels.extend([name("comm", comm), name("thread_comm", thread_comm)]);
         let group = self.groups.get(&cgroups).or_else(|| self.before.get(&cgroups));
         labels.extend(group.into_iter().flat_map(|group| group.iter()).cloned());
         labels.extend(self.fixed.iter().cloned());
@@ -72,4 +73,14 @@ impl Labels {
 
 fn text(key: &str, value: &Rc<str>) -> Label {
     Label { key: key.into(), value: LabelValue::Str(Rc::clone(value)) }
+}
+
+/// What a process or thread is called: it may give itself an empty name, which is none in pprof, so that its stacks
+/// would stand beside the processes instead of below one.
+pub fn called(comm: &str) -> &str {
+    if comm.is_empty() { UNNAMED } else { comm }
+}
+
+fn name(key: &str, comm: &Rc<str>) -> Label {
+    if comm.is_empty() { text(key, &called(comm).into()) } else { text(key, comm) }
 }

@@ -18,7 +18,7 @@ use crate::model::profile::{
 use crate::model::snapshot::{Location, OTHER_NAMESPACE, Resolved};
 use crate::model::unsymbolized::{Unsymbolized, Wholeness};
 use crate::recording::budget::Pressure;
-use crate::recording::labels::{Labels, Origin};
+use crate::recording::labels::{Labels, Origin, called};
 
 /// Sets of labels that are added when the budget is used up: names, some 300 bytes each.
 const MOST_LATE_LABELS: usize = 4096;
@@ -199,7 +199,7 @@ impl Tally {
             frames.insert(0, self.marker(&called));
         }
         if key.kind == Kind::Waker {
-            frames.push(self.marker(&resolved.thread_comm));
+            frames.push(self.marker(called(&resolved.thread_comm)));
         }
         Some(frames)
     }

@@ -1,7 +1,7 @@
 //! What a frame is called in text, and what kind of frame it is, by its name and its mapping.
 
 use crate::model::profile::{Location, Mapping};
-use crate::text::basename;
+use crate::text::{basename, is_steering};
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -157,19 +157,23 @@ pub(super) fn marker_kind(name: &str) -> Option<FrameKind> {
     }
 }
 
-/// A name as people see it: whitespace and control characters are spaces, what XML cannot hold is U+FFFD, and
-/// what is empty says so.
+/// What has no name.
+pub const UNNAMED: &str = "[unnamed]";
+
+/// A name as people see it: whitespace and control characters are spaces, what XML cannot hold or turns the text
+/// around it is U+FFFD, and what is empty says so.
 pub(super) fn clean(name: &str) -> String {
     let trimmed = name.trim_matches(|c: char| c.is_whitespace() || c.is_control());
     let text: String = trimmed
         .chars()
         .map(|c| match c {
             c if c.is_control() || c.is_whitespace() => ' ',
+            c if is_steering(c) => '\u{fffd}',
             '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
             c => c,
         })
         .collect();
-    if text.is_empty() { "[unnamed]".to_owned() } else { text }
+    if text.is_empty() { UNNAMED.to_owned() } else { text }
 }
 
 /// A name as it may stand in a folded line: clean, and `;` becomes `:`. `name 12` becomes `name_12`, for it would
@@ -202,6 +206,7 @@ mod tests {
         assert_eq!(escape("# comment"), "#_comment");
         assert_eq!(escape(" \r\n"), "[unnamed]");
         assert_eq!(escape("\u{ffff}"), "\u{fffd}");
+        assert_eq!(escape("a\u{202e}b"), "a\u{fffd}b");
     }
 
     #[test]

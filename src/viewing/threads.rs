@@ -29,6 +29,7 @@ use anyhow::{Context, Result, bail};
 use super::reading;
 use crate::cli::ThreadsArgs;
 use crate::model::profile::{Profile, Sample};
+use crate::text::printable;
 
 /// Nanoseconds of one thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,7 +142,7 @@ fn table(profile: &Profile, rows: &BTreeMap<(i64, i64), Row>) -> String {
         let _ = writeln!(
             text,
             "{pid:>8} {tid:>8} {:15} {:>11} {sampled:>17} {:>11} {:>11} {:>11} {:>11} {:>7.2}%",
-            row.comm,
+            printable(&row.comm).replace('\n', "\u{fffd}"),
             ms(row.on_cpu),
             ms(row.runnable),
             ms(row.blocked),

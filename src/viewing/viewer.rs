@@ -41,8 +41,13 @@ const STYLE: &str = include_str!("viewer/style.css");
 
 /// The picture and the viewer in one file, a page of HTML if it is called so. `data` is in base64.
 pub(super) fn into_file(output: &Path, picture: &str, title: &str, data: &str) -> String {
-    let is_html = output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html"));
-    if is_html { into_html(picture, title, data) } else { into_svg(picture, data) }
+    if is_page(output) { into_html(picture, title, data) } else { into_svg(picture, data) }
+}
+
+/// Whether a file that is called so is to be a page of HTML.
+fn is_page(output: &Path) -> bool {
+    let extension = output.extension().unwrap_or_default();
+    ["html", "htm"].iter().any(|name| extension.eq_ignore_ascii_case(name))
 }
 
 /// The picture with the viewer behind it.
@@ -96,6 +101,13 @@ mod tests {
             }
         }
         assert!(!script().contains("import ") && !script().contains("export "));
+    }
+
+    #[test]
+    fn a_name_says_whether_it_is_a_page() {
+        let is_page = |name: &str| is_page(Path::new(name));
+        assert!(is_page("a.html") && is_page("a.htm") && is_page("d/A.HTM"));
+        assert!(!is_page("a.svg") && !is_page("html") && !is_page("-") && !is_page("a.html.svg"));
     }
 
     #[test]

@@ -80,6 +80,7 @@ async function click(node, modifiers = 0) {
 async function search(text) {
   await browser.run("viewer.controls.search.focus(); viewer.controls.search.select(); 0");
   await browser.type(text);
+  await browser.until("!viewer.searcher.isBusy");
 }
 
 const ROWS = [
@@ -287,13 +288,60 @@ test("menus root the graph by a label and filter by its value", async () => {
   await open(ROWS);
   const roots = () => browser.run(`(() => { const { tree } = viewer.main; const names = []; for (let node = 1; node < tree.length; node = tree.end[node]) names.push(viewer.profile.frames.name[tree.frame[node]]); return names; })()`);
   assert.deepEqual(await roots(), ["alpha", "beta"]);
-  await choose("group", "pid");
+  await choose("group", '["pid"]');
   assert.deepEqual(await roots(), ["10", "20"]);
-  await choose("group", "");
+  await choose("group", "[]");
   assert.deepEqual(await roots(), ["main"]);
-  await choose("only", "pid\n20");
+  await choose("only", JSON.stringify({ key: "pid", value: "20" }));
   assert.equal((await state()).total, "50");
   assert.deepEqual(await nodes("json.(*Decoder).Decode"), []);
+});
+
+test("menus take labels of any text, and say what they do not hold", async () => {
+  const rows = Array.from({ length: 260 }, (_, i) => ({ stack: ["main"], labels: { "k=v": `value\n${i}` }, values: [1000 - i, 1] }));
+  await open(rows);
+  const shown = (control) => browser.run(`viewer.controls.${control}.selectedOptions[0].textContent`);
+  await choose("only", JSON.stringify({ key: "k=v", value: "value\n7" }));
+  assert.equal((await state()).total, "993");
+  await browser.go(await browser.run("location.href"));
+  assert.equal((await state()).total, "993");
+  assert.match(await shown("only"), /^value.7$/);
+  assert.match(await browser.run("viewer.controls.only.textContent"), /… and 60 more, which have less/);
+  // One that the menu does not hold.
+  await open(rows, { fragment: `#${new URLSearchParams({ only: "k%3Dv=value\n259", group: "k=v" })}` });
+  assert.equal((await state()).total, "741");
+  assert.match(await shown("only"), /^value.259$/);
+  assert.equal(await shown("group"), "by k=v");
+});
+
+test("a link of another recording shows a picture", async () => {
+  for (const fragment of ["#range=1000-2000", "#range=0-Infinity", "#zoom=999", "#time=1-2", "#group=nosuch", "#zoom=2&range=99-100"]) {
+    await open(ROWS, { fragment });
+    assert.deepEqual([(await state()).total, await texts(".chip")], ["100", []], fragment);
+    assert.equal(await browser.run("viewer.main.to - viewer.main.from === viewer.main.tree.width[viewer.main.zoom]"), true, fragment);
+    assert.notEqual(await browser.run("viewer.controls.group.selectedIndex"), -1, fragment);
+  }
+});
+
+test("a search that comes to no end is given up, and the page goes on", async () => {
+  const long = "x".repeat(60);
+  await open([...ROWS, { stack: [long, "/(/"], labels: { comm: "beta", pid: 20 }, values: [5, 5] }]);
+  await browser.run("viewer.change({ search: '/(x+x+)+y/' }); 0");
+  assert.match((await texts(".matches")).join(), /searching/);
+  await browser.key("t");
+  assert.equal(await browser.run("document.querySelector('.table').hidden"), false);
+  await browser.until("viewer.controls.search.classList.contains('bad')");
+  assert.match((await texts(".matches")).join(), /given up after 2 s/);
+  // Another one ends the last, and finds what there is.
+  await browser.run("viewer.change({ search: '/(x+x+)+y/i' }); viewer.change({ search: '/^JSON.*E$/' }); 0");
+  await browser.until("!viewer.searcher.isBusy");
+  assert.equal((await state()).matches, "2");
+  assert.ok(!(await browser.run("viewer.controls.search.classList.contains('bad')")));
+  // A click in the table means the name as it stands.
+  await browser.run("viewer.change({ search: '' }); [...document.querySelectorAll('.table .line .name')].find(it => it.textContent === '/(/').click(); 0");
+  await browser.until("!viewer.searcher.isBusy");
+  assert.equal((await state()).matches, "1");
+  assert.deepEqual(browser.errors, []);
 });
 
 test("c copies the name and C the stack as folded text", async () => {

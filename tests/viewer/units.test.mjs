@@ -5,18 +5,18 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { contrast, darkened, hash, mixed, ofHue } from "../../src/viewing/viewer/js/colors.js";
 import { decode } from "../../src/viewing/viewer/js/data.js";
-import { ROW, nodeAt, panelOf, visit } from "../../src/viewing/viewer/js/draw.js";
+import { ROW, nodeAt, panelOf, rangeWithin, visit } from "../../src/viewing/viewer/js/draw.js";
 import { step } from "../../src/viewing/viewer/js/keys.js";
 import { changeOf, isSure, quantile } from "../../src/viewing/viewer/js/comparison.js";
 import { hasHeat, heat, lanes, steps } from "../../src/viewing/viewer/js/moments.js";
 import { clipped, escapeFolded, printable } from "../../src/viewing/viewer/js/names.js";
 import { PrefixTree } from "../../src/viewing/viewer/js/prefix.js";
 import { amount, percent } from "../../src/viewing/viewer/js/scale.js";
-import { matcher, matches, matchingFrames } from "../../src/viewing/viewer/js/search.js";
+import { Searcher, literally, matcher, matches, matchingFrames } from "../../src/viewing/viewer/js/search.js";
 import { Profile, shape } from "../../src/viewing/viewer/js/shape.js";
 import { tableRows } from "../../src/viewing/viewer/js/table.js";
 import { details } from "../../src/viewing/viewer/js/tooltip.js";
-import { firstView, fromFragment, toFragment } from "../../src/viewing/viewer/js/view.js";
+import { firstView, fromFragment, toFragment, valueName } from "../../src/viewing/viewer/js/view.js";
 import { made } from "./made.mjs";
 
 const ROWS = [
@@ -227,14 +227,28 @@ test("search is plain text in any case, or an expression", () => {
   assert.throws(() => matcher("/(/"));
   const profile = profileOf();
   const tree = shape(profile, viewOf(profile)).main;
-  const isMatch = matchingFrames(profile, matcher("eval"));
+  const found_ = (text) => matchingFrames(profile, new Searcher().matching(profile.names, text));
+  const isMatch = found_("eval");
   const found = matches(tree, isMatch, 0);
   assert.deepEqual([found.nodes.length, found.all, found.zoomed], [2, 3, 3]);
   const parse = found.nodes[1] + 2;
   assert.equal(profile.frames.name[tree.frame[parse]], "parse");
   assert.equal(matches(tree, isMatch, parse).zoomed, 0);
-  const main = matchingFrames(profile, matcher("main"));
+  const main = found_("main");
   assert.equal(matches(tree, main, parse).zoomed, 7);
+});
+
+test("an expression may have flags, and any name can be searched for as it stands", () => {
+  assert.ok(matcher("/^MA.n$/i")("main") && matcher("/^a.b$/s")("a\nb") && matcher("/b$/gm")("b\nc"));
+  const twice = matcher("/a/gy");
+  assert.ok(twice("xa") && twice("xa"));
+  // No flags, so a path.
+  assert.ok(matcher("/usr/lib")("in /usr/lib/x") && matcher("/a/ss")("/a/ss"));
+  for (const name of ["/(/", "/usr/bin/x/", "f", "a/b", "/a+b/i", "//", "", "[/x/"]) {
+    const found = matcher(literally(name)) || (() => true);
+    assert.ok(found(`x${name}y`), name);
+    assert.ok(name === "" || !found("/usr/b"), name);
+  }
 });
 
 test("only what is wide enough is drawn, and nothing is left without a trace", () => {
@@ -275,7 +289,7 @@ test("arrows lead to callers, callees and siblings", () => {
 });
 
 test("names are harmless", () => {
-  assert.equal(printable("a\u202eb\u0007c"), "a\ufffdb\ufffdc");
+  assert.equal(printable("a\u202eb\u0007c\u061cd"), "a\ufffdb\ufffdc\ufffdd");
   assert.ok(printable("x".repeat(1e7)).length < 3000);
   assert.equal(escapeFolded("[u8; 8]::f 3"), "[u8: 8]::f_3");
   assert.equal(clipped("abcdef", 4), "abc…");
@@ -358,7 +372,7 @@ test("changes are as sure as the program says", () => {
 });
 
 test("a link shows the same again", () => {
-  const { header } = profileOf(ROWS, { types: [{ name: "samples", unit: "count" }, { name: "cpu", unit: "nanoseconds" }], group: ["comm"] });
+  const { header } = profileOf(ROWS, { types: [{ name: "samples", unit: "count" }, { name: "cpu", unit: "nanoseconds" }], group: ["comm"], times: [0, 0] });
   const view = Object.assign(firstView(header), {
     value: 1,
     group: [],
@@ -375,6 +389,58 @@ test("a link shows the same again", () => {
   assert.deepEqual(fromFragment(`#${toFragment(view, header)}`, header), view);
   assert.equal(toFragment(firstView(header), header), "");
   assert.deepEqual(fromFragment("#zoom=-1&value=none&only=x&time=a", header), firstView(header));
+});
+
+test("a link to another file shows what there is of it", () => {
+  const { header } = profileOf();
+  // No times, no such labels.
+  const odd = "time=1-2&group=nosuch&lanes=nosuch&range=0-Infinity&value=nosuch";
+  assert.deepEqual(fromFragment(`#${odd}`, header), firstView(header));
+  assert.deepEqual(fromFragment("#group=nosuch&group=pid", header).group, ["pid"]);
+  const timed = profileOfTimes([{ at: 0, value: 1 }]).header;
+  assert.deepEqual(fromFragment("#time=1-2", timed).time, [1, 2]);
+  for (const range of [[1e-7, 3], [0, 1.5e-9], [12.5, 1e21]]) {
+    const view = Object.assign(firstView(header), { range });
+    assert.deepEqual(fromFragment(toFragment(view, header), header).range, range);
+  }
+  const profile = profileOf();
+  const tree = shape(profile, viewOf(profile)).main;
+  assert.equal(tree.width[0], 11);
+  assert.deepEqual(rangeWithin(tree, 0, [5, 100]), [5, 11]);
+  assert.equal(rangeWithin(tree, 0, [100, 200]), null);
+  assert.equal(rangeWithin(tree, 1, [3, 5]), null, "idle has the first");
+  assert.equal(rangeWithin(tree, 0, null), null);
+});
+
+test("labels and values of any text live in the address", () => {
+  const odd = ["a=b", "a%3Db", "%", "a\nb", "=", "é&#"];
+  const rows = odd.flatMap((key, i) => odd.map((value, k) => ({ stack: ["main"], labels: { [key]: value }, values: [1 + i * 10 + k] })));
+  const profile = profileOf(rows);
+  odd.forEach((key, i) => odd.forEach((value, k) => {
+    const view = fromFragment(`#${toFragment(viewOf(profile, { only: { key, value } }), profile.header)}`, profile.header);
+    assert.deepEqual(view.only, { key, value });
+    assert.equal(shape(profile, view).main.total[0], 1 + i * 10 + k);
+  }));
+  const { header } = profile;
+  const group = ["a\nb", "a=b"];
+  assert.deepEqual(fromFragment(toFragment(viewOf(profile, { group }), header), header).group, group);
+  // One value with a line break is not two.
+  const two = profileOf([{ stack: ["f"], labels: { a: "x\ny" }, values: [1] }, { stack: ["f"], labels: { a: "x", b: "y" }, values: [2] }]);
+  const roots = paths(two, shape(two, viewOf(two, { group: ["a", "b"] })).main);
+  assert.deepEqual([roots["x\ny"], roots.x, roots["x;y"]], [1, 2, 2]);
+});
+
+test("values of one name are told apart", () => {
+  const types = [["x", "count"], ["x", "bytes"], ["y", "a"], ["y", "a"]].map(([name, unit]) => ({ name, unit }));
+  const { header } = profileOf([{ stack: ["f"], values: [1, 2, 3, 4] }], { types });
+  const names = types.map((_, i) => valueName(header, i));
+  assert.deepEqual(names, ["x/count", "x/bytes", "y/a/3", "y/a/4"]);
+  types.forEach((_, value) => {
+    const view = Object.assign(firstView(header), { value });
+    assert.equal(fromFragment(toFragment(view, header), header).value, value);
+  });
+  // As links had it.
+  assert.equal(fromFragment("#value=y", header).value, 2);
 });
 
 test("text is readable on every colour", () => {

@@ -73,6 +73,21 @@ fn a_count_whose_stack_never_comes_keeps_its_time_and_its_names() {
 }
 
 #[test]
+fn an_empty_name_says_that_it_is_one() {
+    let objects = Objects::default();
+    let mut tally = tally();
+    tally.stack(5, key(1), &Resolved { thread_comm: "".into(), ..resolved(0x1000, None) }, &objects);
+    tally.stack(5, key(2), &Resolved { comm: "".into(), ..resolved(0x1000, None) }, &objects);
+    tally.count(&[count(key(1), 3), count(key(2), 4)], 10);
+    let profile = tally.finish(&objects, |_| String::new()).profile;
+    let names = |at: usize| {
+        let labels = profile.samples()[at].labels;
+        ["comm", "thread_comm"].map(|key| profile.label(labels, key).unwrap())
+    };
+    assert_eq!([names(0), names(1)], [["process", "[unnamed]"], ["[unnamed]", "worker"]]);
+}
+
+#[test]
 fn samples_count_as_what_their_stacks_are() {
     let objects = Objects::default();
     let mut tally = tally();

@@ -9,8 +9,9 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use crate::model::profile::{Location, Profile, Sample};
-use crate::viewing::View;
+use crate::text::printable;
 use crate::viewing::names::{address_name, clean, offset_in_file};
+use crate::viewing::{View, scale};
 
 /// Bytes after which text is handed on.
 const PIECE: usize = 1 << 20;
@@ -22,11 +23,15 @@ pub(super) fn write(view: &View, mut out: impl FnMut(&[u8]) -> Result<()>) -> Re
     let mut time_ns = profile.time_ns.max(0);
     let name = event_name(view);
     let mut text = String::new();
+    let mut without = 0_i64;
     for sample in profile.samples() {
         let value = sample.values[view.index];
         let events = events(view, sample);
         if value <= 0 {
             continue;
+        }
+        if profile.stack(sample.stack).next().is_none() {
+            without = without.saturating_add(value);
         }
         let (head, stack) = (head(profile, sample), stack(profile, sample));
         for event in 0..events {
@@ -47,7 +52,17 @@ pub(super) fn write(view: &View, mut out: impl FnMut(&[u8]) -> Result<()>) -> Re
             }
         }
     }
-    out(text.as_bytes())
+    out(text.as_bytes())?;
+    if without > 0 {
+        let ty = &profile.sample_types[view.index];
+        say!(
+            "profiler: {} of '{}' have no stack; they are written, but most readers of perf script leave such events \
+             out",
+            scale::amount(without, &ty.unit),
+            printable(&ty.name)
+        );
+    }
+    Ok(())
 }
 
 /// How many samples a stack's value is of.

@@ -4,12 +4,12 @@ import { MATCH, LEFT_OUT, css, darkened, palette } from "./colors.js";
 import { Changes } from "./comparison.js";
 import { Controls } from "./controls.js";
 import { copy, element } from "./dom.js";
-import { ROW, extent, nodeAt, paint, panelOf, rowTop, zoomAround } from "./draw.js";
+import { ROW, extent, nodeAt, paint, panelOf, rangeWithin, rowTop, zoomAround } from "./draw.js";
 import { installKeys } from "./keys.js";
 import { installMouse } from "./mouse.js";
 import { clipped, escapeFolded, printable } from "./names.js";
 import { amount, percent, thousands } from "./scale.js";
-import { matcher, matches, matchingFrames } from "./search.js";
+import { Searcher, literally, matches, matchingFrames } from "./search.js";
 import { installPaper } from "./paper.js";
 import { shape } from "./shape.js";
 import { Table } from "./table.js";
@@ -34,9 +34,10 @@ export class App {
     this.selected = null;
     this.found = null;
     this.tooltip = new Tooltip();
+    this.searcher = new Searcher(() => this.refresh());
     this.table = new Table({
       sort: (sort) => this.change({ sort }),
-      select: (name) => this.change({ search: name }),
+      select: (name) => this.searchFor(name),
       callers: (name) => this.showCallers(name),
     });
     this.strip = new Strip(
@@ -131,7 +132,12 @@ export class App {
 
   layOut() {
     const { view } = this;
-    const zoomIn = (tree) => (view.zoom < tree.length ? view.zoom : 0);
+    const zoomIn = (tree) => {
+      // A link may be of another recording.
+      view.zoom = view.zoom < tree.length ? view.zoom : 0;
+      view.range = rangeWithin(tree, view.zoom, view.range);
+      return view.zoom;
+    };
     if (view.callers !== null) {
       const { callers, callees } = this.shape;
       const above = (callers.height[0] || 1) - 1;
@@ -155,9 +161,9 @@ export class App {
     this.found = null;
     this.searchError = null;
     try {
-      const test = matcher(this.view.search);
-      if (test !== null) {
-        const isMatch = matchingFrames(this.profile, test);
+      const byName = this.searcher.matching(this.profile.names, this.view.search);
+      if (byName !== null) {
+        const isMatch = matchingFrames(this.profile, byName);
         this.found = Object.assign({ isMatch }, matches(this.main.tree, isMatch, this.main.zoom));
       }
     } catch (error) {
@@ -339,6 +345,11 @@ export class App {
     this.report();
   }
 
+  // Looks for a name as it stands, whatever a search would make of it.
+  searchFor(name) {
+    this.change({ search: literally(name) });
+  }
+
   showCallers(name) {
     this.change({ callers: name, search: "" });
   }
@@ -425,7 +436,7 @@ export class App {
       return this.searchError;
     }
     if (!this.found) {
-      return "";
+      return this.searcher.isBusy ? "searching…" : "";
     }
     const { nodes, all, zoomed } = this.found;
     const { tree, zoom } = this.main;

@@ -3,9 +3,10 @@
 import { Changes } from "./comparison.js";
 import { element, replaceChildren } from "./dom.js";
 import { clipped, printable } from "./names.js";
-import { amount, percent } from "./scale.js";
+import { amount, percent, thousands } from "./scale.js";
 import { labelValues } from "./shape.js";
 import { nameOf } from "./tooltip.js";
+import { valueName } from "./view.js";
 
 const MOST_VALUES = 200;
 const SAID_MS = 1500;
@@ -43,7 +44,7 @@ export class Controls {
     const onValue = () => app.change({ value: Number(this.value.value) });
     this.value = element("select", { title: "What is shown", onchange: onValue });
     header.types.forEach((type, i) => {
-      const name = printable(type.name).replace(/_/g, " ");
+      const name = printable(valueName(header, i)).replace(/_/g, " ");
       this.value.append(element("option", { value: String(i), title: printable(type.unit) }, name));
     });
     this.group = element("select", { title: "What stands at the root", onchange: () => this.groupBy() });
@@ -92,17 +93,22 @@ export class Controls {
 
   fillLabels(keys) {
     const { profile, view } = this.app;
-    this.group.append(element("option", { value: "" }, "no groups"));
-    const own = profile.header.group;
-    if (own.length > 1) {
-      this.group.append(element("option", { value: own.join("\n") }, `by ${own.join(", ")}`));
+    this.group.append(groupOption([]));
+    if (profile.header.group.length > 1) {
+      this.group.append(groupOption(profile.header.group));
     }
     this.only.append(element("option", { value: "" }, "all samples"));
     keys.forEach((key) => {
-      this.group.append(element("option", { value: key }, `by ${labelText(key)}`));
+      this.group.append(groupOption([key]));
       const group = element("optgroup", { label: labelText(key) });
-      for (const [value] of this.mostOf(key, view.value)) {
-        group.append(element("option", { value: `${key}\n${value}` }, printable(value).slice(0, 60)));
+      const most = this.mostOf(key, view.value);
+      for (const [value] of most.slice(0, MOST_VALUES)) {
+        group.append(onlyOption({ key, value }));
+      }
+      const left = most.length - MOST_VALUES;
+      if (left > 0) {
+        const text = `… and ${thousands(left)} more, which have less: group by it to see them`;
+        group.append(element("option", { disabled: true }, text));
       }
       this.only.append(group);
     });
@@ -123,24 +129,23 @@ export class Controls {
         sums.set(value, (sums.get(value) || 0) + Math.abs(columns[at][row]));
       }
     });
-    return [...sums].sort((a, b) => b[1] - a[1]).slice(0, MOST_VALUES);
+    return [...sums].sort((a, b) => b[1] - a[1]);
   }
 
   groupBy() {
-    const { value } = this.group;
-    this.app.change({ group: value === "" ? [] : value.split("\n") });
+    this.app.change({ group: JSON.parse(this.group.value) });
   }
 
   onlyWith() {
-    const [key, value] = this.only.value.split("\n");
-    this.app.change({ only: value === undefined ? null : { key, value } });
+    const { value } = this.only;
+    this.app.change({ only: value === "" ? null : JSON.parse(value) });
   }
 
   show() {
     const { view } = this.app;
     this.value.value = String(view.value);
-    this.group.value = view.group.join("\n");
-    this.only.value = view.only ? `${view.only.key}\n${view.only.value}` : "";
+    showOption(this.group, groupOption(view.group));
+    showOption(this.only, view.only ? onlyOption(view.only) : { value: "" });
     this.toggles.forEach((toggle) => toggle.setAttribute("aria-pressed", String(toggle.isOn())));
     if (this.search.value !== view.search) {
       this.search.value = view.search;
@@ -221,6 +226,25 @@ export class Controls {
   say(text) {
     this.status.textContent = text;
     window.setTimeout(() => this.showFoot(), SAID_MS);
+  }
+}
+
+// The options of menus: their values are what they stand for, as JSON, since keys and values may be any text.
+function groupOption(keys) {
+  const text = keys.length === 0 ? "no groups" : `by ${keys.map(labelText).join(", ")}`;
+  return element("option", { value: JSON.stringify(keys) }, text);
+}
+
+function onlyOption({ key, value }) {
+  return element("option", { value: JSON.stringify({ key, value }) }, printable(value).slice(0, 60));
+}
+
+// Shows an option as the one that is chosen, which a link may have even where the menu does not.
+function showOption(menu, option) {
+  menu.value = option.value;
+  if (menu.value !== option.value) {
+    menu.append(option);
+    menu.value = option.value;
   }
 }
 

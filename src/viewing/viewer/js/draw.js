@@ -5,6 +5,16 @@ export const ROW = 18;
 const NARROW = 0.4;
 const FONT = '12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, "Liberation Mono", monospace';
 
+// What of a range lies within a node; null where that is nothing.
+export function rangeWithin(tree, node, range) {
+  if (range === null || tree.length === 0) {
+    return null;
+  }
+  const from = Math.max(range[0], tree.start[node]);
+  const to = Math.min(range[1], tree.start[node] + tree.width[node]);
+  return from < to ? [from, to] : null;
+}
+
 // A panel is a tree that grows up or down from a line: `base` is the y of its root's far edge, `skip` the number of
 // its first rows that are not drawn. `zoom` is the node that has the whole width, or of which a part has it: that
 // `from` and `to`, in the tree's own measure.

@@ -3,7 +3,6 @@
 import { keeps, labelValues } from "./shape.js";
 
 const SECOND = 1e9;
-export const HEAT = "heat map";
 // Steps beyond which several are one: more than a screen has pixels.
 const MOST_TIMES = 20000;
 const MOST_LANES = 64;

@@ -95,7 +95,7 @@ function showMenu(app, frame, x, y) {
     item("Callers and callees (s)", () => app.showCallers(name)),
     item("Only stacks with it (f)", () => app.focus(name)),
     item("Without stacks with it (h)", () => app.hide(name)),
-    item("Search for it", () => app.change({ search: name })),
+    item("Search for it", () => app.searchFor(name)),
     item("Copy name (c)", () => app.copyName(frame)),
     item("Copy stack (C)", () => app.copyStack(frame)),
   );

@@ -3,7 +3,7 @@
 const SHOWN = 2000;
 // Control characters, and those that would turn the direction of the text around them.
 // eslint-disable-next-line no-control-regex
-const STEERING = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]/g;
+const STEERING = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]/g;
 
 export function printable(name) {
   const text = name.length > SHOWN ? `${name.slice(0, SHOWN)}…` : name;

@@ -209,7 +209,7 @@ function groupsOf(profile, view) {
   const paths = [];
   const of = profile.header.labels.sets.map((_, set) => {
     const path = byKey.map((values) => values[set]).filter((value) => value !== undefined);
-    const id = path.join("\n");
+    const id = JSON.stringify(path);
     if (!known.has(id)) {
       known.set(id, paths.length);
       paths.push(path.map((value) => profile.frame(value, profile.labelKind, 0)));

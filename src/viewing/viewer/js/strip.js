@@ -2,9 +2,10 @@
 // range. It has a lane for each CPU or each value of another label, or is a heat map of seconds.
 
 import { element } from "./dom.js";
-import { HEAT, hasHeat, heat, lanes, steps } from "./moments.js";
+import { hasHeat, heat, lanes, steps } from "./moments.js";
 import { clipped, printable } from "./names.js";
 import { amount } from "./scale.js";
+import { HEAT } from "./view.js";
 
 // What changes the strip; the rest changes how it is looked at.
 const DRAWN_BY = ["value", "only", "hide", "focus", "recursion", "unresolved", "lanes"];
