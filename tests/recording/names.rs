@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use crate::chance;
-use crate::common::{ROOT, Recording, Test, output, spawn};
+use crate::common::{ROOT, Recording, Sample, Test, output, spawn};
 
 /// Requires that almost all samples of a program have these functions, the leaf last, side by side.
 fn require(recording: &Recording, comm: &str, functions: &[&str], what: &str) {
@@ -314,4 +314,19 @@ fn the_page_of_old_system_calls() {
         above.is_some_and(|name| name.starts_with("bpf_"))
     };
     assert_eq!(recording.total(others), 0, "{:?}", recording.leaves());
+}
+
+#[test]
+fn an_empty_name_of_a_process_is_told_as_one() {
+    let Some(test) = Test::new("empty-name") else { return };
+    let program = test.spin("spin", "busy", &["-DNAME=\"\""]);
+    let recording = test.record(&["-F", "499", "--", &program, "0.5"]);
+    let busy = recording.total(|sample| recording.has_frame(sample, "busy"));
+    let called = |sample: &Sample| sample.comm == "[unnamed]" && sample.thread_comm == "[unnamed]";
+    let unnamed = recording.total(|sample| recording.has_frame(sample, "busy") && called(sample));
+    chance::at_least(unnamed, busy, 0.95, 50, "samples of a program without a name");
+    // Below a root of its own, and in the table by that name.
+    let said = |args: &[&str]| String::from_utf8(test.profiler(args).output().unwrap().stdout).unwrap();
+    assert!(said(&["folded"]).lines().any(|line| line.starts_with("[unnamed];") && line.contains(";busy")));
+    assert!(said(&["top", "--by", "process"]).contains("  [unnamed] ("));
 }
