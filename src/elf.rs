@@ -6,6 +6,7 @@
 mod functions;
 pub mod layout;
 mod parts;
+mod relocations;
 pub mod symbols;
 
 use std::fs::File;

@@ -41,7 +41,30 @@ pub fn section(elf: &Elf, file: &dyn Source) -> Result<Option<(Vec<u8>, u64)>> {
             return Ok(Some((bytes, elf.section_address(name).unwrap_or(0))));
         }
     }
-    Ok(None)
+    Ok(merged(elf, file))
+}
+
+/// The table of a program that another linker than Go's has made, as it does where Go calls C: that of a
+/// position-independent one is merged into a section with other data.
+fn merged(elf: &Elf, file: &dyn Source) -> Option<(Vec<u8>, u64)> {
+    const ALIGNMENT: usize = 32;
+    if [".note.go.buildid", ".go.buildinfo"].iter().all(|name| elf.section_address(name).is_none()) {
+        return None;
+    }
+    let (mut data, addr) = elf.relocated(file, ".data.rel.ro", MAX_BYTES)?;
+    let at = (0..data.len()).step_by(ALIGNMENT).find(|&at| is_table(&data[at..]))?;
+    data.drain(..at);
+    Some((data, addr + at as u64))
+}
+
+/// Whether a table begins here: a header, and functions with names.
+fn is_table(bytes: &[u8]) -> bool {
+    let is_header = bytes.get(1..8) == Some(&[0xff, 0xff, 0xff, 0, 0, 1, 8]);
+    is_header
+        && Pclntab::new(bytes, None).is_ok_and(|table| {
+            let named = table.record(0).is_some_and(|function| !function.name.is_empty());
+            named && table.functions > 0 && table.start(table.functions).is_some()
+        })
 }
 
 /// The table. Whatever offsets in it say, nothing outside of its bytes is read.
@@ -255,7 +278,7 @@ impl InlinedCalls {
     pub fn find(elf: &Elf, file: &dyn Source, table: &Pclntab<'_>, table_addr: u64) -> Option<Self> {
         // Where the linker puts moduledata, by version.
         for name in [".go.module", ".noptrdata", ".data", ".data.rel.ro"] {
-            let Ok(Some(data)) = elf.section(file, name, MAX_BYTES) else { continue };
+            let Some((data, _)) = elf.relocated(file, name, MAX_BYTES) else { continue };
             if let Some(addr) = table.address_of_calls(&data, table_addr) {
                 let (offset, bytes) = elf.segments.iter().find_map(|segment| segment.locate(addr))?;
                 let mut calls = vec![0; usize::try_from(bytes.min(MAX_BYTES)).ok()?];
@@ -313,6 +336,26 @@ mod tests {
         assert_eq!(value(203), None);
         assert_eq!(table.value(1 << 20, 0), None);
         assert_eq!([0, 1, 2, 3].map(zigzag), [0, -1, 1, -2]);
+    }
+
+    #[test]
+    fn a_table_among_other_data_is_told_by_its_content() {
+        let mut bytes = header();
+        assert!(!is_table(&bytes), "without functions");
+        bytes[8] = 1;
+        // One function from 0 to 16, its record behind: start, name at 2 of the names, no lists.
+        let record: [u32; 3] = [0, 12, 16];
+        bytes.extend(record.iter().flat_map(|word| word.to_le_bytes()));
+        bytes.extend([0_u32, 0].iter().flat_map(|word| word.to_le_bytes()));
+        bytes.extend([0; 40]);
+        bytes[72 + 12 + 4] = 60;
+        assert!(!is_table(&bytes), "without a name");
+        bytes.extend(b"main.main\0");
+        let name = bytes.len() as u32 - 10 - 72;
+        bytes[72 + 12 + 4..72 + 12 + 8].copy_from_slice(&name.to_le_bytes());
+        assert!(is_table(&bytes));
+        bytes[1] = 0;
+        assert!(!is_table(&bytes));
     }
 
     #[test]

@@ -45,6 +45,31 @@ fn go_without_symbols() {
     }
 }
 
+/// Where Go calls C, another linker than Go's own puts the table among other data.
+#[test]
+fn go_that_another_linker_has_made_position_independent() {
+    let Some(test) = Test::new("go-pie") else { return };
+    if !test.needs("go") {
+        return;
+    }
+    let source = fs::read_to_string(format!("{ROOT}/tests/programs/names.go")).unwrap();
+    let source = source.replace("package main\n", "package main\n\nimport \"C\"\n");
+    let (program, source) = (test.path("gopie"), test.file("gopie.go", &source));
+    output("go", &["build", "-buildmode=pie", "-ldflags=-linkmode=external -s -w", "-o", &program, &source]);
+    output("strip", &[&program]);
+    assert!(
+        !output("readelf", &["-SW", &program]).contains("gopclntab"),
+        "the table has a section of its own"
+    );
+    let recording = test.record(&["-F", "499", "--", &program, "1"]);
+    require(&recording, "gopie", &["main.main", "main.middleOfGo", "main.leafOfGo"], "position-independent");
+    let inlined = |id: &u64| recording.locations[id].lines.iter().any(|line| line.0 == "main.inlinedOfGo");
+    let found = recording.total(|sample| sample.stack.iter().any(inlined));
+    assert!(found >= 10, "{found} samples in the inlined function: {:?}", recording.leaves());
+    let incomplete = recording.incomplete;
+    assert!(incomplete * 20 <= recording.total(|_| true), "{incomplete} incomplete: {}", recording.told);
+}
+
 /// A program that is split into a stripped file and `names.debug`.
 fn split(test: &Test, flags: &[&str]) -> String {
     let program = test.compile("tests/programs/elsewhere.c", "elsewhere", &[&["-g"], flags].concat());
