@@ -100,7 +100,11 @@ fn sandbox(kind: Kind) {
     };
     let Fences { is_nobody, no_capabilities, landlock, seccomp } = fences;
     let all = [
-        (is_nobody, "is nobody (CAP_SETUID, CAP_SETGID)", "it opens nothing, and is given copies of files"),
+        (
+            is_nobody,
+            "is nobody (CAP_SETUID, CAP_SETGID, CAP_KILL)",
+            "it opens nothing, and is given copies of files",
+        ),
         (no_capabilities, "has no capabilities", "the other fences stand"),
         (landlock, "Landlock (Linux 5.13)", "the other fences stand"),
         (seccomp, "seccomp", "the other fences stand"),

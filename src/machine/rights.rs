@@ -89,6 +89,16 @@ pub fn has(capability: Capability) -> bool {
     capability.is_in(effective())
 }
 
+/// Whether this process may end those of other users (CAP_KILL).
+pub fn may_end_others() -> bool {
+    effective() >> 5 & 1 == 1
+}
+
+/// Whether it may replace other users' files where only these may (CAP_FOWNER).
+pub fn may_act_as_owner() -> bool {
+    effective() >> 3 & 1 == 1
+}
+
 /// What a recorder goes on needing when it has begun, by number: CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and
 /// CAP_FOWNER for its output; CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP and CAP_SYS_RESOURCE for its workers and
 /// its command; and those of [`Capability`] for processes that come.

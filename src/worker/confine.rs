@@ -2,9 +2,10 @@
 //!
 //! What it keeps: its memory, the socket to the recorder, and the descriptors that come over it. A worker for
 //! names that has become nobody opens these once more, by `/proc/self/fd`, and files of debug information that
-//! everybody may read. One that stays who it was (a recorder without CAP_SETUID, or of a user) could open what
-//! is that user's: it opens nothing, and is given copies. Those for tables and for memory open nothing either. Each fence stands by itself; what the kernel does not have, or this process
-//! may not do, is reported and does without.
+//! everybody may read. One that stays who it was (of a user's recorder, or one without CAP_SETUID, or without
+//! CAP_KILL, which could not end it) could open what is that user's: it opens nothing, and is given copies. Those for
+//! tables and for memory open nothing either. Each fence stands by itself; what the kernel does not have, or this
+//! process may not do, is reported and does without.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -59,10 +60,10 @@ impl Fences {
     }
 }
 
-/// Gives up all rights.
-pub fn confine(kind: Kind, parent: i32) -> Fences {
+/// Gives up all rights; `becomes_nobody` if the recorder could end a process of another user's.
+pub fn confine(kind: Kind, parent: i32, becomes_nobody: bool) -> Fences {
     limit(kind);
-    let no_capabilities = drop_rights();
+    let no_capabilities = drop_rights(becomes_nobody);
     // Core dumps and debuggers of the same user: nobody's processes may be others', too.
     let _ = nix::sys::prctl::set_dumpable(false);
     let no_new_rights = nix::sys::prctl::set_no_new_privs().is_ok();
@@ -98,13 +99,13 @@ fn limit(kind: Kind) {
     }
 }
 
-/// Becomes nobody, without capabilities.
-fn drop_rights() -> bool {
+/// Gives up capabilities, and the user where that is wanted.
+fn drop_rights(becomes_nobody: bool) -> bool {
     for capability in caps::all() {
         // It takes CAP_SETPCAP; without it no program that is executed gets more than we have.
         let _ = caps::drop(None, CapSet::Bounding, capability);
     }
-    if geteuid().is_root() {
+    if becomes_nobody && geteuid().is_root() {
         let _ = setgroups(&[]);
         let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
         let _ = setresgid(gid, gid, gid).and_then(|()| setresuid(uid, uid, uid));

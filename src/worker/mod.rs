@@ -30,6 +30,7 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use crate::machine::rights;
 use channel::Channel;
 pub use channel::Message;
 pub use confine::Fences;
@@ -39,8 +40,12 @@ use wire::Reader;
 
 /// How a worker is called, by which this program knows that it is one.
 const NAME: &str = "profiler-worker";
+/// The argument of a worker that becomes another user.
+const NOBODY: &str = "nobody";
 /// A worker that has not said that it is ready by then never will. Starting takes milliseconds.
 const STARTING: Duration = Duration::from_secs(20);
+/// A worker that is killed is gone in a millisecond, unless it cannot be killed.
+const ENDING: Duration = Duration::from_secs(1);
 /// How often a new one is started at most: workers that always die are of no use.
 const MOST_STARTS: u32 = 100_000;
 /// How many in a row may die as they start: once they are nobody, others of that user can end them.
@@ -103,15 +108,32 @@ pub struct Worker {
 
 #[derive(Debug)]
 struct Running {
-    child: Child,
+    // The first to be dropped: a worker ends by itself when its socket is closed, but for one that hangs.
     channel: Channel,
+    child: Ending,
 }
 
-impl Drop for Running {
+/// A process that is ended when it is not needed any more.
+#[derive(Debug)]
+struct Ending(Child);
+
+impl Ending {
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Ending {
     fn drop(&mut self) {
-        // It ends by itself when its socket is closed, but for one that hangs.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Who has changed its user may be out of our reach, and who waits for a dead file system is out of everybody's:
+        // such a one is left alone, and ends with us (PR_SET_PDEATHSIG).
+        let _ = self.0.kill();
+        let began = Instant::now();
+        let mut pause = Duration::from_micros(100);
+        while matches!(self.0.try_wait(), Ok(None)) && began.elapsed() < ENDING {
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
     }
 }
 
@@ -149,9 +171,11 @@ impl Worker {
         self.starts += 1;
         let pair = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
         let (ours, theirs) = pair.context("failed to create a socket")?;
+        // Who may not end other users' processes could not end a worker that hangs.
+        let user = if rights::may_end_others() { NOBODY } else { "same user" };
         let child = Command::new("/proc/self/exe")
             .arg0(NAME)
-            .args([self.kind.name(), &std::process::id().to_string()])
+            .args([self.kind.name(), &std::process::id().to_string(), user])
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(theirs))
@@ -159,7 +183,7 @@ impl Worker {
             .stderr(Stdio::null())
             .spawn()
             .context("failed to start a worker (/proc/self/exe)")?;
-        let mut running = Running { child, channel: Channel::new(ours, false) };
+        let mut running = Running { channel: Channel::new(ours, false), child: Ending(child) };
         let ready = loop {
             if let Some(message) = running.channel.receive(false).context("a worker died as it started")? {
                 break message;

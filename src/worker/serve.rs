@@ -13,7 +13,7 @@ use nix::libc;
 use super::channel::{Channel, Message};
 use super::confine::confine;
 use super::wire::Writer;
-use super::{Kind, NAME, ask, probe};
+use super::{Kind, NAME, NOBODY, ask, probe};
 use crate::hotspot::jvm::Jvm;
 use crate::hotspot::wire::Question;
 use crate::interpreters::{self, Interpreters};
@@ -37,13 +37,14 @@ pub fn serve_if_asked() {
         _ => return,
     };
     let parent = args.next().and_then(|pid| pid.to_str()?.parse().ok()).unwrap_or(0);
+    let becomes_nobody = args.next().is_some_and(|user| user == NOBODY);
     // A panic costs one file, and nobody reads what it says.
     std::panic::set_hook(Box::new(|_| {}));
     let _ = nix::sys::prctl::set_name(c"profiler");
     let Ok(socket) = super::shared(&stdin()) else { std::process::exit(1) };
     close_all_but(&socket);
     OWN_BYTES.store(address_space(), Ordering::Relaxed);
-    let fences = confine(kind, parent);
+    let fences = confine(kind, parent, becomes_nobody);
     let mut channel = Channel::new(socket, true);
     let mut ready = Writer::default();
     ready.number(fences.bits());

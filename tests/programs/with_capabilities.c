@@ -19,8 +19,9 @@ static const struct {
 	const char *name;
 	int number;
 } known[] = {
-	{ "dac_read_search", 2 }, { "sys_ptrace", 19 }, { "sys_admin", 21 },	      { "syslog", 34 },
-	{ "perfmon", 38 },	  { "bpf", 39 },	{ "checkpoint_restore", 40 },
+	{ "dac_read_search", 2 }, { "setgid", 6 },     { "setuid", 7 },
+	{ "sys_ptrace", 19 },	  { "sys_admin", 21 }, { "syslog", 34 },
+	{ "perfmon", 38 },	  { "bpf", 39 },       { "checkpoint_restore", 40 },
 };
 
 static uint64_t parse(char *list)

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use crate::common::{ROOT, Test, output, refusal};
+use crate::common::{ROOT, Running, Test, output, refusal};
 
-const SIX: &str = "bpf,perfmon,sys_ptrace,dac_read_search,checkpoint_restore,syslog";
+pub const SIX: &str = "bpf,perfmon,sys_ptrace,dac_read_search,checkpoint_restore,syslog";
 
 /// All words of a text that are names of capabilities.
 fn capabilities(text: &str) -> BTreeSet<&str> {
@@ -21,7 +21,7 @@ fn sysctl(name: &str) -> i32 {
 }
 
 /// The program that takes rights away.
-fn with_capabilities(test: &Test) -> String {
+pub fn with_capabilities(test: &Test) -> String {
     test.compile("tests/programs/with_capabilities.c", "with", &["-static"])
 }
 
@@ -141,6 +141,29 @@ fn what_is_done_without_is_told() {
     }
     let text = notices(&told(&format!("{SIX},sys_admin"), &[]));
     assert_eq!(capabilities(&text), [].into(), "{text}");
+}
+
+/// A worker that has become another user could not be ended, and would be waited for: it stays who it was.
+#[test]
+fn who_may_not_end_other_users_processes_waits_for_none() {
+    let Some(test) = Test::new("no-cap-kill") else { return };
+    if sysctl("perf_event_paranoid") > 2 {
+        return test.skip("kernel.perf_event_paranoid is above 2, where CAP_SYS_ADMIN is all that counts");
+    }
+    let with = with_capabilities(&test);
+    let spin = test.spin("spin", "busy", &[]);
+    let set = format!("{SIX},setuid,setgid");
+    let start = |args: &[&str]| {
+        let mut command = Command::new(&with);
+        command.args(["0", &set, env!("CARGO_BIN_EXE_profiler")]).args(args).current_dir(&test.dir);
+        command
+    };
+    let recording = Running::new(test.dir.join("output.pb.gz"), start(&["record", "--", &spin, "0.5"]));
+    let recording = recording.finish();
+    assert!(recording.with("busy") > 10, "{:?}", recording.leaves());
+    let told = String::from_utf8_lossy(&start(&["doctor"]).output().unwrap().stdout).into_owned();
+    assert!(told.contains("CAP_KILL"), "{told}");
+    assert!(!told.contains("OPEN"), "{told}");
 }
 
 #[test]
