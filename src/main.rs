@@ -9,7 +9,7 @@ use profiler::cli::{Cli, Command};
 use profiler::counts;
 use profiler::doctor;
 use profiler::latency;
-use profiler::machine::shortage;
+use profiler::machine::{shortage, signals};
 use profiler::programs;
 use profiler::recording::capture::bpf::found;
 use profiler::recording::record;
@@ -20,6 +20,7 @@ use profiler::viewing::{convert, diff, flamegraph, folded, merge, source, thread
 
 fn main() -> ExitCode {
     profiler::worker::serve_if_asked();
+    signals::be_told_of_full_files();
     let result = match Cli::parse().command {
         Command::Record(args) => record::run(&args),
         Command::Serve(args) => serve::run(&args).map(|()| 0),

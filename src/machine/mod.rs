@@ -7,6 +7,7 @@ pub mod mounts;
 pub mod rights;
 pub mod shortage;
 pub mod signals;
+pub mod streams;
 pub mod terminal;
 pub mod tracefs;
 pub mod usage;

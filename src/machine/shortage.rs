@@ -12,6 +12,7 @@ pub fn remedy(errno: Errno) -> Option<&'static str> {
         Errno::ENOMEM => {
             "free some memory, or raise what limits it (memory.max of the cgroup, ulimit -v, ulimit -l)"
         }
+        Errno::EFBIG => "raise this process's limit of the size of files (ulimit -f)",
         Errno::ENOSPC | Errno::EDQUOT => "free some space",
         _ => return None,
     })

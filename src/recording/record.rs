@@ -82,10 +82,10 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     let mut checkpoint = Checkpoint::begin(args, &plan, &recorder)?;
     let mut keep = Keep { failed: false };
     let reason = keep.on("recording", End::Signal, || {
-        let files = (&mut rotation, &mut checkpoint);
+        let files = (&mut rotation, &mut checkpoint, &output);
         follow(args, &plan, &mut signals, &mut child, &mut recorder, files)
     });
-    keep.on("reading counters", (), || recorder.sampler.end_counters());
+    keep.beside("reading counters", (), || recorder.sampler.end_counters());
     let counted = counting.sampled();
     if let End::Child(_) = reason {
         keep.on("reading what happened", false, || recorder.read());
@@ -118,12 +118,11 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     });
     if let Some(rotation) = rotation {
         rotation.finish(args, &plan, programs, blocked, recorder)?;
-        signals.release();
-        return Ok(status(child, &reason, keep.failed));
+        return Ok(status(child, &reason, keep.failed, signals));
     }
 
     let Recorder { sideband, mut sampler, timeline, unwinding, containers, .. } = recorder;
-    let used = keep.on("reading counters", None, || sampler.used());
+    let used = keep.beside("reading counters", None, || sampler.used());
     let outcomes = keep.on("reading how samples were counted", Outcomes::default(), || sampler.outcomes());
     let blocks = keep.on("reading how blocks were counted", None, || sampler.blocks());
     let cpu = CpuTime::of(&plan.cpus).since(machine_before);
@@ -187,21 +186,23 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
     if summary.taken() == 0 && !keep.failed {
         say!("profiler: {}", about::explain_nothing(args, &plan, &summary, target_ns));
     }
-    signals.release();
-    Ok(status(child, &reason, keep.failed))
+    Ok(status(child, &reason, keep.failed, signals))
 }
 
 /// The exit status: the command's, or else whether all steps of the recording went well.
-fn status(child: Option<Child>, reason: &End, failed: bool) -> i32 {
-    match (child, reason) {
-        (None, _) => i32::from(failed),
-        (Some(_), End::Child(status)) => *status,
-        (Some(mut child), End::Time) => {
+fn status(child: Option<Child>, reason: &End, failed: bool, signals: Signals) -> i32 {
+    // There is only the end to come: no signal is needed for it, and none may change the status.
+    let Some(mut child) = child else { return i32::from(failed) };
+    // Waiting for a command is what one may want to end.
+    signals.release();
+    match reason {
+        End::Child(status) => *status,
+        End::Time => {
             child.signal(nix::sys::signal::Signal::SIGTERM);
             child.wait();
             0
         }
-        (Some(mut child), End::Signal) => child.wait(),
+        End::Signal => child.wait(),
     }
 }
 
@@ -213,14 +214,26 @@ struct Keep {
 impl Keep {
     /// Does a step.
     fn on<T>(&mut self, what: &str, otherwise: T, step: impl FnOnce() -> Result<T>) -> T {
-        let failed = match catch_unwind(AssertUnwindSafe(step)) {
-            Ok(Ok(done)) => return done,
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => "a fault of this program, please report it".to_owned(),
-        };
-        say!("profiler: {what} failed, and what was recorded until then is written: {failed}");
-        self.failed = true;
-        otherwise
+        attempt(step).unwrap_or_else(|failed| {
+            say!("profiler: {what} failed, and what was recorded until then is written: {failed}");
+            self.failed = true;
+            otherwise
+        })
+    }
+
+    /// Does a step without which the samples are all there.
+    fn beside<T>(&self, what: &str, otherwise: T, step: impl FnOnce() -> Result<T>) -> T {
+        attempt(step).unwrap_or_else(|failed| {
+            say!("profiler: {what} failed, and everything else is written: {failed}");
+            otherwise
+        })
+    }
+}
+
+fn attempt<T>(step: impl FnOnce() -> Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(done) => done.map_err(|error| format!("{error:#}")),
+        Err(_) => Err("a fault of this program, please report it".to_owned()),
     }
 }
 
@@ -238,7 +251,7 @@ fn follow(
     signals: &mut Signals,
     child: &mut Option<Child>,
     recorder: &mut Recorder,
-    (rotation, checkpoint): (&mut Option<Rotation>, &mut Option<Checkpoint>),
+    (rotation, checkpoint, output): (&mut Option<Rotation>, &mut Option<Checkpoint>, &Option<Pending>),
 ) -> Result<End> {
     let progress = Progress::new();
     let started = Instant::now();
@@ -266,8 +279,8 @@ fn follow(
         if let Some(rotation) = rotation {
             rotation.tick(args, plan, recorder)?;
         }
-        if let Some(checkpoint) = checkpoint {
-            checkpoint.tick(args, plan, recorder)?;
+        if let (Some(checkpoint), Some(output)) = (&mut *checkpoint, output) {
+            checkpoint.tick(args, plan, recorder, output)?;
         }
         pace.look(looked, args, plan, recorder)?;
         if progress.is_visible() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::chance;
-use crate::common::{Running, Test, kill, spawn, wait_for_cpu_time, wait_until};
+use crate::common::{Running, Test, kill, output, refusal, spawn, wait_for_cpu_time, wait_until};
 
 #[test]
 fn every_end_leaves_a_whole_file() {
@@ -45,6 +45,71 @@ fn every_end_leaves_a_whole_file() {
     drop(target);
     by_target.finish();
     assert_eq!(test.names(), ["output.pb.gz", "spin"]);
+}
+
+/// Whoever sends a signal that ends programs wants an end, and not that what was recorded is lost.
+#[test]
+fn every_signal_that_ends_programs_ends_a_recording() {
+    let Some(test) = Test::new("ending-signals") else { return };
+    let program = test.spin("spin", "busy", &[]);
+    let target = spawn(Command::new(&program).arg("600"));
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGALRM,
+        Signal::SIGVTALRM,
+        Signal::SIGPROF,
+        Signal::SIGXCPU,
+        Signal::SIGIO,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ] {
+        let pid = target.0.id().to_string();
+        let recorder = test.started(&["-F", "499", "--unwind", "fp", "--no-bpf-stats", "-p", &pid]);
+        wait_for_cpu_time(target.0.id(), 0.1);
+        kill(recorder.pid(), signal);
+        let recording = recorder.finish();
+        assert!(recording.with("busy") > 10, "{signal}: {:?}", recording.leaves());
+    }
+}
+
+/// As many as one likes, at any moment: what is recorded is whole, and so the end is a good one.
+#[test]
+fn no_signal_ends_a_recorder_that_ends() {
+    let Some(test) = Test::new("ending-twice") else { return };
+    let program = test.spin("spin", "busy", &["-g"]);
+    let target = spawn(Command::new(&program).arg("600"));
+    for _ in 0..3 {
+        let mut recorder = test.started(&["-F", "499", "-p", &target.0.id().to_string()]);
+        wait_for_cpu_time(target.0.id(), 0.1);
+        while recorder.child.0.try_wait().unwrap().is_none() {
+            kill(recorder.pid(), Signal::SIGINT);
+            sleep(Duration::from_micros(500));
+        }
+        let recording = recorder.finish();
+        assert!(recording.total(|_| true) > 10, "{}", recording.told);
+    }
+}
+
+/// The limit of a file's size is told as any other error; the command has the signal that it expects.
+#[test]
+fn files_that_may_not_grow_are_told() {
+    let Some(test) = Test::new("full-files") else { return };
+    let limited = "ulimit -f 0; exec \"$0\" record --no-symbolize -o out -- sleep 0.1";
+    let mut command = Command::new("sh");
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_profiler")]).current_dir(&test.dir);
+    let told = refusal(&command.output().unwrap());
+    assert!(told.contains("out: ") && told.contains("ulimit -f"), "{told}");
+    assert!(test.names().is_empty(), "{:?}", test.names());
+    let mut command = test.profiler(&["record", "--", "grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"]);
+    let ran = command.output().unwrap();
+    let sets = String::from_utf8_lossy(&ran.stdout).into_owned();
+    let numbers: Vec<u64> = sets
+        .lines()
+        .map(|line| u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap())
+        .collect();
+    let ignored = 1 << (Signal::SIGXFSZ as i32 - 1) | 1 << (Signal::SIGPIPE as i32 - 1);
+    assert!(numbers.len() == 2 && numbers.iter().all(|set| set & ignored == 0), "{sets}");
 }
 
 #[test]
@@ -132,11 +197,16 @@ fn a_directory_that_vanishes() {
     let Some(test) = Test::new("vanished") else { return };
     let directory = test.path("directory");
     fs::create_dir(&directory).unwrap();
-    let recorder = test.started(&["-o", &format!("{directory}/out.pb.gz")]);
+    let recorder = test.started(&["--no-symbolize", "-o", &format!("{directory}/out.pb.gz")]);
     fs::remove_dir_all(&directory).unwrap();
     kill(recorder.pid(), Signal::SIGINT);
     let told = failure(recorder);
-    assert!(told.contains("No such file or directory") && told.contains("-o"), "{told}");
+    let kept = told.trim_end().rsplit_once(": what was written is in ").expect(&told).1;
+    assert!(told.contains("No such file or directory") && kept.contains("out.pb.gz."), "{told}");
+    // It is a whole recording, and nobody's but its owner's.
+    output(env!("CARGO_BIN_EXE_profiler"), &["folded", kept]);
+    assert_eq!(fs::metadata(kept).unwrap().mode() & 0o777, 0o600);
+    fs::remove_file(kept).unwrap();
     assert!(test.names().is_empty(), "{:?}", test.names());
 }
 
@@ -174,9 +244,9 @@ fn links_are_refused_and_older_files_stay() {
     let link = test.path("link");
     std::os::unix::fs::symlink(&old, &link).unwrap();
     let output = test.profiler(&["record", "-d", "100ms", "-o", &link]).output().unwrap();
-    assert!(crate::common::refusal(&output).contains("symbolic link"));
+    assert!(refusal(&output).contains("symbolic link"));
     let output = test.profiler(&["record", "-o", &old, "--", "/no/such/command"]).output().unwrap();
-    assert!(crate::common::refusal(&output).contains("/no/such/command"));
+    assert!(refusal(&output).contains("/no/such/command"));
     assert_eq!(fs::read_to_string(&old).unwrap(), "old");
     assert_eq!(test.names(), ["link", "old"]);
     // Until the end of a recording the older file is whole; then it is replaced.
@@ -228,7 +298,7 @@ fn a_terminal_shows_progress() {
     let profiler = env!("CARGO_BIN_EXE_profiler");
     let command = format!("{profiler} record -F 999 -d 3s -o {}", test.path("output.pb.gz"));
     let typed = test.path("typescript");
-    let text = crate::common::output("script", &["-qec", &command, &typed]);
+    let text = output("script", &["-qec", &command, &typed]);
     assert!(text.contains("recording: ") && text.contains(" s left") && text.contains(" lost"), "{text:?}");
     // Without a terminal there is no such line.
     let recording = test.record(&["-d", "300ms"]);

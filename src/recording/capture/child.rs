@@ -136,14 +136,16 @@ fn exec(argv: &[CString], held: OwnedFd, failed: OwnedFd) -> ! {
         // SAFETY: ends the child without running the parent's exit handlers.
         unsafe { nix::libc::_exit(127) };
     }
-    // The recorder blocks signals and ignores SIGPIPE; a command expects neither.
+    // The recorder blocks signals and ignores SIGPIPE and SIGXFSZ; a command expects neither.
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
     // What a service manager gave the recorder to record with (AmbientCapabilities=) would reach the command.
     // A kernel that does not know such capabilities gives none.
     // SAFETY: takes capabilities away, and touches no memory.
     unsafe { nix::libc::prctl(nix::libc::PR_CAP_AMBIENT, nix::libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
-    // SAFETY: sets a default disposition, which runs no code of ours.
-    unsafe { nix::libc::signal(nix::libc::SIGPIPE, nix::libc::SIG_DFL) };
+    for signal in [nix::libc::SIGPIPE, nix::libc::SIGXFSZ] {
+        // SAFETY: sets a default disposition, which runs no code of ours.
+        unsafe { nix::libc::signal(signal, nix::libc::SIG_DFL) };
+    }
     let Err(error) = execvp(&argv[0], argv);
     let _ = File::from(failed).write_all(&(error as i32).to_ne_bytes());
     // SAFETY: as above.
