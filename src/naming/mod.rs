@@ -4,6 +4,7 @@
 //! with names, the file is written, with those that there are.
 
 pub mod by_worker;
+mod copies;
 mod debug_files;
 pub mod demangle;
 mod files;
@@ -129,6 +130,12 @@ fn name(
             "profiler: the symbolizer crashed on {} files and came to no end with {}: their frames say so",
             namer.crashed,
             namer.hung
+        );
+    }
+    if namer.copies.refused > 0 {
+        say!(
+            "profiler: {} files that a worker may not open were too large to be copied for it: their names are missing",
+            namer.copies.refused
         );
     }
     namer.cost()

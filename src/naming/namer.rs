@@ -4,16 +4,12 @@
 //! worker. One more signal that asks us to end ends naming: what has names keeps them.
 
 use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-
-use super::by_worker;
-use super::debug_files;
-use super::jit;
+use super::copies::Copies;
 use super::names::Names;
+use super::{by_worker, debug_files, jit};
 use crate::machine::signals::Signals;
 use crate::model::objects::{Jit, Object, Objects};
 use crate::worker::{self, Kind, Patience, Worker, ask};
@@ -23,8 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Memory for the names of a file, beside some times its size: debug information may be compressed.
 const MEMORY: u64 = 512 << 20;
 const MEMORY_PER_BYTE: u64 = 12;
-/// A file that nobody but its owner may open is handed over as a copy.
-const MOST_COPIED_BYTES: u64 = 1 << 30;
 /// The reason of frames whose file nobody was asked about.
 const ENDED: &str = "not symbolized";
 /// What blazesym's lack of permission comes to.
@@ -36,6 +30,8 @@ pub struct Namer<'a> {
     interrupts: u32,
     worker: Option<Worker>,
     patience: Patience,
+    /// A file that nobody but its owner may open is handed over as a copy.
+    pub copies: Copies,
     /// Why there are no more names.
     pub ended: Option<String>,
     /// Files on which a worker died.
@@ -53,6 +49,7 @@ impl<'a> Namer<'a> {
             interrupts,
             worker: None,
             patience: Patience::new(PATIENCE),
+            copies: Copies::new(),
             ended: None,
             crashed: 0,
             hung: 0,
@@ -67,7 +64,7 @@ impl<'a> Namer<'a> {
     /// Names at offsets of an object's file.
     pub fn file(&mut self, object: &Object, file: &File, offsets: &[u64], inlined: bool) -> Vec<Names> {
         if !self.opens()
-            && let Ok(copy) = copied(file)
+            && let Ok(copy) = self.copied(file)
         {
             return self.in_file(object, &copy, offsets, inlined);
         }
@@ -75,7 +72,7 @@ impl<'a> Namer<'a> {
         if !names.iter().all(|names| *names == Err(NOT_PERMITTED)) {
             return names;
         }
-        match copied(file) {
+        match self.copied(file) {
             Ok(copy) => self.in_file(object, &copy, offsets, inlined),
             Err(_) => names,
         }
@@ -85,13 +82,11 @@ impl<'a> Namer<'a> {
         let bytes = file.metadata().map_or(0, |meta| meta.len());
         let memory = MEMORY.saturating_add(bytes.saturating_mul(MEMORY_PER_BYTE));
         let asked = by_worker::ask_file(offsets, inlined, memory);
-        let opens = self.opens();
-        let debug = |link: &str| {
-            let link = Some(link).filter(|link| !link.is_empty());
-            let found = debug_files::candidates(&object.build_id, link, &object.path).into_iter();
-            found.map(|file| if opens { readable(file) } else { copied(&file).unwrap_or(file) }).collect()
-        };
-        self.ask(ask::NAMES, &asked, &[file], bytes, offsets.len(), &debug)
+        self.ask(ask::NAMES, &asked, &[file], bytes, offsets.len(), Some(object))
+    }
+
+    fn copied(&mut self, file: &File) -> std::io::Result<File> {
+        self.copies.copy(file, || is_interrupted(self.signals, self.interrupts))
     }
 
     /// Names of addresses, ascending, in the lists of a process and of those that it was forked from.
@@ -99,7 +94,7 @@ impl<'a> Namer<'a> {
         let (lists, files) = jit::lists(jit, objects);
         let bytes = files.iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum();
         let asked = by_worker::ask_jit(&lists, addrs);
-        let mut names = self.ask(ask::JIT, &asked, &files, bytes, addrs.len(), &|_| Vec::new());
+        let mut names = self.ask(ask::JIT, &asked, &files, bytes, addrs.len(), None);
         for names in &mut names {
             if *names == Err(jit::NOT_LISTED) {
                 *names = Err(jit::why(jit));
@@ -115,9 +110,9 @@ impl<'a> Namer<'a> {
         files: &[&File],
         bytes: u64,
         count: usize,
-        debug: &dyn Fn(&str) -> Vec<File>,
+        object: Option<&Object>,
     ) -> Vec<Names> {
-        let answer = self.answer(kind, payload, files, bytes, debug);
+        let answer = self.answer(kind, payload, files, bytes, object);
         let names =
             answer.and_then(|answer| by_worker::read_answer(&answer, count).ok_or("symbolizer failed"));
         names.unwrap_or_else(|why| vec![Err(why); count])
@@ -129,7 +124,7 @@ impl<'a> Namer<'a> {
         payload: &[u8],
         files: &[&File],
         bytes: u64,
-        debug: &dyn Fn(&str) -> Vec<File>,
+        object: Option<&Object>,
     ) -> Result<Vec<u8>, &'static str> {
         let files: Result<Vec<_>, _> = files.iter().map(|file| worker::shared(file)).collect();
         let files = files.map_err(|_| "symbolizer failed")?;
@@ -144,14 +139,21 @@ impl<'a> Namer<'a> {
             match worker.hear() {
                 Ok(Some(message)) if message.kind == ask::DEBUG_FILES => {
                     let link = String::from_utf8_lossy(&message.payload).into_owned();
-                    let found = debug(&link).iter().filter_map(|file| worker::shared(file).ok()).collect();
-                    alive = worker.ask(ask::DEBUG_FILES, &[], found);
+                    let link = Some(&*link).filter(|link| !link.is_empty());
+                    let found = object.map_or_else(Vec::new, |object| debug_files::candidates(object, link));
+                    let mut handed = Vec::new();
+                    for file in found {
+                        let opens = worker.fences.is_nobody && is_open_to_everybody(&file);
+                        let ends = || is_interrupted(self.signals, self.interrupts);
+                        let copy = if opens { None } else { self.copies.copy(&file, ends).ok() };
+                        handed.extend(worker::shared(&copy.unwrap_or(file)));
+                    }
+                    alive = worker.ask(ask::DEBUG_FILES, &[], handed);
                 }
                 Ok(Some(message)) if message.payload.is_empty() => return Err("symbolizer failed"),
                 Ok(Some(message)) => return Ok(message.payload),
                 Ok(None) => {
-                    while self.signals.receive().is_some() {}
-                    if self.signals.interrupts > self.interrupts {
+                    if is_interrupted(self.signals, self.interrupts) {
                         worker.stop();
                         return self.end("interrupted again: writing without names".to_owned(), ENDED);
                     }
@@ -200,28 +202,13 @@ impl<'a> Namer<'a> {
     }
 }
 
-/// A file that a worker, who is nobody, can open by its descriptor: this one, or a copy.
-fn readable(file: File) -> File {
-    use std::os::unix::fs::MetadataExt;
-    match file.metadata() {
-        Ok(meta) if meta.mode() & 0o004 == 0 => copied(&file).unwrap_or(file),
-        _ => file,
-    }
+/// Whether a worker, who is nobody, can open a file by its descriptor.
+fn is_open_to_everybody(file: &File) -> bool {
+    file.metadata().is_ok_and(|meta| meta.mode() & 0o004 != 0)
 }
 
-fn copied(file: &File) -> std::io::Result<File> {
-    let bytes = file.metadata()?.len();
-    if bytes > MOST_COPIED_BYTES {
-        return Err(std::io::ErrorKind::FileTooLarge.into());
-    }
-    let mut copy = File::from(memfd_create("copy", MFdFlags::MFD_CLOEXEC)?);
-    let mut chunk = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < bytes {
-        let part = &mut chunk[..(bytes - at).min(1 << 20) as usize];
-        file.read_exact_at(part, at)?;
-        copy.write_all(part)?;
-        at += part.len() as u64;
-    }
-    Ok(copy)
+/// Whether one more signal has come that asks us to end.
+fn is_interrupted(signals: &mut Signals, interrupts: u32) -> bool {
+    while signals.receive().is_some() {}
+    signals.interrupts > interrupts
 }

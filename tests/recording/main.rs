@@ -8,6 +8,7 @@ mod commands;
 mod common;
 mod containers;
 mod counts;
+mod debug_links;
 mod doctor;
 mod endings;
 mod events;

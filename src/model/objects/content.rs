@@ -72,6 +72,14 @@ impl Pinned {
         Self::new(file, identity, OURS)
     }
 
+    /// Owner and rights of the file itself, and not of a copy.
+    ///
+    /// # Errors
+    /// If the file system does not tell.
+    pub fn metadata(&self) -> std::io::Result<std::fs::Metadata> {
+        self.file.metadata()
+    }
+
     /// What it was when it was first seen.
     pub fn identity(&self) -> Identity {
         self.identity.get()

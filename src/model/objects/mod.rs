@@ -103,6 +103,8 @@ pub struct Object {
     pub build_id: Vec<u8>,
     /// What names its code.
     pub source: Source,
+    /// What the path starts from: the root of the process that was first seen to map it.
+    pub root: Root,
     /// The object whose unwind table is this one's: itself, or a file with the same build id, size and
     /// headers.
     pub table: ObjectId,
@@ -119,6 +121,14 @@ impl Object {
         match &self.source {
             Source::File(file) => file.as_ref().map_err(|why| *why).and_then(Pinned::file),
             _ => Err(Missing::NotElf),
+        }
+    }
+
+    /// Owner and rights of its file, whatever has become of the content.
+    pub fn metadata(&self) -> Option<std::fs::Metadata> {
+        match &self.source {
+            Source::File(file) => file.as_ref().ok()?.metadata().ok(),
+            _ => None,
         }
     }
 
@@ -232,7 +242,15 @@ impl Objects {
 
     fn add(&mut self, path: &str, build_id: Vec<u8>, source: Source) -> ObjectId {
         let id = ObjectId(self.objects.len() as u32);
-        self.objects.push(Object { path: path.to_owned(), build_id, source, table: id, sampled: false });
+        let root = Root::OURS;
+        self.objects.push(Object {
+            path: path.to_owned(),
+            build_id,
+            source,
+            root,
+            table: id,
+            sampled: false,
+        });
         id
     }
 
@@ -269,6 +287,7 @@ impl Objects {
             if holds && !used.contains(&ObjectId(at as u32)) {
                 object.source = Source::File(Err(Missing::Gone));
                 object.path = String::new();
+                object.root = Root::OURS;
             }
         }
         self.by_file.retain(|_, known| used.contains(&known.object));
@@ -387,7 +406,11 @@ impl Objects {
         };
         match found {
             Ok(pinned) => {
+                let count = self.objects.len();
                 let object = self.opened(known, &mmap.path, pinned);
+                if self.objects.len() > count || known.is_some_and(|known| known.object == object) {
+                    self.objects[object.index()].root = root.clone();
+                }
                 if known.is_none_or(|known| known.object != object) {
                     self.by_file.insert(key, Known { object, since_ns: time_ns });
                 }

@@ -108,7 +108,7 @@ impl Root {
     ///
     /// # Errors
     /// If the path leads to none, or to one that may not be opened; inside, what `believes` says.
-    pub(super) fn open_believed<E>(
+    pub fn open_believed<E>(
         &self,
         path: &str,
         believes: impl Fn(&FileStat, bool) -> Result<(), E>,
