@@ -1,9 +1,11 @@
 //! What `profiler latency` is to measure, found by its name.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::OFlag;
 
 use super::syscalls;
 use crate::elf::Elf;
@@ -74,7 +76,10 @@ fn kernel(name: &str) -> Result<Probe> {
 fn function(program: &str, name: &str, may_throw: bool) -> Result<Probe> {
     let path = find_file(program)?;
     let shown = path.display();
-    let file = File::open(&path).with_context(|| format!("failed to open {shown}"))?;
+    ensure!(path.is_file(), "{shown} is no file, and so no program that can be measured");
+    // Somebody may put a FIFO in its place, which would be waited for.
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path);
+    let file = file.with_context(|| format!("failed to open {shown}"))?;
     let elf = Elf::read(&file).with_context(|| format!("{shown} is no program that can be measured"))?;
     // The runtime moves stacks, and finds the probe's return addresses on them.
     let is_go = [".gopclntab", ".go.buildinfo"].iter().any(|section| elf.section_address(section).is_some());
@@ -175,6 +180,11 @@ mod tests {
         assert!(error("read").contains("is no target"));
         assert!(error("/nowhere/prog:main").contains("/nowhere/prog"));
         assert!(error("kernel:no_such_function_here").contains("no function `no_such_function_here`"));
+        let fifo = std::env::temp_dir().join(format!("profiler-target-{}", std::process::id()));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let of_fifo = error(&format!("{}:x", fifo.display()));
+        std::fs::remove_file(&fifo).unwrap();
+        assert!(of_fifo.contains("is no file"), "{of_fifo}");
         // This very program has it.
         let own = std::env::current_exe().unwrap();
         assert!(error(&format!("{}:no_such_function", own.display())).contains("no symbol of a function"));

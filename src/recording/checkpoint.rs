@@ -54,7 +54,13 @@ impl Checkpoint {
     }
 
     /// To be called at each look: has the file written when that is due.
-    pub fn tick(&mut self, args: &RecordArgs, plan: &Plan, recorder: &mut Recorder) -> Result<()> {
+    pub fn tick(
+        &mut self,
+        args: &RecordArgs,
+        plan: &Plan,
+        recorder: &mut Recorder,
+        output: &Pending,
+    ) -> Result<()> {
         self.reap(Some(WaitPidFlag::WNOHANG));
         if Instant::now() < self.due || self.writer.is_busy() {
             return Ok(());
@@ -66,7 +72,7 @@ impl Checkpoint {
         self.writer.start(|| {
             recorder.timeline.tally.close(*window, swap);
             recorder.timeline.release_all();
-            write(args, Part::new(*window, Swap::default(), summary, None, began), recorder)
+            write(args, Part::new(*window, Swap::default(), summary, None, began), recorder, output)
         })
     }
 
@@ -84,10 +90,10 @@ impl Checkpoint {
 }
 
 /// In the child: names and writes what there is.
-fn write(args: &RecordArgs, mut part: Part, recorder: &mut Recorder) -> Result<()> {
+fn write(args: &RecordArgs, mut part: Part, recorder: &mut Recorder, output: &Pending) -> Result<()> {
     let mut finished = part.take(recorder).context("the window is gone")?;
     let mut signals = Signals::block(false)?;
-    let mut output = Pending::private(&args.output)?;
+    let mut output = output.again()?;
     let objects = &recorder.timeline.objects;
     let (data, _) = naming::encode(args, &mut finished, objects, &part.summary, &mut signals);
     output.write_all(&data)?;

@@ -3,12 +3,18 @@
 //! A file's name is the time at which it begins, so that names sort as the files do. Whoever records into the
 //! directory holds a lock on it. What a recorder that was killed has left half written is removed by the next.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
+use nix::sys::stat::fstatat;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::viewing::file::Pending;
 
 const SUFFIX: &str = "Z.pb.gz";
 
@@ -28,7 +34,7 @@ pub enum Keep {
 pub struct Directory {
     path: PathBuf,
     keep: Keep,
-    _lock: Flock<File>,
+    opened: Flock<File>,
 }
 
 impl Directory {
@@ -41,29 +47,49 @@ impl Directory {
             fs::create_dir(path)
                 .with_context(|| format!("failed to make the directory {}", path.display()))?;
         }
-        let opened = File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
-        let lock = match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
+        let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECTORY.bits()).open(path);
+        let opened = opened.with_context(|| format!("failed to open {}", path.display()))?;
+        let opened = match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+            Ok(opened) => opened,
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
                 bail!("another profiler records into {}: name another directory with -o", path.display())
             }
             Err((_, error)) => return Err(error).context(format!("failed to lock {}", path.display())),
         };
-        let directory = Self { path: path.to_owned(), keep, _lock: lock };
+        let directory = Self { path: path.to_owned(), keep, opened };
         for name in directory.names(is_half_written) {
             // Nobody else writes here.
-            let _ = fs::remove_file(directory.path.join(name));
+            directory.remove(&name);
         }
         Ok(directory)
     }
 
     /// The file of a recording that begins at a time.
-    pub fn file(&self, begin: SystemTime) -> PathBuf {
-        self.path.join(name_of(begin))
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn file(&self, begin: SystemTime) -> Result<Pending> {
+        Pending::private_in(self.opened.as_fd(), &self.path.join(name_of(begin)))
+    }
+
+    /// The same with other temporary files, where nothing can be made in this directory any more.
+    ///
+    /// # Errors
+    /// If it cannot be made there either.
+    pub fn file_elsewhere(begin: SystemTime) -> Result<Pending> {
+        Pending::private(&std::env::temp_dir().join(name_of(begin)))
+    }
+
+    fn remove(&self, name: &str) {
+        // It may have been taken away by somebody else.
+        let _ = unlinkat(&*self.opened, name, UnlinkatFlags::NoRemoveDir);
     }
 
     fn names(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let entries = fs::read_dir(format!("/proc/self/fd/{}", self.opened.as_raw_fd()))
+            .into_iter()
+            .flatten()
+            .flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let mut names: Vec<String> = names.filter(|name| wanted(name)).collect();
         names.sort_unstable();
@@ -81,7 +107,9 @@ impl Directory {
             }
             Keep::Bytes(most) => {
                 let mut sum = 0;
-                let size = |name: &String| fs::metadata(self.path.join(name)).map_or(0, |it| it.len());
+                let status =
+                    |name: &String| fstatat(&*self.opened, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+                let size = |name: &String| status(name).map_or(0, |it| it.st_size.cast_unsigned());
                 // The newest always stays.
                 let newest_first = names.iter().rev().enumerate();
                 let sums = newest_first.map(|(at, name)| {
@@ -92,8 +120,7 @@ impl Directory {
             }
         };
         for name in old {
-            // It may have been taken away by somebody else.
-            let _ = fs::remove_file(self.path.join(name));
+            self.remove(name);
         }
     }
 }
@@ -184,5 +211,31 @@ mod tests {
         assert_eq!(left(Keep::Bytes(250)), [at(60), at(0), other()]);
         assert_eq!(left(Keep::Bytes(10)), [at(0), other()]);
         fs::remove_dir_all(&path).unwrap();
+    }
+
+    /// Whoever may write beside the directory can put another one in its place.
+    #[test]
+    fn another_directory_by_the_same_path_is_left_alone() {
+        let base = std::env::temp_dir().join(format!("profiler-swapped-{}", std::process::id()));
+        let (path, victim) = (base.join("ev"), base.join("victim"));
+        fs::create_dir_all(&victim).unwrap();
+        let old = name_of(UNIX_EPOCH);
+        fs::write(victim.join(&old), "precious").unwrap();
+        let directory = Directory::open(&path, Keep::Bytes(1)).unwrap();
+        fs::rename(&path, base.join("ev.old")).unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        for begin in [now, now + Duration::from_secs(1)] {
+            let mut file = directory.file(begin).unwrap();
+            file.write_all(b"mine").unwrap();
+            file.commit().unwrap();
+        }
+        directory.prune(now);
+        let names = |path: &Path| -> Vec<_> {
+            fs::read_dir(path).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        assert_eq!(names(&victim), [old]);
+        assert_eq!(names(&base.join("ev.old")), [name_of(now + Duration::from_secs(1))]);
+        fs::remove_dir_all(&base).unwrap();
     }
 }

@@ -26,7 +26,6 @@ use crate::recording::recorder::Recorder;
 use crate::recording::summary::equation;
 use crate::recording::tallies::{Swap, WindowId};
 use crate::recording::writer::Writer;
-use crate::viewing::file::Pending;
 
 /// Windows that have ended and are not written.
 const MOST_ENDED: usize = 2;
@@ -67,7 +66,7 @@ pub fn directory(args: &RecordArgs) -> Result<Option<Directory>> {
     };
     let directory = Directory::open(&args.output, keep)?;
     // It is found now if nothing can be written there, and not after the first period.
-    drop(Pending::private(&directory.file(SystemTime::now()))?);
+    drop(directory.file(SystemTime::now())?);
     Ok(Some(directory))
 }
 
@@ -179,7 +178,12 @@ fn write(
     directory: &Directory,
 ) -> Result<()> {
     let mut signals = Signals::block(false)?;
-    let mut output = Pending::private(&directory.file(part.began))?;
+    let output = directory.file(part.began);
+    let mut output = output.or_else(|error| {
+        let elsewhere = Directory::file_elsewhere(part.began)?;
+        say!("profiler: {error:#}: writing {} in place of it", elsewhere.name());
+        anyhow::Ok(elsewhere)
+    })?;
     let name = output.name();
     let (data, _) = naming::encode(args, &mut finished, objects, &part.summary, &mut signals);
     output.write_all(&data)?;

@@ -5,22 +5,26 @@
 //!
 //! We may be root in a directory where everybody writes. So the directory is opened once, and everything is
 //! done in that very directory, whatever its path leads to later; links are not followed, and what is no file
-//! (a FIFO, a device) must be ours or root's.
+//! (a FIFO, a device) must be ours or root's, and is opened only then.
+//!
+//! What can be known at the start is refused at the start. What happens later, when there is something to lose (the
+//! directory is removed, a directory has the name), costs the name alone: the data is kept under another one.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, fchown};
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, renameat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, RenameFlags, fcntl, open, openat, renameat, renameat2};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 
-use crate::machine::shortage;
+use crate::machine::{self, rights, shortage, streams};
 
 /// A file on its way. If it is dropped before [`Pending::commit`], nothing remains of it.
 #[derive(Debug)]
@@ -88,50 +92,39 @@ impl Pending {
         Self::open(path, Readers::Owner)
     }
 
-    fn open(path: &Path, readers: Readers) -> Result<Self> {
-        let sink = Self::sink(path, readers)
-            .map_err(|error| anyhow!("failed to create {}: {error:#}", path.display()))?;
-        Ok(Self { path: path.to_owned(), sink })
+    /// The same in a directory that is open. `path` is what leads to the file, for messages, and its last part the name.
+    ///
+    /// # Errors
+    /// Those of [`Self::create`].
+    pub fn private_in(directory: BorrowedFd<'_>, path: &Path) -> Result<Self> {
+        let name = path.file_name().unwrap_or_default();
+        let sink = directory.try_clone_to_owned().map_err(anyhow::Error::from);
+        let sink = sink.and_then(|directory| in_directory(directory, path, name, Readers::Owner));
+        Self::made(path, sink)
     }
 
-    fn sink(path: &Path, readers: Readers) -> Result<Sink> {
-        if path.as_os_str() == "-" {
-            return Ok(Sink::Stdout);
-        }
-        if let Ok(metadata) = fs::symlink_metadata(path) {
-            let kind = metadata.file_type();
-            ensure!(!kind.is_dir(), "it is a directory: name a file in it with -o");
-            ensure!(
-                !kind.is_symlink(),
-                "it is a symbolic link, which is not followed: name the file itself with -o, or - \
-                 for standard output"
-            );
-            ensure!(!kind.is_socket() && !kind.is_block_device(), "it is not a file: name one with -o");
-            if !kind.is_file() {
-                let flags = (OFlag::O_NOFOLLOW | OFlag::O_NOCTTY).bits();
-                let direct = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
-                let owner = direct.metadata()?.uid();
-                ensure!(
-                    [0, geteuid().as_raw()].contains(&owner) || Some(owner) == sudo_caller().map(|it| it.0),
-                    "it is no file, and belongs to another user ({owner}): name a file with -o"
-                );
-                return Ok(Sink::Direct(direct));
-            }
-        }
-        let Some(name) = path.file_name() else { bail!("it is a directory: name a file in it with -o") };
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new("."));
-        Nameless::create(directory, name, readers).map(Sink::File).map_err(|errno| match errno {
-            Errno::ENOENT => {
-                anyhow!("there is no directory {}: make it, or name another with -o", directory.display())
-            }
-            _ => anyhow!(
-                "{} in the directory {}: {}",
-                io::Error::from(errno),
-                directory.display(),
-                shortage::remedy(errno).unwrap_or("make it writable, or name another with -o")
-            ),
-        })
+    /// Once more the way to the same file: for what is to be in it meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Self::create`].
+    pub fn again(&self) -> Result<Self> {
+        let Sink::File(Nameless { directory, name, .. }) = &self.sink else {
+            return Self::private(&self.path);
+        };
+        let sink = directory.try_clone().map_err(anyhow::Error::from);
+        Self::made(
+            &self.path,
+            sink.and_then(|directory| in_directory(directory, &self.path, name, Readers::Owner)),
+        )
+    }
+
+    fn open(path: &Path, readers: Readers) -> Result<Self> {
+        Self::made(path, sink(path, readers))
+    }
+
+    fn made(path: &Path, sink: Result<Sink>) -> Result<Self> {
+        let sink = sink.map_err(|error| anyhow!("failed to create {}: {error:#}", path.display()))?;
+        Ok(Self { path: path.to_owned(), sink })
     }
 
     /// What is written, for messages.
@@ -163,16 +156,24 @@ impl Pending {
     /// Gives the file its name, and under sudo to the user who called sudo.
     ///
     /// # Errors
-    /// If the data does not reach the disk or the name cannot be given. The older file remains.
+    /// If the data does not reach the disk or the name cannot be given. The older file remains then; data that cannot
+    /// have its name is kept under another one, which the error tells.
     pub fn commit(mut self) -> Result<()> {
         let Sink::File(nameless) = &mut self.sink else { return Ok(()) };
-        if let Some((uid, gid)) = sudo_caller() {
-            // Some file systems know no owners. A file of root's is better than none.
-            let _ = fchown(&nameless.file, Some(uid), Some(gid));
-        }
+        give_to_caller(&nameless.file);
         // Without this, a full disk or a lost server may show only after the rename.
-        let named = nameless.file.sync_all().and_then(|()| Ok(nameless.name()?));
-        named.map_err(|error| self.failure(&error))
+        let synced = nameless.file.sync_all();
+        synced.map_err(|error| self.failure(&error))?;
+        let Sink::File(nameless) = &mut self.sink else { return Ok(()) };
+        let Err(errno) = nameless.name() else { return Ok(()) };
+        let kept = nameless.keep();
+        let why = io::Error::from(errno);
+        match kept {
+            Ok(kept) => {
+                bail!("failed to write {}: {why}: what was written is in {}", self.name(), kept.display())
+            }
+            Err(_) => Err(self.failure(&why)),
+        }
     }
 
     fn failure(&self, error: &io::Error) -> anyhow::Error {
@@ -180,21 +181,117 @@ impl Pending {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 "free some space, or name a file on another disk with -o"
             }
+            io::ErrorKind::FileTooLarge => {
+                shortage::remedy(Errno::EFBIG).unwrap_or("name another file with -o")
+            }
             _ => "name another file with -o",
         };
         anyhow!("failed to write {}: {error}: {advice}", self.name())
     }
 }
 
+fn sink(path: &Path, readers: Readers) -> Result<Sink> {
+    if path.as_os_str() == "-" {
+        ensure!(!streams::stdout_was_closed(), "standard output is closed: name a file with -o");
+        return Ok(Sink::Stdout);
+    }
+    // `Path` has no part for a slash at the end.
+    let is_directory = [&b"/"[..], b"/."].iter().any(|end| path.as_os_str().as_bytes().ends_with(end));
+    let Some(name) = path.file_name().filter(|_| !is_directory) else {
+        bail!("it is a directory: name a file in it with -o")
+    };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = open(parent(path), flags, Mode::empty()).map_err(|errno| refused(errno, path))?;
+    in_directory(directory, path, name, readers)
+}
+
+fn in_directory(directory: OwnedFd, path: &Path, name: &OsStr, readers: Readers) -> Result<Sink> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    match openat(&directory, name, flags, Mode::empty()) {
+        Ok(place) => {
+            if let Some(direct) = existing(&directory, &place)? {
+                return Ok(Sink::Direct(direct));
+            }
+        }
+        Err(Errno::ENAMETOOLONG) => {
+            bail!("its name has {} bytes, which are too many: name another file with -o", name.len())
+        }
+        // What hinders a look hinders writing as well, or does not.
+        Err(_) => {}
+    }
+    Nameless::create(directory, name, readers).map(Sink::File).map_err(|errno| refused(errno, path))
+}
+
+/// What is there by the name: nothing to be said against a file that can be replaced; what is no file is opened.
+fn existing(directory: &OwnedFd, place: &OwnedFd) -> Result<Option<File>> {
+    let status = fstat(place)?;
+    let kind = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT;
+    ensure!(kind != SFlag::S_IFDIR, "it is a directory: name a file in it with -o");
+    ensure!(
+        kind != SFlag::S_IFLNK,
+        "it is a symbolic link, which is not followed: name the file itself with -o, or - \
+         for standard output"
+    );
+    ensure!(![SFlag::S_IFSOCK, SFlag::S_IFBLK].contains(&kind), "it is not a file: name one with -o");
+    let (user, owner) = (geteuid().as_raw(), status.st_uid);
+    if kind == SFlag::S_IFREG {
+        let around = fstat(directory)?;
+        let is_sticky = Mode::from_bits_truncate(around.st_mode).contains(Mode::S_ISVTX);
+        ensure!(
+            !is_sticky || [owner, around.st_uid].contains(&user) || rights::may_act_as_owner(),
+            "it belongs to another user ({owner}), who alone can replace it in this directory: name another file with -o"
+        );
+        let (mounted, expected) = (mount_of(place), mount_of(directory));
+        ensure!(
+            mounted.is_none() || mounted == expected,
+            "a file is mounted there, which cannot be replaced: name another file with -o"
+        );
+        return Ok(None);
+    }
+    ensure!(
+        [0, user].contains(&owner) || Some(owner) == sudo_caller().map(|it| it.0),
+        "it is no file, and belongs to another user ({owner}): name a file with -o"
+    );
+    // That very device or FIFO, which is not waited for.
+    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let direct = match open(format!("/proc/self/fd/{}", place.as_raw_fd()).as_str(), flags, Mode::empty()) {
+        Err(Errno::ENXIO) if kind == SFlag::S_IFIFO => {
+            bail!("nobody reads this FIFO: start its reader first, or name a file with -o")
+        }
+        direct => direct?,
+    };
+    let flags = OFlag::from_bits_retain(fcntl(&direct, FcntlArg::F_GETFL)?) - OFlag::O_NONBLOCK;
+    fcntl(&direct, FcntlArg::F_SETFL(flags))?;
+    Ok(Some(direct.into()))
+}
+
+/// Which mount a descriptor leads to, if the kernel tells.
+fn mount_of(place: &OwnedFd) -> Option<u64> {
+    let info = machine::read_text(format!("/proc/self/fdinfo/{}", place.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn refused(errno: Errno, path: &Path) -> anyhow::Error {
+    let directory = parent(path).display();
+    match errno {
+        Errno::ENOENT => anyhow!("there is no directory {directory}: make it, or name another with -o"),
+        _ => anyhow!(
+            "{} in the directory {directory}: {}",
+            io::Error::from(errno),
+            shortage::remedy(errno).unwrap_or("make it writable, or name another with -o")
+        ),
+    }
+}
+
 impl Nameless {
-    fn create(directory: &Path, name: &OsStr, readers: Readers) -> nix::Result<Self> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let directory = open(directory, flags, Mode::empty())?;
-        let mut hidden = OsString::from(".");
-        // Names have at most 255 bytes.
-        hidden.push(if name.len() < 230 { name } else { "profiler".as_ref() });
-        hidden.push(format!(".{}.tmp", std::process::id()));
-        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    fn create(directory: OwnedFd, name: &OsStr, readers: Readers) -> nix::Result<Self> {
+        let hidden = named_after(".", name, &format!(".{}.tmp", std::process::id()));
+        // To be read if it has to be copied to another disk.
+        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
         let mode = readers.mode();
         let (file, is_linked) = match openat(&directory, ".", flags | OFlag::O_TMPFILE, mode) {
             Ok(file) => (file, false),
@@ -219,14 +316,10 @@ impl Nameless {
     /// Gives the file its name. A file that is there is replaced at once, which takes a name of ours first.
     fn name(&mut self) -> nix::Result<()> {
         if !self.is_linked {
-            let link = || {
-                let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-                linkat(AT_FDCWD, file.as_str(), &self.directory, &*self.hidden, AtFlags::AT_SYMLINK_FOLLOW)
-            };
-            link().or_else(|errno| match errno {
+            self.link(&self.hidden).or_else(|errno| match errno {
                 Errno::EEXIST => {
                     unlinkat(&self.directory, &*self.hidden, UnlinkatFlags::NoRemoveDir)?;
-                    link()
+                    self.link(&self.hidden)
                 }
                 other => Err(other),
             })?;
@@ -236,6 +329,55 @@ impl Nameless {
         self.is_linked = false;
         Ok(())
     }
+
+    /// Gives a file without a name a name that is free.
+    fn link(&self, name: &OsStr) -> nix::Result<()> {
+        let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let linked = linkat(AT_FDCWD, file.as_str(), &self.directory, name, AtFlags::AT_SYMLINK_FOLLOW);
+        // Without /proc it takes a right (CAP_DAC_READ_SEARCH), or a new kernel.
+        linked.or_else(|errno| match errno {
+            Errno::ENOENT => linkat(&self.file, "", &self.directory, name, AtFlags::AT_EMPTY_PATH),
+            other => Err(other),
+        })
+    }
+
+    /// Keeps what was written when the file cannot have its name: beside it, or with other temporary files. Returns
+    /// where.
+    fn keep(&mut self) -> io::Result<PathBuf> {
+        let name = named_after("", &self.name, &format!(".{}", std::process::id()));
+        if self.name_if_free(&name).is_ok() {
+            let directory = fs::read_link(format!("/proc/self/fd/{}", self.directory.as_raw_fd()));
+            return Ok(directory.unwrap_or_default().join(name));
+        }
+        let path = std::env::temp_dir();
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = open(&path, flags, Mode::empty())?;
+        let mut elsewhere = Self::create(directory, &name, Readers::Owner)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        io::copy(&mut self.file, &mut elsewhere.file)?;
+        give_to_caller(&elsewhere.file);
+        elsewhere.file.sync_all()?;
+        elsewhere.name_if_free(&name)?;
+        Ok(path.join(name))
+    }
+
+    fn name_if_free(&mut self, name: &OsStr) -> nix::Result<()> {
+        if !self.is_linked {
+            return self.link(name);
+        }
+        let (directory, hidden) = (&self.directory, &*self.hidden);
+        renameat2(directory, hidden, directory, name, RenameFlags::RENAME_NOREPLACE)?;
+        self.is_linked = false;
+        Ok(())
+    }
+}
+
+/// A name for something beside a file. Names have at most 255 bytes.
+fn named_after(before: &str, name: &OsStr, behind: &str) -> OsString {
+    let mut made = OsString::from(before);
+    made.push(if name.len() < 230 { name } else { "profiler".as_ref() });
+    made.push(behind);
+    made
 }
 
 impl Drop for Nameless {
@@ -244,6 +386,14 @@ impl Drop for Nameless {
             // An error here has nobody to hear it.
             let _ = unlinkat(&self.directory, &*self.hidden, UnlinkatFlags::NoRemoveDir);
         }
+    }
+}
+
+/// Under sudo, gives a file to the user who called it.
+fn give_to_caller(file: &File) {
+    if let Some((uid, gid)) = sudo_caller() {
+        // Some file systems know no owners. A file of root's is better than none.
+        let _ = fchown(file, Some(uid), Some(gid));
     }
 }
 
@@ -256,7 +406,8 @@ fn sudo_caller() -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
 
     /// A directory of its own for a test, removed at the end.
     struct Directory(PathBuf);
@@ -370,11 +521,68 @@ mod tests {
             say!("SKIP: giving a file away needs root");
             return;
         }
-        // Somebody reads it, so that opening it does not wait.
-        let reader = OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+        // Nobody reads it: opening it would wait.
         let refused = Pending::private(&fifo).unwrap_err().to_string();
         assert!(refused.contains("belongs to another user (65534)"), "{refused}");
-        drop(reader);
+    }
+
+    #[test]
+    fn a_fifo_is_written_if_somebody_reads_it_and_not_waited_for() {
+        let directory = Directory::new("own-fifo");
+        let fifo = directory.0.join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        let refused = Pending::private(&fifo).unwrap_err().to_string();
+        assert!(refused.contains("nobody reads this FIFO"), "{refused}");
+        let mut reader =
+            OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&fifo).unwrap();
+        let mut pending = Pending::private(&fifo).unwrap();
+        let Sink::Direct(file) = &pending.sink else { panic!("{pending:?}") };
+        let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL).unwrap());
+        assert!(!flags.contains(OFlag::O_NONBLOCK), "{flags:?}");
+        pending.write_all(b"mine").unwrap();
+        pending.commit().unwrap();
+        let mut read = [0; 4];
+        io::Read::read_exact(&mut reader, &mut read).unwrap();
+        assert_eq!(&read, b"mine");
+    }
+
+    #[test]
+    fn what_can_be_known_is_refused_at_the_start() {
+        let directory = Directory::new("known");
+        let message = |name: &str| Pending::private(&directory.0.join(name)).unwrap_err().to_string();
+        for name in ["new/", "new/."] {
+            assert!(message(name).contains("it is a directory"), "{}", message(name));
+        }
+        let (longest, longer) = ("a".repeat(255), "a".repeat(256));
+        assert!(message(&longer).contains("its name has 256 bytes"), "{}", message(&longer));
+        Pending::private(&directory.0.join(&longest)).unwrap().commit().unwrap();
+        assert_eq!(directory.names(), [longest]);
+    }
+
+    /// What happens to the name or the directory meanwhile costs no data.
+    #[test]
+    fn data_is_kept_under_another_name() {
+        let directory = Directory::new("kept");
+        let written = |meanwhile: &dyn Fn(&Path)| {
+            let here = directory.0.join("here");
+            let _ = fs::remove_dir_all(&here);
+            fs::create_dir(&here).unwrap();
+            let path = here.join("out");
+            let mut pending = Pending::private(&path).unwrap();
+            pending.write_all(b"mine").unwrap();
+            meanwhile(&path);
+            let error = pending.commit().unwrap_err().to_string();
+            let kept = PathBuf::from(error.split(": what was written is in ").nth(1).expect(&error));
+            assert_eq!(fs::read(&kept).unwrap(), b"mine", "{error}");
+            assert_eq!(fs::metadata(&kept).unwrap().mode() & 0o777, 0o600);
+            fs::remove_file(&kept).unwrap();
+            kept
+        };
+        let name = format!("out.{}", std::process::id());
+        let beside = written(&|path| fs::create_dir(path).unwrap());
+        assert_eq!(beside, directory.0.join("here").join(&name));
+        let elsewhere = written(&|path| fs::remove_dir_all(path.parent().unwrap()).unwrap());
+        assert_eq!(elsewhere, std::env::temp_dir().join(&name));
     }
 
     #[test]

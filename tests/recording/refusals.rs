@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::common::{Test, refusal};
+use crate::common::{Test, output, refusal};
+use crate::rights;
 
 #[test]
 fn requests_that_cannot_be_met() {
@@ -36,8 +37,15 @@ fn requests_that_cannot_be_met() {
         (&["-o", "/no/such/directory/out.pb.gz"], &["/no/such/directory", "-o"]),
         (&["-o", "/tmp"], &["is a directory", "-o"]),
     ];
+    let long = "a".repeat(256);
+    output("mkfifo", &[&test.path("fifo")]);
+    let outputs: &[(&[&str], &[&str])] = &[
+        (&["-o", "new/"], &["is a directory", "-o"]),
+        (&["-o", &long], &["256 bytes", "-o"]),
+        (&["-o", "fifo"], &["nobody reads this FIFO", "-o"]),
+    ];
     let before = test.names();
-    for (args, words) in cases {
+    for (args, words) in cases.iter().chain(outputs) {
         let args = [&["record", "-d", "5s"], *args].concat();
         // Twice the same option is an error of its own.
         let args: Vec<&str> = if args.iter().filter(|arg| **arg == "-d").count() == 2 {
@@ -51,6 +59,37 @@ fn requests_that_cannot_be_met() {
         }
         assert_eq!(test.names(), before, "{args:?} left a file");
     }
+}
+
+/// What cannot be written at the end is known at the start.
+#[test]
+fn outputs_that_cannot_be_had() {
+    let Some(test) = Test::new("outputs") else { return };
+    let script = |program: &str, script: &str, word: &str| {
+        let profiler = env!("CARGO_BIN_EXE_profiler");
+        let mut command = Command::new(program);
+        let args = if program == "unshare" { &["-m", "sh", "-c"][..] } else { &["-c"] };
+        let ran = command.args(args).args([script, profiler]).current_dir(&test.dir).output().unwrap();
+        if ran.status.code() == Some(99) {
+            return test.skip(&format!("nothing can be mounted here: {script}"));
+        }
+        let message = refusal(&ran);
+        assert!(message.contains(word) && message.contains("-o"), "{script}: {message}");
+    };
+    let record = "exec \"$0\" record -d 5s -o";
+    script("sh", &format!("{record} - >&-"), "standard output is closed");
+    let mounted = format!("touch at from; mount --bind from at || exit 99; {record} at");
+    script("unshare", &mounted, "a file is mounted there");
+    let with = rights::with_capabilities(&test);
+    let profiler = test.profiler_for_everybody();
+    fs::create_dir(test.dir.join("sticky")).unwrap();
+    fs::set_permissions(test.dir.join("sticky"), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::write(test.dir.join("sticky/out"), "root's").unwrap();
+    let args = ["1001", rights::SIX, &profiler, "record", "-d", "5s", "-o", "sticky/out"];
+    let message = refusal(&Command::new(with).args(args).current_dir(&test.dir).output().unwrap());
+    let is_told = message.contains("belongs to another user (0)") || message.contains("CAP_SYS_ADMIN");
+    assert!(is_told, "{message}");
+    assert_eq!(fs::read(test.dir.join("sticky/out")).unwrap(), b"root's");
 }
 
 #[test]
