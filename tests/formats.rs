@@ -60,6 +60,25 @@ fn what_other_profilers_write_is_read() {
     // 250 µs up to the second sample; 50 µs are left for the last.
     let time = "(idle) 700000\nrun 300000\nrun;(anonymous) 500000\n";
     assert_eq!(folded(&chrome, &["--sample-index", "time"]), time);
+    let answer =
+        directory.file("answer.json", format!("{{\"id\": 1, \"result\": {{\"profile\": {CHROME}}}}}"));
+    assert_eq!(folded(&answer, &["--sample-index", "time"]), time);
+    let half = directory.file("half.json", CHROME.replace("\"run\"", "\"run\\ud800\""));
+    assert_eq!(folded(&half, &["--sample-index", "time"]), time.replace("run", "run\u{fffd}"));
+    // Fractions are not lost.
+    let fractions = SPEEDSCOPE.replace("\"milliseconds\"", "\"nanoseconds\"");
+    let fractions = folded(&directory.file("fractions.json", fractions), &[]);
+    let sum: i64 = sums(&fractions).values().sum();
+    let whole: i64 = sums(&folded(&speedscope, &[])).values().sum();
+    assert!((sum * 1_000_000 - whole).abs() <= 1_000_000, "{sum} {whole} {fractions}");
+    for (name, text) in [("cr", &b"main;a 1\rmain;b 2\r"[..]), ("utf16", b"\xff\xfem\0;\0a\0 \x001\0\n\0")] {
+        let file = directory.file(name, text);
+        assert!(folded(&file, &[]).starts_with(if name == "cr" {
+            "main;a 1\nmain;b 2\n"
+        } else {
+            "m;a 1\n"
+        }));
+    }
     // However they are packed, and whatever they are called.
     let gzip = |file: &str| {
         let packed = Command::new("gzip").args(["-c", file]).output().unwrap().stdout;
@@ -217,6 +236,13 @@ fn what_is_not_read_is_named() {
         (b"\x7fELF\x02", "a program or library"),
         (b"# callgrind format\n", "a file of callgrind"),
         (b"Once upon a time\n", "text of an unknown kind"),
+        (b"--- a/x\n+++ b/x\n", "text of an unknown kind"),
+        (b"2ELIFREP\0\0\0", "a perf.data file: name the output of `perf script`"),
+        (b"\n<!DOCTYPE HTML>\n", "an HTML page"),
+        (b"main;a 10 20\nmain;b 5 0\n", "a comparison of two profiles"),
+        (b"main;a 1\nmain;b 2.5\n", "line 2 of its folded stacks has no whole number at its end"),
+        (b"main;a 1e3\n", "line 1 of its folded stacks has no whole number at its end"),
+        (b"\xde\xad\xbe\xef\x01", "of an unknown kind, and begins with `\\xde\\xad\\xbe\\xef\\x01`"),
         (&layers, "gzip in gzip"),
         (&gzip(b""), "it is empty"),
     ] {

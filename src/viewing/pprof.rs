@@ -13,7 +13,7 @@ mod wire;
 mod write;
 
 pub use read::parse;
-pub(super) use wire::fields;
+pub(super) use wire::{begins, fields};
 pub use write::encode;
 
 #[cfg(test)]

@@ -113,6 +113,28 @@ pub(in crate::viewing) fn fields(message: &[u8]) -> impl Iterator<Item = (usize,
     })
 }
 
+/// Whether the first two fields have a number and type that a profile's fields have: what says whether data is a
+/// profile at all, damaged or not.
+pub(in crate::viewing) fn begins(data: &[u8]) -> bool {
+    let mut rest = Fields(data);
+    !data.is_empty()
+        && (0..2).all(|_| {
+            let Ok(tag) = varint(&mut &*rest.0) else { return rest.0.is_empty() };
+            let is_known = match (tag >> 3, tag & 7) {
+                // Tables, the strings, the period's type; comments may be packed.
+                (1..=6 | 11 | 13, 2) => true,
+                (7..=10 | 12..=15, 0) => true,
+                _ => false,
+            };
+            // One that is cut off is a damaged profile's.
+            is_known
+                && (rest.next().is_some_and(|field| field.is_ok()) || {
+                    rest = Fields(&[]);
+                    true
+                })
+        })
+}
+
 /// The numbers of a repeated field.
 pub(super) struct Ints<'a> {
     one: Option<u64>,

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::budget::DAMAGED;
-use super::stacks::{Builder, Frame};
+use super::stacks::{Builder, Frame, Rounding};
 use crate::model::profile::{Label, LabelValue, Profile, StackId, ValueType};
 
 #[derive(Deserialize)]
@@ -218,6 +218,7 @@ fn read_thread(
         let stacks = samples.stack.len();
         ensure!(length == stacks, "{length} of the values of {stacks} samples are there: {DAMAGED}");
     }
+    let (mut rounding, mut cpu_rounding) = (Rounding::default(), Rounding::default());
     for (at, stack) in samples.stack.iter().enumerate() {
         let leaf = match stack {
             Some(stack) => Some(*nodes.get(*stack as usize).with_context(|| missing("stack", *stack))?),
@@ -225,9 +226,9 @@ fn read_thread(
         };
         let mut values = vec![0; types.len()];
         let weight = samples.weight.as_ref().map_or(1.0, |weights| weights[at]);
-        values[column] = (weight * factor).round() as i64;
+        values[column] = rounding.round(weight * factor);
         if let (Some((column, factor)), Some(deltas)) = (cpu, &samples.cpu) {
-            values[column] = (deltas[at].unwrap_or_default() * factor) as i64;
+            values[column] = cpu_rounding.round(deltas[at].unwrap_or_default() * factor);
         }
         builder.add(leaf, labels, &values)?;
     }

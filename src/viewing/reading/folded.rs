@@ -10,10 +10,30 @@ use super::super::budget::DAMAGED;
 use super::stacks::{Builder, Frame};
 use crate::model::profile::{LocationId, Profile, ValueType, WAKER_SEPARATOR};
 
-/// Whether all lines are stacks with counts.
+/// Whether the lines are stacks with counts; some may be odd, which [`parse`] names.
 pub(super) fn is_applicable(lines: &str) -> bool {
+    // As much of a number as others write: `1.5`, `1e3`, `1,234`.
+    let is_number = |word: &str| {
+        word.ends_with(|c: char| c.is_ascii_digit())
+            && word.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
+            && word.bytes().all(|byte| byte.is_ascii_digit() || b"+-.,eE".contains(&byte))
+    };
+    let is_like =
+        |line: &str| line.trim_end().rsplit_once([' ', '\t']).is_some_and(|(_, word)| is_number(word));
+    let stacks =
+        || lines.lines().map(|line| line.trim_start_matches('\u{feff}')).filter(|line| is_stack(line));
+    let like = stacks().filter(|line| is_like(line)).count();
+    stacks().next().is_some_and(is_like)
+        && 2 * like > stacks().count()
+        && stacks().any(|line| split(line).is_some() || is_like(line) && line.contains(';'))
+}
+
+/// Whether all lines are stacks with two counts, as `difffolded.pl` writes them: before and after.
+pub(super) fn is_comparison(lines: &str) -> bool {
     let mut stacks = lines.lines().filter(|line| is_stack(line)).peekable();
-    stacks.peek().is_some() && stacks.all(|line| split(line).is_some())
+    stacks.peek().is_some()
+        && lines.contains(';')
+        && stacks.all(|line| split(line).is_some_and(|(stack, _)| split(stack).is_some()))
 }
 
 pub(super) fn parse(text: &str) -> Result<Profile> {
@@ -99,7 +119,6 @@ mod tests {
         for text in ["a;b 1\nc\n", "a;b 1.5\n", "5\n", "a 99999999999999999999\n"] {
             let message = parse(text).unwrap_err().to_string();
             assert!(message.contains("no whole number"), "{message}");
-            assert!(!is_applicable(text));
         }
         assert_eq!(parse("f(int, char) 12\nf(int, char)\t3\n").unwrap().total(0), 15);
         assert_eq!(parse("grew 2\nshrank -3\n").unwrap().total(0), -1);

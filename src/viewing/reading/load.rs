@@ -74,6 +74,11 @@ fn unpack(source: impl Read) -> Result<Loaded> {
     let mut source = BufReader::new(source);
     let mut chunk = vec![0; 64 << 10];
     while !source.fill_buf()?.is_empty() {
+        // What a tape or a disk's block is filled up with; gzip(1) takes it too.
+        if !loaded.ends.is_empty() && !source.fill_buf()?.starts_with(&GZIP[..1]) {
+            ensure!(only_zeros(&mut source)?, "its gzip data is followed by something else: {DAMAGED}");
+            break;
+        }
         let mut gzip = GzDecoder::new(source);
         loop {
             let count = match gzip.read(&mut chunk) {
@@ -97,4 +102,39 @@ fn unpack(source: impl Read) -> Result<Loaded> {
         source = gzip.into_inner();
     }
     Ok(loaded)
+}
+
+fn only_zeros(source: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let bytes = source.fill_buf()?;
+        if bytes.is_empty() || bytes.iter().any(|&byte| byte != 0) {
+            return Ok(bytes.is_empty());
+        }
+        let count = bytes.len();
+        source.consume(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    #[test]
+    fn gzip_may_be_filled_up_with_zeros() {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(b"a 1\n").unwrap();
+        let packed = gzip.finish().unwrap();
+        let read = |behind: &[u8]| {
+            load(&[&packed[..], behind].concat()[..]).map(|loaded| (loaded.data, loaded.ends))
+        };
+        assert_eq!(read(&[0; 100_000]).unwrap(), (b"a 1\n".to_vec(), vec![4]));
+        assert_eq!(read(&packed).unwrap(), (b"a 1\na 1\n".to_vec(), vec![4, 8]));
+        for behind in [&b"\0\0x"[..], b"junk"] {
+            assert!(read(behind).unwrap_err().to_string().contains("its gzip data is"), "{behind:?}");
+        }
+    }
 }

@@ -11,16 +11,19 @@
 mod chrome;
 mod firefox;
 mod folded;
+mod foreign;
 mod formats;
+mod json;
 mod load;
 mod perf_script;
 mod several;
 mod speedscope;
 mod stacks;
+mod text;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use self::formats::Format;
 use self::load::Loaded;
@@ -36,7 +39,7 @@ pub fn read(path: &Path) -> Result<Profile> {
     let is_stdin = path.as_os_str() == "-";
     let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
     let loaded = if is_stdin { load::stdin() } else { load::file(path) };
-    loaded.and_then(|loaded| whole(&loaded, &name)).with_context(|| {
+    loaded.and_then(|loaded| whole(loaded, &name)).with_context(|| {
         if is_stdin {
             "failed to read a profile from standard input".to_owned()
         } else {
@@ -45,7 +48,8 @@ pub fn read(path: &Path) -> Result<Profile> {
     })
 }
 
-fn whole(loaded: &Loaded, name: &str) -> Result<Profile> {
+fn whole(mut loaded: Loaded, name: &str) -> Result<Profile> {
+    several::separate(&mut loaded);
     let mut notes = Vec::new();
     let error = match parse_noting(&loaded.data, &mut notes) {
         Ok(profile) => {
@@ -56,7 +60,7 @@ fn whole(loaded: &Loaded, name: &str) -> Result<Profile> {
         }
         Err(error) => error,
     };
-    let Some((profile, count)) = several::parse(loaded)? else { return Err(error) };
+    let Some((profile, count)) = several::parse(&loaded)? else { return Err(error) };
     say!("profiler: {name} holds several profiles: its {count} are added up");
     Ok(profile)
 }
@@ -71,15 +75,9 @@ pub fn parse(data: &[u8]) -> Result<Profile> {
 
 /// `notes` get what of the file is left out.
 fn parse_noting(data: &[u8], notes: &mut Vec<String>) -> Result<Profile> {
-    let json = || {
-        ensure!(
-            data.len() <= formats::MOST_JSON,
-            "it is JSON of more than {} MiB: record for a shorter time, or write pprof",
-            formats::MOST_JSON >> 20
-        );
-        Ok(String::from_utf8_lossy(data))
-    };
+    let data = &*text::decoded(data);
     let text = || String::from_utf8_lossy(data);
+    let json = || json::text(data);
     match formats::recognise(data) {
         Format::Pprof => pprof::parse(data),
         Format::Folded => folded::parse(&text()),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::super::budget::DAMAGED;
-use super::stacks::{Builder, Frame as Named};
+use super::stacks::{Builder, Frame as Named, Rounding};
 use crate::model::profile::{Label, LabelValue, LabelsId, LocationId, Profile, StackId, ValueType};
 
 #[derive(Deserialize)]
@@ -91,6 +91,7 @@ pub(super) fn parse(text: &str) -> Result<Profile> {
             labels,
             column,
             factor,
+            rounding: Rounding::default(),
             values: vec![0; types.len()],
         };
         match &*source.kind {
@@ -123,6 +124,7 @@ struct Target<'a> {
     labels: LabelsId,
     column: usize,
     factor: f64,
+    rounding: Rounding,
     values: Vec<i64>,
 }
 
@@ -133,7 +135,7 @@ impl Target<'_> {
     }
 
     fn add(&mut self, leaf: Option<StackId>, value: f64) -> Result<()> {
-        self.values[self.column] = (value * self.factor).round() as i64;
+        self.values[self.column] = self.rounding.round(value * self.factor);
         self.builder.add(leaf, self.labels, &self.values)
     }
 

@@ -23,6 +23,23 @@ pub(super) struct Frame<'a> {
     pub(super) address: u64,
 }
 
+/// Makes whole numbers of amounts with fractions, so that what each loses, the next ones get: their sum is as exact as
+/// one of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rounding {
+    rest: f64,
+}
+
+impl Rounding {
+    pub(super) fn round(&mut self, amount: f64) -> i64 {
+        let exact = amount + self.rest;
+        let rest = exact - exact.round();
+        // An amount may be beyond all numbers.
+        self.rest = if rest.is_finite() { rest } else { 0.0 };
+        exact.round() as i64
+    }
+}
+
 /// Makes a profile and holds it to its budget.
 pub(super) struct Builder {
     profile: Profile,
@@ -170,5 +187,22 @@ impl Builder {
 
     pub(super) fn finish(self) -> Profile {
         self.profile
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fractions_add_up() {
+        let sum = |amounts: &[f64]| {
+            let mut rounding = Rounding::default();
+            amounts.iter().map(|&amount| rounding.round(amount)).collect::<Vec<_>>()
+        };
+        assert_eq!(sum(&[0.4; 5]), [0, 1, 0, 1, 0]);
+        assert_eq!(sum(&[0.1; 1000]).iter().sum::<i64>(), 100);
+        assert_eq!(sum(&[-0.4; 5]).iter().sum::<i64>(), -2);
+        assert_eq!(sum(&[3.0, 1e300, f64::NAN, 5.0]), [3, i64::MAX, 0, 5]);
     }
 }
