@@ -257,7 +257,8 @@ fn an_older_picture_survives_every_failure() {
     let svg = directory.file("old.svg", b"old");
     symlink(&svg, directory.0.join("link.svg")).unwrap();
     let cpu = format!("{DATA}/cpu.pb.gz");
-    let bad = directory.file("bad.pb", b"bad");
+    // It ends within its first field.
+    let bad = directory.file("bad.pb", b"\x0a\x44\x08");
     let empty = directory.file("empty.pb", &two_mains().0);
     let link = directory.path("link.svg");
     let nowhere = directory.path("none/out.svg");
