@@ -182,7 +182,7 @@ impl Finder<'_> {
             By::Process => both("comm", "pid"),
             By::Thread => both("thread_comm", "tid"),
             By::Label(key) => {
-                let values = labels.iter().filter(|label| &*label.key == &**key);
+                let values = labels.iter().filter(|label| *label.key == **key);
                 let mut rows: Vec<u32> = values.map(|value| self.row(&text(value), None, "", None)).collect();
                 rows.sort_unstable();
                 rows.dedup();

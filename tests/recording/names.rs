@@ -116,8 +116,7 @@ fn debug_files_beside_the_program() {
         fs::remove_dir_all(test.dir.join(".debug")).ok();
         let recording = test.record(&["-F", "499", "--", &program, "0.5"]);
         assert_eq!(recording.with("of_another_build"), 0, "{flags:?}: {:?}", recording.leaves());
-        let stripped =
-            |sample: &crate::common::Sample| recording.leaf(sample).name().starts_with("elsewhere+0x");
+        let stripped = |sample: &Sample| recording.leaf(sample).name().starts_with("elsewhere+0x");
         assert!(recording.total(stripped) > 50, "{flags:?}: {:?}", recording.leaves());
     }
 }
@@ -333,7 +332,7 @@ fn the_page_of_old_system_calls() {
     let recording = test.record(&["-F", "499", "--", &program, "0.5"]);
     let calls = recording.with("old_calls");
     chance::at_least(recording.with("[vsyscall]"), calls, 0.5, 100, &format!("{:?}", recording.leaves()));
-    let others = |sample: &crate::common::Sample| {
+    let others = |sample: &Sample| {
         let names = recording.names(sample);
         let above = names.windows(2).find(|pair| pair[1] == "old_calls").map(|pair| pair[0].to_owned());
         above.is_some_and(|name| name.starts_with("bpf_"))

@@ -297,6 +297,30 @@ test("menus root the graph by a label and filter by its value", async () => {
   assert.deepEqual(await nodes("json.(*Decoder).Decode"), []);
 });
 
+test("a process at the root can be chosen, and is no function to be hidden", async () => {
+  await open(ROWS);
+  const [alpha] = await nodes("alpha");
+  await click(alpha, ALT);
+  assert.deepEqual([(await state()).total, await texts(".chip")], ["100", []]);
+  const point = async (node) => {
+    const { x, y } = await place(node);
+    await browser.mouse("mouseMoved", x, y);
+  };
+  await point(alpha);
+  await browser.key("s");
+  assert.equal((await state()).total, "100");
+  await browser.key("f");
+  assert.equal((await state()).total, "50");
+  assert.match((await texts(".chip")).join(), /comm = alpha/);
+  await browser.key("Escape");
+  await browser.key("r");
+  const turned = await nodes("beta");
+  await point(turned[0]);
+  await browser.key("f");
+  assert.equal((await state()).total, "50");
+  assert.match((await texts(".chip")).join(), /comm = beta/);
+});
+
 test("menus take labels of any text, and say what they do not hold", async () => {
   const rows = Array.from({ length: 260 }, (_, i) => ({ stack: ["main"], labels: { "k=v": `value\n${i}` }, values: [1000 - i, 1] }));
   await open(rows);

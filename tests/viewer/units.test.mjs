@@ -13,7 +13,7 @@ import { clipped, escapeFolded, printable } from "../../src/viewing/viewer/js/na
 import { PrefixTree } from "../../src/viewing/viewer/js/prefix.js";
 import { amount, percent } from "../../src/viewing/viewer/js/scale.js";
 import { Searcher, literally, matcher, matches, matchingFrames } from "../../src/viewing/viewer/js/search.js";
-import { Profile, shape } from "../../src/viewing/viewer/js/shape.js";
+import { Profile, labelAt, shape } from "../../src/viewing/viewer/js/shape.js";
 import { tableRows } from "../../src/viewing/viewer/js/table.js";
 import { details } from "../../src/viewing/viewer/js/tooltip.js";
 import { firstView, fromFragment, toFragment, valueName } from "../../src/viewing/viewer/js/view.js";
@@ -177,6 +177,16 @@ test("the tooltip's self is the function's own, from the root and from the leaf"
     assert.equal(self({ tree: callers, zoom: 0, isCallers: true }, node), undefined);
   }
   assert.equal(self({ tree: callees, zoom: 0 }, 1), "2 samples");
+});
+
+test("shares are of sizes, whatever their signs", () => {
+  for (const [values, expected] of [[[-15, -5], ["75.0 %", "25.0 %"]], [[5, -5], ["50.0 %", "50.0 %"]], [[6, -2], ["75.0 %", "25.0 %"]], [[3, 1], ["75.0 %", "25.0 %"]]]) {
+    const profile = profileOf([{ stack: ["main", "a"], values: [values[0]] }, { stack: ["main", "b"], values: [values[1]] }]);
+    const { main } = shape(profile, viewOf(profile));
+    const told = (node) => Object.fromEntries(details(profile, { tree: main, zoom: 1 }, node, profile.header.types[0]));
+    const keys = ["of all", "of the zoom", "of its caller"];
+    assert.deepEqual([2, 3].map((node) => keys.map((key) => told(node)[key])), expected.map((share) => [share, share, share]));
+  }
 });
 
 test("recursion and unresolved addresses fold", () => {
@@ -410,6 +420,20 @@ test("a link to another file shows what there is of it", () => {
   assert.equal(rangeWithin(tree, 0, [100, 200]), null);
   assert.equal(rangeWithin(tree, 1, [3, 5]), null, "idle has the first");
   assert.equal(rangeWithin(tree, 0, null), null);
+});
+
+test("a frame at the root is the value of one label", () => {
+  const profile = profileOf([
+    { stack: ["f"], labels: { comm: "x", thread_comm: "x", pid: "1" }, values: [1] },
+    { stack: ["f"], labels: { thread_comm: "y", pid: "1" }, values: [2] },
+  ]);
+  const view = viewOf(profile, { group: ["comm", "thread_comm", "pid"] });
+  const key = (names, isReversed = false) => (labelAt(profile, view, names, isReversed) || {}).key;
+  assert.deepEqual([key(["x"]), key(["x", "x"]), key(["x", "x", "1"])], ["comm", "thread_comm", "pid"]);
+  // A label that a stack does not have has no frame.
+  assert.deepEqual([key(["y"]), key(["y", "1"]), key(["z"])], ["thread_comm", "pid", undefined]);
+  assert.deepEqual([key(["1"], true), key(["x", "1"], true), key(["x", "x", "1"], true)], ["pid", "thread_comm", "comm"]);
+  assert.deepEqual(labelAt(profile, view, ["y"], false), { key: "thread_comm", value: "y" });
 });
 
 test("labels and values of any text live in the address", () => {

@@ -11,7 +11,7 @@ import { clipped, escapeFolded, printable } from "./names.js";
 import { amount, percent, thousands } from "./scale.js";
 import { Searcher, literally, matches, matchingFrames } from "./search.js";
 import { installPaper } from "./paper.js";
-import { shape } from "./shape.js";
+import { labelAt, shape } from "./shape.js";
 import { Table } from "./table.js";
 import { Strip } from "./strip.js";
 import { Tooltip, nameOf } from "./tooltip.js";
@@ -354,12 +354,31 @@ export class App {
     this.change({ callers: name, search: "" });
   }
 
-  hide(name) {
-    this.change({ hide: [...this.view.hide, name] });
+  // What stands at the root may be no function but the value of a label, which is neither hidden nor called.
+  withFunction({ panel: { tree }, node }, act) {
+    if (this.profile.isLabel(tree.frame[node])) {
+      this.controls.say("this is no function; f shows only what is below it");
+    } else {
+      act(nameOf(this.profile, tree, node));
+    }
   }
 
-  focus(name) {
-    this.change({ focus: [name] });
+  hide(at) {
+    this.withFunction(at, (name) => this.change({ hide: [...this.view.hide, name] }));
+  }
+
+  focus(at) {
+    const { tree, isReversed } = at.panel;
+    const isLabel = (node) => node !== 0 && this.profile.isLabel(tree.frame[node]);
+    if (!isLabel(at.node)) {
+      this.change({ focus: [nameOf(this.profile, tree, at.node)] });
+      return;
+    }
+    const names = [];
+    for (let { node } = at; isLabel(node); node = tree.parent[node]) {
+      names.push(nameOf(this.profile, tree, node));
+    }
+    this.change({ only: labelAt(this.profile, this.view, isReversed ? names : names.reverse(), isReversed) });
   }
 
   // Takes back one thing, the last that was done first: what Escape does.

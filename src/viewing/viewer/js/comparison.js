@@ -51,7 +51,7 @@ export class Changes {
     // Callers and callees of one function are compared as parts of all.
     const { total, afterTotal } = tree.partOf || tree;
     this.all = [total[0] - afterTotal[0], afterTotal[0]];
-    this.whole = Math.max(...this.all);
+    this.whole = Math.max(...this.all.map(Math.abs));
   }
 
   // Those of a tree; none where nothing is compared.

@@ -203,7 +203,8 @@ export class Controls {
     const unit = app.type.unit === "count" ? app.type.name : app.type.unit;
     const name = printable(nameOf(app.profile, tree, at.node)).slice(0, 200);
     const changes = Changes.of(app.profile, tree);
-    const share = () => `${amount(tree.total[at.node], unit)}, ${percent(tree.total[at.node], tree.total[0])} of all`;
+    const total = tree.total[at.node];
+    const share = () => `${amount(total, unit)}, ${percent(Math.abs(total), tree.width[0])} of all`;
     const change = () => `${changes.values(changes.total(at.node), unit)}, ${changes.share(changes.total(at.node))}`;
     this.status.textContent = `${name} — ${changes ? change() : share()}`;
   }

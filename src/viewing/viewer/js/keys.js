@@ -112,9 +112,9 @@ function pictureKey(app, event) {
   };
   const withFrame = {
     Enter: () => app.zoomTo(at),
-    s: () => app.showCallers(named),
-    h: () => app.hide(named),
-    f: () => app.focus(named),
+    s: () => app.withFunction(at, () => app.showCallers(named)),
+    h: () => app.hide(at),
+    f: () => app.focus(at),
     c: () => app.copyName(at),
     C: () => app.copyStack(at),
   };

@@ -37,7 +37,7 @@ export function installMouse(app) {
       return;
     }
     if (event.altKey && frame.node !== 0) {
-      app.hide(nameOf(app.profile, frame.panel.tree, frame.node));
+      app.hide(frame);
     } else {
       app.click(frame, event.clientX - canvas.getBoundingClientRect().left);
     }
@@ -92,9 +92,9 @@ function showMenu(app, frame, x, y) {
   replaceChildren(
     menu,
     item("Zoom in", () => app.zoomTo(frame)),
-    item("Callers and callees (s)", () => app.showCallers(name)),
-    item("Only stacks with it (f)", () => app.focus(name)),
-    item("Without stacks with it (h)", () => app.hide(name)),
+    item("Callers and callees (s)", () => app.withFunction(frame, () => app.showCallers(name))),
+    item("Only stacks with it (f)", () => app.focus(frame)),
+    item("Without stacks with it (h)", () => app.hide(frame)),
     item("Search for it", () => app.searchFor(name)),
     item("Copy name (c)", () => app.copyName(frame)),
     item("Copy stack (C)", () => app.copyStack(frame)),

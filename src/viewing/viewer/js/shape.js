@@ -220,6 +220,21 @@ function groupsOf(profile, view) {
   return { of, paths };
 }
 
+// Which label a frame at the root stands for, with its value: `names` are its own and those of the labels around it,
+// the outermost first, up to the root or, from the leaf, down to the functions.
+export function labelAt(profile, { group }, names, isReversed) {
+  const byKey = group.map((key) => labelValues(profile, key));
+  for (let set = 0; set < profile.header.labels.sets.length; set += 1) {
+    const path = group.map((key, i) => ({ key, value: byKey[i][set] })).filter(({ value }) => value !== undefined);
+    const from = isReversed ? path.length - names.length : 0;
+    const at = isReversed ? from : names.length - 1;
+    if (from >= 0 && at < path.length && names.every((name, i) => path[from + i].value === name)) {
+      return path[at];
+    }
+  }
+  return null;
+}
+
 function onlySets(profile, view) {
   if (view.only === null) {
     return null;

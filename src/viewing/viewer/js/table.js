@@ -61,7 +61,7 @@ export class Table {
 
   show(profile, tree, view, type, isMatch) {
     this.unit = type.unit === "count" ? "" : type.unit;
-    this.all = tree.total[0];
+    this.all = tree.width[0];
     this.changes = Changes.of(profile, tree);
     const found = isMatch ? new Set(profile.nameOf.filter((_, frame) => isMatch[frame])) : null;
     this.rows = tableRows(profile, tree, view.sort).filter((row) => !found || found.has(row.id));
@@ -84,7 +84,7 @@ export class Table {
         "span",
         { class: `value ${kind}`, title: change ? changes.values(change, this.unit) : "" },
         element("span", { class: "amount" }, change ? changes.share(change) : amount(row[kind], this.unit)),
-        element("span", { class: "share" }, change ? changes.margin(change) : percent(row[kind], this.all)),
+        element("span", { class: "share" }, change ? changes.margin(change) : percent(Math.abs(row[kind]), this.all)),
       );
     };
     replaceChildren(

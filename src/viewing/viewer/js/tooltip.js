@@ -36,14 +36,16 @@ export function details(profile, panel, node, type) {
   if (own !== null) {
     lines.push(["self", amount(tree[own][node], unit)]);
   }
-  lines.push(["of all", percent(tree.total[node], tree.total[0])]);
+  // As in `profiler top`: of sizes, whatever their signs.
+  const share = (of) => percent(Math.abs(tree.total[node]), tree.width[of]);
+  lines.push(["of all", share(0)]);
   if (zoom !== 0 && node > zoom && node < tree.end[zoom]) {
-    lines.push(["of the zoom", percent(tree.total[node], tree.total[zoom])]);
+    lines.push(["of the zoom", share(zoom)]);
   }
   if (node !== 0 && tree.parent[node] !== 0) {
     const caller = tree.parent[node];
     const by = panel.isCallers || panel.isReversed ? "of its callee" : "of its caller";
-    lines.push([by, percent(tree.total[node], tree.total[caller])]);
+    lines.push([by, share(caller)]);
   }
   return lines;
 }
