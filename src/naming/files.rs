@@ -151,8 +151,9 @@ fn from_symbols(file: &File, debug: Option<&File>, offsets: &[u64], names: &mut 
 /// these bytes too, which C libraries therefore keep: `mov $15, %rax; syscall`.
 fn is_sigreturn(file: &File, offset: u64) -> bool {
     const CODE: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
-    let mut around = [0; 2 * CODE.len() - 1];
-    let Some(first) = offset.checked_sub(CODE.len() as u64 - 1) else { return false };
+    // In the system call the address is the one behind it, which may be behind the function.
+    let mut around = [0; 2 * CODE.len()];
+    let Some(first) = offset.checked_sub(CODE.len() as u64) else { return false };
     file.read_exact_at(&mut around, first).is_ok() && around.windows(CODE.len()).any(|bytes| bytes == CODE)
 }
 
@@ -170,7 +171,7 @@ mod tests {
         let code = [&[0x90; 16][..], &[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05], &[0x90; 16]].concat();
         file.write_all(&code).unwrap();
         let found: Vec<u64> = (0..60).filter(|&offset| is_sigreturn(&file, offset)).collect();
-        assert_eq!(found, (16..25).collect::<Vec<u64>>());
+        assert_eq!(found, (16..=25).collect::<Vec<u64>>());
     }
 
     #[test]
