@@ -63,6 +63,7 @@ static __always_inline enum step leave_uncovered_32(struct walk *walk, __u32 has
 	__u64 ip, fp;
 	__u32 code = 0;
 
+	walk->chained = 0;
 	bpf_probe_read_user(&code, sizeof(code), (const void *)regs->ip);
 	if (walk->knows_leaf &&
 	    (has_table != TABLE_NONE || code == ENDBR32 || (code & 0xff) == 0x55 ||
@@ -73,7 +74,7 @@ static __always_inline enum step leave_uncovered_32(struct walk *walk, __u32 has
 		return STEP_CALLER;
 	}
 	if (!regs->fp)
-		return is_root(regs->ip, 0) ? STEP_END : STEP_NO_ROW;
+		return is_root(regs->ip) ? STEP_END : STEP_NO_ROW;
 	if (regs->fp < regs->sp || (regs->fp & (WORD_32 - 1)) ||
 	    !read_32(walk, &ip, regs->fp + WORD_32) || !read_32(walk, &fp, regs->fp))
 		return STEP_NO_ROW;
@@ -81,6 +82,7 @@ static __always_inline enum step leave_uncovered_32(struct walk *walk, __u32 has
 		return STEP_END;
 	if (!is_return_address_32(walk, ip))
 		return STEP_NO_ROW;
+	walk->chained = 1;
 	regs->ip = ip;
 	regs->sp = regs->fp + 2 * WORD_32;
 	regs->fp = fp;

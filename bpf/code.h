@@ -84,23 +84,27 @@ static __always_inline bool is_sigreturn(__u64 ip)
 }
 
 #define ROOT_BEFORE 32
-#define ROOT_BEHIND 16
+#define ROOT_BEHIND 32
 
 /*
  * Whether the return address `ip`, in code that no table describes, is in the first function of a
- * stack. The ABI has that one clear its frame pointer before it calls: xor %ebp,%ebp. Or it ends
- * with what no program lives to execute: syscall or call, then hlt. So do musl's `_start` and
- * `__clone`, and what Boost.Context's coroutines return to.
+ * stack. Before it calls, that of a program clears its frame pointer and aligns its stack:
+ * xor %ebp,%ebp; …; and $-16,%rsp. Any function may do the one or the other. Or it ends with what
+ * no program lives to execute: syscall or call, then hlt. So do musl's `_start` and `__clone`, and
+ * what the coroutines of Boost.Context and of makecontext() return to.
  */
-static __noinline int is_root(__u64 ip, __u64 fp)
+static __noinline int is_root(__u64 ip)
 {
 #if !defined(__TARGET_ARCH_arm64) && !defined(__aarch64__)
 	__u8 code[ROOT_BEFORE + ROOT_BEHIND];
+	bool is_cleared = false;
 
 	if (bpf_probe_read_user(code, sizeof(code), (const void *)(ip - ROOT_BEFORE)))
 		return false;
-	for (int i = 0; !fp && i < ROOT_BEFORE - 2; i++) {
+	for (int i = 0; i < ROOT_BEFORE - 2; i++) {
 		if (code[i] == 0x31 && code[i + 1] == 0xed)
+			is_cleared = true;
+		if (is_cleared && code[i] == 0x83 && code[i + 1] == 0xe4 && code[i + 2] == 0xf0)
 			return true;
 	}
 	for (int i = ROOT_BEFORE + 2; i < ROOT_BEFORE + ROOT_BEHIND; i++) {
@@ -114,5 +118,61 @@ static __noinline int is_root(__u64 ip, __u64 fp)
 #endif
 	return false;
 }
+
+#define BLOCK_BYTES 64
+#define MOST_BLOCKS 32
+
+struct search {
+	struct walk *walk; /* whose scratch space holds the block: there is little on the stack */
+	__u64 ip;
+	__u64 is_found;
+};
+
+/* One block of code, backwards: mov %rsp,%rbp before a pop %rbp or leave that goes on with ret or
+ * jmp. 1 ends the search. */
+static long search_block(__u32 i, void *data)
+{
+	struct search *search = data;
+	__u8 *code = search->walk->object;
+
+	if (bpf_probe_read_user(code, BLOCK_BYTES + 1,
+				(const void *)(search->ip - (i + 1) * BLOCK_BYTES)))
+		return 1;
+	for (int at = BLOCK_BYTES - 1; at >= 0; at--) {
+		if ((code[at] == 0x5d || code[at] == 0xc9) &&
+		    (code[at + 1] == 0xc3 || code[at + 1] == 0xe9))
+			return 1;
+		if (code[at] == 0x89 && code[at + 1] == 0xe5) {
+			search->is_found = 1;
+			return 1;
+		}
+	}
+	return 0;
+}
+
+/*
+ * Whether the code around an address shows that its function keeps a frame pointer: that was set
+ * before, and nothing has given it back in between. Otherwise the register may still be that of a
+ * function further up, and all between the two would be missing.
+ */
+static __noinline int keeps_frame_pointer(struct walk *walk, __u64 ip)
+{
+#if defined(__TARGET_ARCH_arm64) || defined(__aarch64__)
+	return true; /* the ABI has all functions keep it */
+#else
+	struct search search = {.walk = walk, .ip = ip};
+
+	if (!walk)
+		return false;
+	bpf_loop(MOST_BLOCKS, search_block, &search, 0);
+	return search.is_found;
+#endif
+}
+
+#if defined(__TARGET_ARCH_arm64) || defined(__aarch64__)
+#define ZERO_ENDS_CHAIN 1 /* of frame pointers */
+#else
+#define ZERO_ENDS_CHAIN 0 /* whose register may hold any number */
+#endif
 
 #endif

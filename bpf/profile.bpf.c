@@ -100,6 +100,7 @@ const enum kind *abi_kind __attribute__((unused));
 const enum has_table *abi_has_table __attribute__((unused));
 const enum filter *abi_filter __attribute__((unused));
 const struct unwind_run *abi_unwind_run __attribute__((unused));
+const struct unwind_chunk *abi_unwind_chunk __attribute__((unused));
 const enum runtime *abi_runtime __attribute__((unused));
 const enum script_missing *abi_script_missing __attribute__((unused));
 const enum python_runs *abi_python_runs __attribute__((unused));

@@ -13,6 +13,7 @@ enum limits {
 	FRAMES_CAPACITY = 1024,	 /* more than there ever are: a power of two */
 	/* Unwind tables. */
 	ROWS_PER_CHUNK = 16384, /* a page's rows never straddle two chunks */
+	MAX_BLOCKS = 256,	/* of chunks */
 	MAX_ROWS_PER_PAGE = 8191,
 	MAX_MAPPINGS = 65536, /* per process: Linux's own limit, unless one has raised it */
 	FEW_MAPPINGS = 256,   /* nearly all processes have fewer: see find_mapping */
@@ -59,6 +60,7 @@ enum outcome {
 	OUTCOME_USER_NOT_UNDERSTOOD, /* an unwind rule that we do not know */
 	OUTCOME_USER_REGISTER,	     /* a rule for a leaf's register, met in a caller */
 	OUTCOME_USER_NO_MAPPING,     /* a return address outside code */
+	OUTCOME_USER_UNPROVEN,	     /* up to the root, but by a frame pointer of unknown origin */
 	OUTCOME_USER_32_BIT,   /* code for the machine's 32-bit mode, where no tables are used */
 	OUTCOME_USER_NO_TABLE, /* the process is too young, and there was no room for its stack */
 	OUTCOME_USER_DUMPED,   /* the stack went to user space to be unwound there */
@@ -133,7 +135,8 @@ _Static_assert(sizeof(struct stack_body) == 96 + 8 * FRAMES_CAPACITY, "stack_bod
 /*
  * Unwind tables. A process is a sorted array of its executable mappings. A mapping leads to the
  * pages of its file, 64 KiB of file each; a page to its rows, sorted by the low 16 bits of the file
- * offset; a row to a rule, of which all files together have a few thousand.
+ * offset; a row to a rule, of which all files together have a few thousand. Rows lie in chunks, and
+ * chunks in blocks, of which there are more when those that are there are full.
  */
 struct unwind_row {
 	__u16 low; /* of the file offset from which on the rule holds */
@@ -145,7 +148,8 @@ struct unwind_chunk {
 };
 
 struct unwind_page {
-	__u32 chunk;
+	__u16 block;
+	__u16 chunk; /* within the block */
 	__u16 first; /* row within the chunk; it begins at offset 0 of the page */
 	__u16 rows;
 };
@@ -424,7 +428,7 @@ struct walk {
 	__u32 at;	 /* of a search */
 	__u32 has_rule;	 /* 1 if the last frame's code is covered */
 	__u32 switches;	 /* between stacks */
-	__u32 chained;	 /* index of a frame whose fp is from a chain of them */
+	__u32 chained;	 /* 1 if the frame's fp was found by that of another, not by a row */
 	__u32 is_32_bit; /* 1 in code for the machine's 32-bit mode: see bits32.h */
 	__u64 uretprobe; /* the next replaced return address: see uretprobes.h */
 	__u64 uretprobe_sp;
@@ -432,6 +436,8 @@ struct walk {
 	__u32 python;	    /* as in struct unwind_run */
 	__u32 v8;
 	__u32 knows_leaf; /* 1 if the frame's registers are those in `leaf` */
+	__u32 unproven; /* 1 if a frame pointer was followed that may be a function's further up */
+	__u32 padding;
 	__u64 python_bias;
 	struct python_walk in_python;
 	__u8 object[OBJECT_BYTES + 8]; /* a structure of an interpreter's, as far as it was read */

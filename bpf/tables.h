@@ -4,18 +4,27 @@
 #ifndef TABLES_H
 #define TABLES_H
 
-struct {
+/* All of one length, which user space sets: then the kernel finds entries without a call. */
+struct unwind_block {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1); /* this and the next three: set by user space */
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct unwind_chunk);
-} unwind_chunks SEC(".maps");
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MAX_BLOCKS);
+	__type(key, __u32);
+	__type(value, __u32);
+	__array(values, struct unwind_block);
+} unwind_blocks SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
+	__uint(max_entries, 1); /* this and the next two: set by user space */
 	__type(key, __u32);
 	__type(value, struct unwind_page);
 } unwind_pages SEC(".maps");

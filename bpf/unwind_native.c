@@ -21,7 +21,7 @@ struct array {
 };
 
 struct environment {
-	struct array chunks;
+	struct array blocks; /* of arrays of chunks */
 	struct array pages;
 	struct array mappings;
 	struct array rules;
@@ -40,7 +40,7 @@ struct environment {
 };
 
 static __thread const struct environment *environment;
-static __thread struct array unwind_chunks, unwind_pages, unwind_mappings, unwind_rules;
+static __thread struct array unwind_blocks, unwind_pages, unwind_mappings, unwind_rules;
 static __thread struct array pythons, v8s;
 
 static void *bpf_map_lookup_elem(const struct array *array, const __u32 *index)
@@ -109,7 +109,7 @@ static void restore_return_address(struct walk *walk)
 static void set_environment(const struct environment *around)
 {
 	environment = around;
-	unwind_chunks = around->chunks;
+	unwind_blocks = around->blocks;
 	unwind_pages = around->pages;
 	unwind_mappings = around->mappings;
 	unwind_rules = around->rules;

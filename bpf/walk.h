@@ -33,6 +33,7 @@
 #define LONGEST_LEAF (1 << 16)
 /* What the functions before main() have of the stack, where no table describes them. */
 #define INITIAL_FRAME 128
+#define INITIAL_WORDS (INITIAL_FRAME / 8)
 #define FRAME_RECORD 16 /* fp and return address */
 #define INITIAL_LEAF 16 /* the first of them itself, before it calls */
 
@@ -88,6 +89,7 @@ __noinline int find_rule(struct walk *walk, const struct unwind_mapping *mapping
 {
 	struct unwind_chunk *chunk;
 	struct unwind_page *page;
+	void *block;
 	__u64 offset;
 	__u32 index;
 
@@ -99,8 +101,12 @@ __noinline int find_rule(struct walk *walk, const struct unwind_mapping *mapping
 	page = bpf_map_lookup_elem(&unwind_pages, &index);
 	if (!page || !page->rows)
 		return NO_RULE;
+	index = page->block;
+	block = bpf_map_lookup_elem(&unwind_blocks, &index);
+	if (!block)
+		return NO_RULE;
 	index = page->chunk;
-	chunk = bpf_map_lookup_elem(&unwind_chunks, &index);
+	chunk = bpf_map_lookup_elem(block, &index);
 	if (!chunk)
 		return NO_RULE;
 	index = find_row(chunk->rows, page->first, page->rows, offset, &walk->at);
@@ -231,32 +237,60 @@ static __always_inline bool leave_frameless(struct walk *walk, __u32 has_table)
 #endif
 
 /*
+ * Whether a frame is the first one: it lies where the process's stack began, and no return address
+ * above it. A leaf has little of its own on the stack.
+ */
+__noinline int is_first(struct walk *walk, __u64 sp, __u32 i)
+{
+	__u64 words = (initial_stack() - sp) / 8, *word, target;
+
+	if (!walk || words >= (i ? INITIAL_WORDS : INITIAL_LEAF / 8))
+		return false;
+	word = (__u64 *)walk->object; /* scratch space: there is little on the stack */
+	if (bpf_probe_read_user(word, INITIAL_FRAME, (const void *)sp))
+		return false;
+	for (__u32 at = 0; at < INITIAL_WORDS; at++) {
+		if (at >= words)
+			break;
+		if (what_is_before(word[at], &target) == BEFORE_CALL &&
+		    find_mapping(walk, word[at] - 1))
+			return false;
+	}
+	return true;
+}
+
+/*
  * From the i-th frame, whose code no row covers. A frame pointer that leads to a return address is
- * believed. One that is 0 ends a chain of such; else it is any number.
+ * followed: see keeps_frame_pointer().
  */
 __noinline int leave_uncovered(struct walk *walk, __u32 i, __u32 has_table)
 {
 	struct unwind_registers frame;
+	bool is_exact, was_chained;
 	enum step step;
 
 	if (!walk)
 		return STEP_NO_ROW;
-	if (leave_trampoline(walk) || (!i && leave_frameless(walk, has_table)))
+	was_chained = walk->chained;
+	walk->chained = 0;
+	/* A signal may have interrupted a leaf. */
+	is_exact = !i || !walk->is_return_address;
+	if (leave_trampoline(walk) || (is_exact && leave_frameless(walk, has_table)))
 		return STEP_CALLER;
 	frame = walk->regs;
 	step = step_by_frame_pointer(&walk->regs, walk);
 	if (step == STEP_CALLER) {
 		restore_return_address(walk);
 		if (is_return_address(walk, walk->regs.ip)) {
-			walk->chained = i + 1;
+			walk->chained = 1;
 			return STEP_CALLER;
 		}
 		step = STEP_NO_ROW;
-	} else if (step == STEP_END && walk->chained != i) {
+	} else if (step == STEP_END && (!was_chained || (!frame.fp && !ZERO_ENDS_CHAIN))) {
 		step = STEP_NO_ROW;
 	}
-	if (step != STEP_END && (initial_stack() - frame.sp < (i ? INITIAL_FRAME : INITIAL_LEAF) ||
-				 (walk->is_return_address && is_root(frame.ip, frame.fp))))
+	if (step != STEP_END &&
+	    (is_first(walk, frame.sp, i) || (walk->is_return_address && is_root(frame.ip))))
 		return STEP_END;
 	return step;
 }
@@ -280,6 +314,13 @@ __noinline int leave_covered(struct walk *walk, const struct unwind_rule *rule)
 	return unwind_step(&walk->regs, rule, walk->knows_leaf ? walk->leaf : NULL, walk);
 }
 
+/* From a leaf whose rule has found no return address. Where a stack begins there is none; but the
+ * rule may be wrong, as in LuaJIT's interpreter, and the leaf have no frame. */
+__noinline int leave_rootless(struct walk *walk)
+{
+	return walk && leave_frameless(walk, TABLE_READY) ? STEP_CALLER : STEP_END;
+}
+
 #include "bits32.h"
 
 /* From `walk->regs`, by the mappings of `walk->process`. */
@@ -290,7 +331,8 @@ static __always_inline void begin_walk(struct walk *walk)
 	walk->has_rule = 0;
 	walk->regs.bx = walk->leaf[LEAF_BX];
 	walk->switches = 0;
-	walk->chained = -1;
+	walk->chained = 0;
+	walk->unproven = 0;
 	walk->hash = 1;
 	walk->outcome = OUTCOME_USER_DEPTH;
 	if (walk->is_32_bit && is_behind_int80(walk->regs.ip))
@@ -365,12 +407,21 @@ static long walk_frame(__u32 i, void *data)
 		step = leave_go_stack(walk, cfa, i);
 		sp = 0; /* on another stack */
 	} else {
+		walk->chained = 0;
 		step = leave_covered(walk, rule);
+		if (step == STEP_END && cfa != CFA_END && !walk->is_return_address)
+			step = leave_rootless(walk);
 	}
 	if (step > STEP_INTERRUPTED) {
 		walk->outcome = outcome_of(step);
+		if (walk->unproven && walk->outcome == OUTCOME_COMPLETE)
+			walk->outcome = OUTCOME_USER_UNPROVEN;
 		return 1;
 	}
+	/* A file may be of any compiler. */
+	if (!has_rule && walk->chained && mapping->has_table != TABLE_NONE && !walk->v8 &&
+	    !keeps_frame_pointer(walk, ip))
+		walk->unproven = 1;
 	if (walk->interpreters) {
 		if (has_rule && IS_LOOP(rule)) {
 			/* Towards the leaf from the loop's own frame. */

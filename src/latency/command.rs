@@ -264,12 +264,15 @@ fn write(
         cpus: usize::try_from(
             nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)?.unwrap_or(1),
         )?,
-        outcomes: sampler.slow_outcomes()?,
+        outcomes: Some(sampler.slow_outcomes()?),
         sideband_lost: sideband.lost,
         cpu,
         own_cpu_s: usage::own_cpu_s() - own_before,
         own_peak_bytes: usage::own_peak_bytes(),
-        kernel_bytes: sampler.map_bytes() + sideband.ring_bytes() + timeline.objects.copied_bytes(),
+        kernel_bytes: sampler.map_bytes()
+            + unwinding.kernel_bytes()
+            + sideband.ring_bytes()
+            + timeline.objects.copied_bytes(),
         tables: unwinding.figures(),
         rereads: timeline.rereads,
         headline: Some(format!(

@@ -106,6 +106,29 @@ impl Hierarchy {
     }
 }
 
+/// The least memory, in bytes, that our cgroup or one above it may have, as far as they can be seen.
+pub fn memory_limit() -> Option<u64> {
+    let mut least: Option<u64> = None;
+    for hierarchy in hierarchies() {
+        let name = match hierarchy.controller.as_deref() {
+            None => "memory.max",
+            Some("memory") => "memory.limit_in_bytes",
+            Some(_) => continue,
+        };
+        let Some(path) = path_of(std::process::id(), &hierarchy) else { continue };
+        for mount in &hierarchy.mounts {
+            let place = places(mount, Path::new(&path), &hierarchy).into_iter().find(|place| place.is_dir());
+            let above = place.iter().flat_map(|place| place.ancestors());
+            for directory in above.take_while(|directory| directory.starts_with(&mount.point)) {
+                // Of a cgroup without a limit it is a word, or a number beyond all memory.
+                let limit = fs::read_to_string(directory.join(name)).unwrap_or_default();
+                least = limit.trim().parse().ok().into_iter().chain(least).min();
+            }
+        }
+    }
+    least
+}
+
 /// Calls `each` with all directories below one, and their ids, until it has seen enough.
 fn walk(top: &Path, mut each: impl FnMut(&Path, u64) -> bool) {
     let mut open = vec![top.to_owned()];

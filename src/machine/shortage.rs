@@ -22,11 +22,19 @@ pub fn remedy(errno: Errno) -> Option<&'static str> {
 /// alone, as the standard library and nix write it.
 pub fn remedy_in(message: &str) -> Option<&'static str> {
     // Not ENOSPC, which the kernel says of other things than disks as well.
-    let remedy = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM].into_iter().find_map(|errno| {
-        let told = [format!("(os error {})", errno as i32), format!("{errno:?}: ")];
-        told.iter().any(|told| message.contains(told)).then(|| remedy(errno)).flatten()
-    });
+    let errnos = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
+    let remedy = errnos.into_iter().find(|&errno| names(message, errno)).and_then(remedy);
     remedy.filter(|remedy| !message.contains(remedy))
+}
+
+/// Whether an error is that there was no memory.
+pub fn is_of_memory(error: &anyhow::Error) -> bool {
+    names(&format!("{error:#}"), Errno::ENOMEM)
+}
+
+fn names(message: &str, errno: Errno) -> bool {
+    let told = [format!("(os error {})", errno as i32), format!("{errno:?}: ")];
+    told.iter().any(|told| message.contains(told))
 }
 
 /// An error of a library that has forgotten that the kernel's numbers are positive where they are told to people.

@@ -74,9 +74,13 @@ pub fn peak_bytes(pid: &str) -> u64 {
 
 fn status_bytes(pid: &str, name: &str) -> u64 {
     let status = super::read_text(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib =
-        status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
-    kib.unwrap_or(0u64) * 1024
+    kib_of(&status, name).unwrap_or(0)
+}
+
+/// Bytes, of a line `NAME N kB`.
+fn kib_of(text: &str, name: &str) -> Option<u64> {
+    let kib = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+    kib.map(|kib: u64| kib * 1024)
 }
 
 /// Descriptors of a recording itself: BPF maps, programs and links (44 were counted), pipes, files of
@@ -98,6 +102,36 @@ pub fn raise_file_limit() {
 pub fn host() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| "unknown".to_owned(), |name| name.nodename().to_string_lossy().into_owned())
+}
+
+/// Below it, a recording takes less than it would.
+const LITTLE_MEMORY: u64 = 256 << 20;
+
+/// How much memory there is for a recording, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoomInMemory(pub u64);
+
+impl RoomInMemory {
+    /// Enough for everything.
+    pub const PLENTY: Self = Self(u64::MAX);
+
+    /// As the machine and the limits of our cgroups tell it now. They cannot tell all: who gets no memory has to go
+    /// on with less.
+    pub fn now() -> Self {
+        let meminfo = super::read_text("/proc/meminfo").unwrap_or_default();
+        let available = kib_of(&meminfo, "MemAvailable:");
+        available.into_iter().chain(super::cgroups::memory_limit()).min().map_or(Self::PLENTY, Self)
+    }
+
+    /// Whether tables and rings have to be small.
+    pub fn is_little(self) -> bool {
+        self.0 < LITTLE_MEMORY
+    }
+
+    /// Less than there seemed to be: little.
+    pub fn less(self) -> Self {
+        Self(self.0.min(LITTLE_MEMORY) / 2)
+    }
 }
 
 /// Below which number the descriptors of files must be that are kept open.

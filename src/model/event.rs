@@ -155,6 +155,8 @@ pub enum Truncation {
     KernelWalk,
     /// A return address outside executable memory: code without frame pointers.
     ReturnAddress,
+    /// It leads to a root, but a frame pointer was followed from code that does not show that it is its own.
+    Unproven,
     /// Code for the 32-bit mode of the machine, where no tables are used, or calls 64-bit code.
     Bits32,
     /// The code that ran lies in no mapping that was told or that could still be read.
@@ -185,6 +187,7 @@ impl Truncation {
             Self::NoTable => "no unwind table yet",
             Self::KernelWalk => "walked by the kernel",
             Self::ReturnAddress => "no frame pointer: return address is not code",
+            Self::Unproven => "callers may be missing: code without unwind rows",
             Self::Bits32 => "32-bit process",
             Self::Unmapped => "code in no known mapping",
             Self::NoFrames => "ring buffer full",

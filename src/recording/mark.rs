@@ -45,7 +45,7 @@ impl Mark {
 
     /// Samples and blocks that were taken so far, and those of them that were lost.
     pub fn taken_and_lost(&self) -> (u64, u64) {
-        let summary = Summary { outcomes: self.outcomes.clone(), ..Summary::default() };
+        let summary = Summary { outcomes: Some(self.outcomes.clone()), ..Summary::default() };
         let lost: u64 = summary.lost().values().sum();
         let of_blocks = self.blocks.as_ref().map_or((0, 0), |it| (it.taken, it.lost.values().sum::<u64>()));
         (summary.taken() + of_blocks.0, lost + of_blocks.1)
@@ -82,13 +82,14 @@ impl Mark {
             duration_s: (self.at - before.at).as_secs_f64(),
             cpus: plan.cpus.len(),
             frequency_hz: args.frequency,
-            outcomes,
+            outcomes: Some(outcomes),
             sideband_lost: self.sideband_lost - before.sideband_lost,
             cpu: self.cpu.since(before.cpu),
             cost,
             own_cpu_s: self.own_cpu_s - before.own_cpu_s,
             own_peak_bytes: usage::own_peak_bytes(),
             kernel_bytes: recorder.sampler.map_bytes()
+                + recorder.unwinding.kernel_bytes()
                 + recorder.sideband.ring_bytes()
                 + recorder.timeline.objects.copied_bytes(),
             tables: recorder.unwinding.figures(),

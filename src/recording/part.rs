@@ -54,7 +54,7 @@ impl Part {
         summary.incomplete = std::mem::take(&mut finished.samples.incomplete);
         summary.without_ids = finished.without_ids;
         let counted = summary.complete + summary.incomplete.values().sum::<u64>();
-        summary.outcomes.by_outcome.insert(Outcome::Complete, counted);
+        summary.outcomes.get_or_insert_default().by_outcome.insert(Outcome::Complete, counted);
         if let Some(blocks) = &mut summary.blocks {
             blocks.stacks = std::mem::take(&mut finished.blocks);
             blocks.wakers = std::mem::take(&mut finished.wakings);

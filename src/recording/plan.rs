@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cli::{RecordArgs, Unwind};
 use crate::machine::cgroups::{self, Hierarchy, Target};
-use crate::machine::usage::RoomForFiles;
+use crate::machine::usage::{RoomForFiles, RoomInMemory};
 use crate::recording::capture::bpf::{Config, EventKind, Filter, OffCpu};
 use crate::recording::capture::perf::event::Event;
 use crate::recording::capture::{kernel, perf, proc};
@@ -109,6 +109,7 @@ impl Plan {
             latency: None,
             pid_namespace: pid_namespace(),
             counts_entries: args.counts_entries,
+            memory: RoomInMemory::now(),
             interpreters: !args.no_interpreters,
             off_cpu: (args.off_cpu || args.off_cpu_only).then(|| OffCpu {
                 min_ns: nanoseconds(args.min_block),
@@ -136,6 +137,19 @@ impl Plan {
     pub fn fit(&mut self, room: RoomForFiles) {
         self.walk_by_tables &= !room.is_tight;
         self.config.interpreters &= !room.is_tight;
+    }
+
+    /// Gives up what takes memory, most of it last; false if there is nothing left to give up.
+    pub fn reduce(&mut self) -> bool {
+        if !self.config.memory.is_little() {
+            self.config.memory = self.config.memory.less();
+        } else if self.walk_by_tables {
+            self.walk_by_tables = false;
+            self.config.tables = None;
+        } else {
+            return false;
+        }
+        true
     }
 
     /// How many events one sample stands for, if that does not change.

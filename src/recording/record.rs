@@ -15,7 +15,7 @@ use crate::machine::usage::{self, CpuTime, RoomForFiles};
 use crate::naming;
 use crate::programs::{Window, chains, sampled};
 use crate::recording::about;
-use crate::recording::capture::bpf::{self, Filter, Outcomes};
+use crate::recording::capture::bpf::{self, Filter};
 use crate::recording::capture::child::Child;
 use crate::recording::capture::proc;
 use crate::recording::checkpoint::{self, Checkpoint};
@@ -123,7 +123,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
 
     let Recorder { sideband, mut sampler, timeline, unwinding, containers, .. } = recorder;
     let used = keep.beside("reading counters", None, || sampler.used());
-    let outcomes = keep.on("reading how samples were counted", Outcomes::default(), || sampler.outcomes());
+    let outcomes = keep.on("reading how samples were counted", None, || sampler.outcomes().map(Some));
     let blocks = keep.on("reading how blocks were counted", None, || sampler.blocks());
     let cpu = CpuTime::of(&plan.cpus).since(machine_before);
     let mut summary = Summary {
@@ -137,7 +137,10 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
         cost: sampler.cost(),
         own_cpu_s: usage::own_cpu_s() + unwinding.builders_cpu_s() - own_before,
         own_peak_bytes: usage::own_peak_bytes(),
-        kernel_bytes: sampler.map_bytes() + sideband.ring_bytes() + timeline.objects.copied_bytes(),
+        kernel_bytes: sampler.map_bytes()
+            + unwinding.kernel_bytes()
+            + sideband.ring_bytes()
+            + timeline.objects.copied_bytes(),
         tables: unwinding.figures(),
         blocks,
         off_cpu_only: args.off_cpu_only,
@@ -285,7 +288,7 @@ fn follow(
         pace.look(looked, args, plan, recorder)?;
         if progress.is_visible() {
             let so_far = Summary {
-                outcomes: recorder.sampler.outcomes()?,
+                outcomes: Some(recorder.sampler.outcomes()?),
                 blocks: recorder.sampler.blocks()?,
                 off_cpu_only: args.off_cpu_only,
                 ..Summary::default()

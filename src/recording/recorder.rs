@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::cli::RecordArgs;
-use crate::machine::cgroups;
 use crate::machine::usage::RoomForFiles;
+use crate::machine::{cgroups, shortage};
 use crate::model::event::{Dump, Event, Timed};
 use crate::model::objects::Objects;
 use crate::model::processes::Processes;
@@ -65,14 +65,9 @@ impl Recorder {
         timeline.inbox().extend(snapshot(plan));
         timeline.advance(proc::now_ns(), |_: u64, _: &Rc<Dump>, _: &Snapshot, _: &Objects| None);
         if plan.walk_by_tables {
-            unwinding.prepare(&timeline.processes, &timeline.objects);
-            let mut capacity = unwinding.capacity();
-            if let Some([chunks, mappings]) = args.table_limits.as_deref() {
-                (capacity.chunks, capacity.mappings) = (*chunks, *mappings);
-            }
-            plan.config.tables = Some(capacity);
+            unwinding.prepare(plan.config.memory, &timeline.processes, &timeline.objects);
         }
-        let sampler = Sampler::load(&plan.config)?;
+        let mut sampler = load(args, plan, &unwinding)?;
         timeline.objects.keep_below(room.after);
         if let Some(tables) = sampler.tables()? {
             unwinding.publish(tables, &mut timeline.processes, &timeline.objects);
@@ -196,6 +191,40 @@ impl Recorder {
         unwinding.name_unknown(&timeline.processes, &mut timeline.objects);
         timeline.tally.count(&counts, 0);
         Ok(counts.len() as u64)
+    }
+}
+
+/// Loads the sampler, with less room where there is no memory for more.
+fn load(args: &RecordArgs, plan: &mut Plan, unwinding: &Unwinding) -> Result<Sampler> {
+    let by_tables = plan.walk_by_tables;
+    loop {
+        if plan.walk_by_tables {
+            let mut capacity = unwinding.capacity(plan.config.memory);
+            if let Some([chunks, mappings]) = args.table_limits.as_deref() {
+                (capacity.chunks, capacity.blocks, capacity.mappings) = (*chunks, 1, *mappings);
+            }
+            plan.config.tables = Some(capacity);
+        }
+        let error = match Sampler::load(&plan.config) {
+            Ok(sampler) => {
+                if plan.config.memory.is_little() {
+                    say!(
+                        "profiler: little memory: there is less room for unwind tables, for names of scripts and for \
+                         processes that are followed"
+                    );
+                }
+                if by_tables && !plan.walk_by_tables {
+                    say!(
+                        "profiler: no memory for unwind tables: user stacks are walked by frame pointers alone"
+                    );
+                }
+                return Ok(sampler);
+            }
+            Err(error) => error,
+        };
+        if !shortage::is_of_memory(&error) || !plan.reduce() {
+            return Err(error);
+        }
     }
 }
 

@@ -72,8 +72,8 @@ pub struct Summary {
     pub complete: u64,
     /// Samples with stacks that are not whole.
     pub incomplete: BTreeMap<Truncation, u64>,
-    /// How every run of the sampler ended.
-    pub outcomes: Outcomes,
+    /// How every run of the sampler ended; `None` if its counters could not be read.
+    pub outcomes: Option<Outcomes>,
     /// Side-band records that the kernel had no room for.
     pub sideband_lost: u64,
     /// Files with samples whose names are missing, by the reason.
@@ -115,25 +115,37 @@ pub struct Summary {
 impl Summary {
     /// Samples lost by reason.
     pub fn lost(&self) -> BTreeMap<Loss, u64> {
-        let lost = self.outcomes.by_outcome.iter().filter_map(|(outcome, &runs)| match outcome {
+        let lost = self.by_outcome().filter_map(|(outcome, runs)| match outcome {
             Outcome::Lost(loss) => Some((*loss, runs)),
             _ => None,
         });
         lost.collect()
     }
 
-    fn runs(&self, what: impl Fn(&Outcome) -> bool) -> u64 {
-        self.outcomes.by_outcome.iter().filter(|(outcome, _)| what(outcome)).map(|(_, runs)| runs).sum()
+    fn by_outcome(&self) -> impl Iterator<Item = (&Outcome, u64)> {
+        self.outcomes.iter().flat_map(|outcomes| &outcomes.by_outcome).map(|(outcome, &runs)| (outcome, runs))
     }
 
-    /// Samples taken: every run of the sampler on a task that was asked for.
+    fn runs(&self, what: impl Fn(&Outcome) -> bool) -> u64 {
+        self.by_outcome().filter(|(outcome, _)| what(outcome)).map(|(_, runs)| runs).sum()
+    }
+
+    /// Samples taken: every run of the sampler on a task that was asked for. Where that is not known, those that
+    /// were counted.
     pub fn taken(&self) -> u64 {
+        if self.outcomes.is_none() {
+            return self.complete + self.incomplete.values().sum::<u64>();
+        }
         self.runs(|outcome| !matches!(outcome, Outcome::Idle | Outcome::Filtered))
     }
 
     /// How its samples add up.
     pub fn equation(&self) -> String {
         let incomplete = self.incomplete.values().sum();
+        if self.outcomes.is_none() {
+            let complete = self.complete;
+            return format!("taken: not known; counted: complete {complete} + incomplete {incomplete}");
+        }
         equation(self.taken(), self.complete, incomplete, self.lost().values().sum())
     }
 
@@ -220,12 +232,9 @@ impl Summary {
                 thousands(self.rereads.maps)
             );
         }
-        if self.outcomes.follow_failed > 0 {
-            let _ = writeln!(
-                text,
-                "  not followed: {} child processes, too many at once",
-                self.outcomes.follow_failed
-            );
+        let not_followed = self.outcomes.as_ref().map_or(0, |outcomes| outcomes.follow_failed);
+        if not_followed > 0 {
+            let _ = writeln!(text, "  not followed: {not_followed} child processes, too many at once");
         }
         if let Some(blocks) = &self.blocks {
             let _ = writeln!(text, "  blocks  {}", blocks.text());
@@ -444,9 +453,11 @@ mod tests {
         let mut summary = Summary { complete: 6, ..Summary::default() };
         summary.incomplete.insert(Truncation::FramePointer, 3);
         let runs = [(Outcome::Complete, 9), (Outcome::Lost(Loss::CountsFull), 1), (Outcome::Idle, 50)];
-        summary.outcomes.by_outcome.extend(runs);
+        summary.outcomes = Some(Outcomes { by_outcome: runs.into(), follow_failed: 0 });
         assert_eq!(summary.equation(), "taken 10 = complete 6 + incomplete 3 + lost 1");
         summary.complete = 5;
         assert!(summary.equation().contains("UNACCOUNTED: 1"));
+        summary.outcomes = None;
+        assert_eq!(summary.equation(), "taken: not known; counted: complete 5 + incomplete 3");
     }
 }

@@ -119,34 +119,43 @@ impl Tally {
             cgroups: key.cgroups,
             moment: key.moment,
         };
-        let (stack, labels, truncation, has_ids) = match self.pressure {
-            Pressure::None => {
-                let (stack, labels) = self.place(&key, resolved, &origin, objects);
-                (stack, labels, resolved.truncation, true)
-            }
-            pressure => match (self.known(&key, resolved, &origin), origin.without_ids()) {
-                (Some((stack, labels)), _) => (stack, labels, resolved.truncation, true),
-                (None, origin) if pressure == Pressure::High => {
-                    let (stack, labels) = self.place(&key, resolved, &origin, objects);
-                    (stack, labels, resolved.truncation, false)
-                }
-                (None, origin) => match self.known(&key, resolved, &origin) {
-                    Some((stack, labels)) => (stack, labels, resolved.truncation, false),
-                    None => {
-                        let frame = self.truncated(Truncation::Budget);
-                        let stack = self.profile.intern_stack(&[frame]);
-                        (stack, self.labels(&origin), Some(Truncation::Budget), false)
-                    }
-                },
-            },
-        };
-        if key.kind == Kind::Waker && truncation != Some(Truncation::Budget) {
-            self.wakers.insert(key.waker_id, stack);
+        let seen = self.counted_under(time_ns, &key, resolved, &origin, objects);
+        if key.kind == Kind::Waker && seen.truncation != Some(Truncation::Budget) {
+            self.wakers.insert(key.waker_id, seen.stack);
         }
-        self.seen.insert(key, Seen { time_ns, stack, labels, truncation, has_ids });
+        self.seen.insert(key, seen);
         if let Some(count) = self.orphans.remove(&key) {
             self.add(&count);
         }
+    }
+
+    /// What a key's counts are counted under, of all that there is room for the one that tells most.
+    fn counted_under(
+        &mut self,
+        time_ns: u64,
+        key: &CountKey,
+        resolved: &Resolved,
+        origin: &Origin,
+        objects: &Objects,
+    ) -> Seen {
+        let truncation = resolved.truncation;
+        let seen = |(stack, labels), has_ids| Seen { time_ns, stack, labels, truncation, has_ids };
+        if self.pressure == Pressure::None {
+            return seen(self.place(key, resolved, origin, objects), true);
+        }
+        if let Some(known) = self.known(key, resolved, origin) {
+            return seen(known, true);
+        }
+        let origin = origin.without_ids();
+        if self.pressure == Pressure::High {
+            return seen(self.place(key, resolved, &origin, objects), false);
+        }
+        if let Some(known) = self.known(key, resolved, &origin) {
+            return seen(known, false);
+        }
+        let frame = self.truncated(Truncation::Budget);
+        let rest = (self.profile.intern_stack(&[frame]), self.labels(&origin));
+        Seen { truncation: Some(Truncation::Budget), ..seen(rest, false) }
     }
 
     /// The stack and labels of a key, which are added if they are new.

@@ -16,6 +16,7 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::interpreters::Interpreters;
+use crate::machine::usage::RoomInMemory;
 use crate::model::event::{Dump, Stack, Truncation};
 use crate::model::objects::{ObjectId, Objects, Pinned, Source};
 use crate::model::processes::Processes;
@@ -115,10 +116,14 @@ impl Unwinding {
         Self { builder: TableBuilder::new(with_interpreters), ..Self::default() }
     }
 
-    /// Builds the tables of everything that is mapped now, before there is a kernel to give them to.
-    pub fn prepare(&mut self, processes: &Processes, objects: &Objects) {
+    /// Builds the tables of everything that is mapped now, before there is a kernel to give them to. With little memory
+    /// they are built one by one, when there is: all of them at once take four times the room.
+    pub fn prepare(&mut self, memory: RoomInMemory, processes: &Processes, objects: &Objects) {
         let mapped: Vec<ObjectId> = processes.mapped_objects().collect();
         for object in mapped {
+            if memory.is_little() {
+                break;
+            }
             self.build(object, objects);
         }
         self.finish_building(objects);
@@ -127,8 +132,16 @@ impl Unwinding {
     }
 
     /// What the arrays need to hold.
-    pub fn capacity(&self) -> Capacity {
+    pub fn capacity(&self, memory: RoomInMemory) -> Capacity {
+        if memory.is_little() {
+            return Capacity::little(self.mappings, memory);
+        }
         Capacity::new(self.rows, self.pages, self.mappings)
+    }
+
+    /// Bytes of the tables' rows in the kernel.
+    pub fn kernel_bytes(&self) -> u64 {
+        self.tables.as_ref().map_or(0, Tables::row_bytes)
     }
 
     /// Takes the kernel's arrays and fills them with what is known.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::common::{JUDGES, Recording, Test, output, spawn, wait_for_cpu_time, wait_until};
+use crate::common::{JUDGES, Recording, Running, Test, output, spawn, wait_for_cpu_time, wait_until};
 
 /// An id as containers have, like no other on this machine.
 fn container_id(number: u32) -> String {
@@ -101,7 +101,7 @@ fn samples_have_the_labels_of_their_container_even_when_it_is_gone() {
         let own = test.profiler(&[]);
         command.args(["-m", "sh", "-c", &script, "sh"]).arg(own.get_program()).current_dir(&test.dir);
         command.args(["record", "-F", "499", "--label", "region=eu"]).stdin(Stdio::null());
-        let recorder = crate::common::Running::new(test.dir.join("output.pb.gz"), command);
+        let recorder = Running::new(test.dir.join("output.pb.gz"), command);
         recorder.wait_until_it_samples();
         // Containers of 30 ms, which are gone before the recording ends.
         for number in 1..=20 {
@@ -182,6 +182,47 @@ fn a_cgroup_costs_what_its_processes_cost() {
     }
 }
 
+/// As of a container that is given 64 MiB.
+#[test]
+fn little_memory_is_enough() {
+    let Some(test) = Test::new("little-memory") else { return };
+    let program = test.spin("inside", "busy_inside", &[]);
+    let mut tried = false;
+    for (version, mount) in hierarchies() {
+        let path = format!("{mount}/profiler-little-{}", std::process::id());
+        let Some(group) = Group::new(&test, path.clone()) else { return };
+        let limit = if version == "v1" { "memory.limit_in_bytes" } else { "memory.max" };
+        if fs::write(format!("{path}/{limit}"), "64M").is_err() {
+            continue;
+        }
+        tried = true;
+        let file = test.path("little.pb.gz");
+        let mut recorder = group.shell("exec \"$0\" \"$@\"");
+        recorder.args([
+            env!("CARGO_BIN_EXE_profiler"),
+            "record",
+            "-F",
+            "499",
+            "-o",
+            &file,
+            "--",
+            &program,
+            "1",
+        ]);
+        let recording = Running::new(file.into(), recorder).finish();
+        let all = recording.total(|_| true);
+        assert!(recording.told.contains("profiler: little memory: "), "{}", recording.told);
+        assert!(all > 100 && recording.with("busy_inside") * 100 >= all * 95, "{}", recording.told);
+        assert!(recording.complete * 100 >= all * 95, "{}", recording.told);
+    }
+    if !tried {
+        test.skip("no cgroup's memory can be limited");
+    }
+    // Without a limit it is not said. A machine with so little memory cannot run these tests.
+    let recording = test.record(&["--", &program, "0.2"]);
+    assert!(!recording.told.contains("little memory"), "{}", recording.told);
+}
+
 /// Processes that come to a cgroup while it is recorded: by themselves, and with children that stay.
 #[test]
 fn who_comes_to_a_cgroup_is_recorded_whole() {
@@ -235,7 +276,7 @@ fn a_path_of_a_cgroup_namespace() {
             let script = format!("{mounted}exec {profiler} record -F 499 -G /below");
             let mut command = root.shell("exec unshare -C -m sh -c \"$0\"");
             command.arg(script).current_dir(&test.dir).stdin(Stdio::null());
-            let recorder = crate::common::Running::new(test.dir.join("output.pb.gz"), command);
+            let recorder = Running::new(test.dir.join("output.pb.gz"), command);
             recorder.wait_until_it_samples();
             wait_for_cpu_time(inside.0.id(), 0.3);
             let recording = recorder.interrupt();

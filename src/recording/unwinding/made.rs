@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_mapping_is_cut_where_heaps_begin_and_end() {
         let mut arrays =
-            Tables::private(&Capacity { chunks: 1, pages: 1, mappings: 1, processes: 1 }).unwrap();
+            Tables::private(&Capacity { chunks: 1, blocks: 1, pages: 1, mappings: 1, processes: 1 }).unwrap();
         let table = FileTable::default();
         let heaps = vec![(0x1_2000, 0x2_0000, Some(table)), (0x2_0000, 0x3_0000, None)];
         let made = Made { tables: arrays.add_made(&[]).unwrap(), heaps };

@@ -239,6 +239,7 @@ pub(super) fn outcome(number: u32) -> Outcome {
         abi::outcome::OUTCOME_USER_NOT_UNDERSTOOD => Incomplete(Truncation::NotUnderstood),
         abi::outcome::OUTCOME_USER_REGISTER => Incomplete(Truncation::CallerRegister),
         abi::outcome::OUTCOME_USER_NO_MAPPING => Incomplete(Truncation::ReturnAddress),
+        abi::outcome::OUTCOME_USER_UNPROVEN => Incomplete(Truncation::Unproven),
         abi::outcome::OUTCOME_USER_32_BIT => Incomplete(Truncation::Bits32),
         abi::outcome::OUTCOME_USER_NO_TABLE => Incomplete(Truncation::NoTable),
         abi::outcome::OUTCOME_USER_DUMPED => Dumped,

@@ -29,6 +29,7 @@ use libbpf_rs::{
 
 use crate::machine::rights::{self, Capability};
 use crate::machine::shortage;
+use crate::machine::usage::RoomInMemory;
 use crate::model::event::{Count, Dump, Event, Stack, Timed};
 use crate::recording::capture::kernel;
 
@@ -40,6 +41,7 @@ use decode::{cgroup, dump, stack, thread};
 use skeleton::types as abi;
 
 mod arrays;
+mod blocks;
 mod counters;
 pub mod counts;
 mod decode;
@@ -94,6 +96,8 @@ pub struct Config {
     pub counts_entries: Option<u32>,
     /// Keep the kernel's run-time statistics for a part of the time only.
     pub statistics_in_turns: bool,
+    /// How much memory there is for all of it.
+    pub memory: RoomInMemory,
     /// Look for frames of scripts.
     pub interpreters: bool,
     /// Walk user stacks by unwind tables of this size; without it, by frame pointers.
@@ -150,6 +154,8 @@ const MOST_CODES: u32 = 1 << 15;
 const CODES_BYTES: u32 = 1 << 19;
 /// Processes or threads that can be followed at once.
 const MOST_TARGETS: u32 = 1 << 16;
+/// Where there is little memory, rings and maps are so many times as small. Powers of two stay such.
+const LITTLE: u32 = 8;
 
 impl Sizes {
     /// Sizes for a number of CPUs that are sampled at a frequency, and for blocks.
@@ -181,6 +187,8 @@ pub struct Sampler {
     /// Stacks that have arrived since the last drain.
     arrived: usize,
     walks_by_tables: bool,
+    /// The first block of unwind tables, and how many there may be, until somebody fills it.
+    block: Option<(MapHandle, u32)>,
     hooks: Option<off_cpu::Hooks>,
     calls: Option<latency::Hooks>,
     /// Sizes in force.
@@ -301,10 +309,11 @@ impl Sampler {
         if tables.is_none() && config.latency.is_some() {
             // Its programs refer to all of them, if only where they do not come to.
             open.maps.unwind_rules.set_max_entries(1)?;
+            open.maps.unwind_blocks.set_max_entries(1)?;
         } else if tables.is_none() {
             // No memory for what nothing reads.
             let maps = &mut open.maps;
-            maps.unwind_chunks.set_autocreate(false)?;
+            maps.unwind_blocks.set_autocreate(false)?;
             maps.unwind_pages.set_autocreate(false)?;
             maps.unwind_mappings.set_autocreate(false)?;
             maps.unwind_rules.set_autocreate(false)?;
@@ -315,15 +324,18 @@ impl Sampler {
             maps.codes.set_autocreate(false)?;
             maps.dumps.set_autocreate(false)?;
         }
+        let mut block = None;
+        let less = if config.memory.is_little() { LITTLE } else { 1 };
         if let Some(capacity) = tables {
-            open.maps.unwind_chunks.set_max_entries(capacity.chunks)?;
+            let (first, _) = block.insert((blocks::in_kernel(capacity.chunks)?, capacity.blocks));
+            open.maps.unwind_blocks.set_inner_map_fd(first.as_fd())?;
             open.maps.unwind_pages.set_max_entries(capacity.pages)?;
             open.maps.unwind_mappings.set_max_entries(capacity.mappings)?;
             open.maps.unwind_processes.set_max_entries(capacity.processes)?;
-            open.maps.dumps.set_max_entries(DUMPS_BYTES)?;
+            open.maps.dumps.set_max_entries(DUMPS_BYTES / less)?;
             if config.interpreters {
-                open.maps.python_threads.set_max_entries(MOST_THREADS)?;
-                open.maps.known_codes.set_max_entries(MOST_CODES)?;
+                open.maps.python_threads.set_max_entries(MOST_THREADS / less)?;
+                open.maps.known_codes.set_max_entries(MOST_CODES / less)?;
                 open.maps.codes.set_max_entries(CODES_BYTES)?;
             }
         }
@@ -334,7 +346,7 @@ impl Sampler {
         open.maps.targets.set_max_entries(if filter == abi::filter::FILTER_NONE {
             1
         } else {
-            MOST_TARGETS
+            MOST_TARGETS / less
         })?;
 
         let counted = config.latency.is_none() && counters::wanted(&config.filter, config.cgroup);
@@ -391,6 +403,7 @@ impl Sampler {
             current: 0,
             arrived: 0,
             walks_by_tables: tables.is_some(),
+            block,
             hooks,
             calls,
             sizes,
@@ -469,14 +482,15 @@ impl Sampler {
     }
 
     /// The arrays of unwind tables, if stacks are walked by them.
-    pub fn tables(&self) -> Result<Option<tables::Tables>> {
-        if !self.walks_by_tables {
-            return Ok(None);
-        }
+    ///
+    /// # Errors
+    /// If they cannot be mapped.
+    pub fn tables(&mut self) -> Result<Option<tables::Tables>> {
+        let Some((block, most)) = self.block.take() else { return Ok(None) };
         let maps = &self.skeleton.maps;
         let processes = MapHandle::try_from(&maps.unwind_processes)?;
         tables::Tables::new(
-            &maps.unwind_chunks,
+            blocks::Blocks::of_kernel(MapHandle::try_from(&maps.unwind_blocks)?, &block, most)?,
             &maps.unwind_pages,
             &maps.unwind_mappings,
             &maps.unwind_rules,

@@ -19,12 +19,14 @@ use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::arrays::{Array, FreeRuns};
+use super::blocks::Blocks;
 use super::decode::{Plain, plain};
 use super::encode::encode;
 use super::flat;
 use super::interpreters::{Known, Layouts, Mapped};
 use super::skeleton::types as abi;
 use crate::interpreters::Interpreters;
+use crate::machine::usage::RoomInMemory;
 use crate::unwind::{Reason, Rule};
 use rows::Cursor;
 pub use rows::MadeTables;
@@ -32,8 +34,10 @@ pub use rows::MadeTables;
 /// How large the arrays are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Chunks of rows, 64 KiB each.
+    /// Chunks of rows in a block, 64 KiB each.
     pub chunks: u32,
+    /// Blocks that there may be; the first one is there from the start.
+    pub blocks: u32,
     /// Pages of 64 KiB of file.
     pub pages: u32,
     /// Mappings of all processes.
@@ -44,15 +48,31 @@ pub struct Capacity {
 
 impl Capacity {
     /// For tables with `rows` rows and `pages` pages and processes with `mappings` mappings at the
-    /// start, with room for as much again, for a compiler and what it builds, and for the largest
-    /// process there can be: 32 MiB and up.
+    /// start. Rows get more room when they need it. There is room for as many pages and mappings again,
+    /// for a compiler and what it builds, and for the largest process there can be.
     pub fn new(rows: usize, pages: usize, mappings: usize) -> Self {
+        // Rows of a page are in one chunk, so that some of it stays empty.
+        let chunks = rows.div_ceil(usize::from(ROWS_PER_CHUNK)) * 9 / 8;
         Self {
-            chunks: (rows / usize::from(ROWS_PER_CHUNK) * 2 + 384) as u32,
+            chunks: (chunks + 64) as u32,
+            blocks: abi::limits::MAX_BLOCKS.0,
             pages: (pages * 2 + 32_768) as u32,
             // At most half a GiB.
             mappings: ((mappings * 2).min(1 << 24) + MAPPINGS_MORE) as u32,
             processes: 1 << 15,
+        }
+    }
+
+    /// For processes with `mappings` mappings, where there is little memory, of which rows may take a quarter.
+    pub fn little(mappings: usize, memory: RoomInMemory) -> Self {
+        let chunks = 16;
+        let block = u64::from(chunks) * size_of::<abi::unwind_chunk>() as u64;
+        Self {
+            chunks,
+            blocks: (memory.0 / 4 / block).clamp(1, abi::limits::MAX_BLOCKS.0.into()) as u32,
+            pages: 16_384,
+            mappings: (mappings + MAPPINGS_MORE / 8) as u32,
+            processes: 1 << 12,
         }
     }
 }
@@ -210,7 +230,7 @@ impl ProcessMap {
 
 /// The arrays.
 pub struct Tables {
-    chunks: Array<abi::unwind_chunk>,
+    chunks: Blocks,
     pages: Array<abi::unwind_page>,
     mappings: Array<abi::unwind_mapping>,
     rules: Array<abi::unwind_rule>,
@@ -239,15 +259,14 @@ impl Plain for abi::unwind_process {}
 impl Tables {
     /// Maps the arrays.
     pub(super) fn new(
-        chunks: &dyn MapCore,
+        chunks: Blocks,
         pages: &dyn MapCore,
         mappings: &dyn MapCore,
         rules: &dyn MapCore,
         [pythons, v8s]: [&dyn MapCore; 2],
         processes: MapHandle,
     ) -> Result<Self> {
-        let (chunks, pages) = (Array::map(chunks)?, Array::map(pages)?);
-        let (mappings, rules) = (Array::map(mappings)?, Array::map(rules)?);
+        let (pages, mappings, rules) = (Array::map(pages)?, Array::map(mappings)?, Array::map(rules)?);
         let layouts = Layouts::map(pythons, v8s)?;
         Ok(Self::of(chunks, pages, mappings, rules, layouts, ProcessMap::Kernel(processes)))
     }
@@ -257,7 +276,8 @@ impl Tables {
     /// # Errors
     /// If there is no memory for them.
     pub fn private(capacity: &Capacity) -> Result<Self> {
-        let (chunks, pages) = (Array::private(capacity.chunks)?, Array::private(capacity.pages)?);
+        let chunks = Blocks::private(capacity.chunks, capacity.blocks)?;
+        let pages = Array::private(capacity.pages)?;
         let mappings = Array::private(capacity.mappings)?;
         let rules = Array::private(abi::limits::MAX_RULES.0)?;
         let processes = ProcessMap::Private(HashMap::new());
@@ -265,7 +285,7 @@ impl Tables {
     }
 
     fn of(
-        chunks: Array<abi::unwind_chunk>,
+        chunks: Blocks,
         pages: Array<abi::unwind_page>,
         mappings: Array<abi::unwind_mapping>,
         mut rules: Array<abi::unwind_rule>,
@@ -382,9 +402,14 @@ unsafe extern "C" {
 }
 
 impl Tables {
-    /// Chunks, pages and rules, for a walk in this process.
+    /// Bytes of the rows in the kernel.
+    pub fn row_bytes(&self) -> u64 {
+        self.chunks.bytes()
+    }
+
+    /// Blocks of chunks, pages and rules, for a walk in this process.
     pub(super) fn for_walk(&self) -> [super::walk::Array; 3] {
-        [for_walk(&self.chunks), for_walk(&self.pages), for_walk(&self.rules)]
+        [self.chunks.for_walk(), for_walk(&self.pages), for_walk(&self.rules)]
     }
 
     /// Layouts of interpreters, for the same.
@@ -403,11 +428,7 @@ impl Tables {
             return None;
         }
         let page = self.pages.read(index)?;
-        if page.rows == 0 || page.chunk >= self.chunks.len() {
-            return None;
-        }
-        // SAFETY: `page.chunk` is one that was filled; the mapping holds whole chunks.
-        let chunk = unsafe { self.chunks.as_ptr().add(page.chunk as usize) };
+        let chunk = self.chunks.chunk(&page).filter(|_| page.rows > 0)?;
         // SAFETY: both point to what the C side declares; it reads rows within the chunk.
         let row = unsafe { profiler_find_row(chunk, &raw const page, offset as u16) };
         // SAFETY: the C side masks the index to lie within the chunk.

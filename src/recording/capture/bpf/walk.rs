@@ -32,7 +32,7 @@ impl Array {
 /// `struct environment` of bpf/unwind_native.c.
 #[repr(C)]
 struct Environment<'a> {
-    chunks: Array,
+    blocks: Array,
     pages: Array,
     mappings: Array,
     rules: Array,
@@ -135,7 +135,7 @@ impl Environment<'_> {
         let none = Interpreted::NO_ARRAY;
         let [pythons, v8s] = interpreted.layouts;
         Self {
-            chunks: none,
+            blocks: none,
             pages: none,
             mappings: none,
             rules: none,
@@ -155,7 +155,7 @@ impl Environment<'_> {
 }
 
 fn walk_in(
-    [chunks, pages, rules]: [Array; 3],
+    [blocks, pages, rules]: [Array; 3],
     mappings: &[abi::unwind_mapping],
     interpreted: &Interpreted,
     dump: &Dump,
@@ -163,7 +163,7 @@ fn walk_in(
     frames: &mut Vec<u64>,
 ) -> Option<Truncation> {
     let environment = Environment {
-        chunks,
+        blocks,
         pages,
         mappings: Array::new(mappings.as_ptr(), mappings.len()),
         rules,

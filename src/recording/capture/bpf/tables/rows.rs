@@ -146,17 +146,29 @@ impl Tables {
         }
         let n = rows.len() as u16;
         if cursor.rows + n > ROWS_PER_CHUNK {
-            let chunk = self.free_chunks.take(1)?;
+            let chunk = self.free_chunk()?;
             chunks.push(chunk);
             *cursor = Cursor { chunk, rows: 0 };
         }
         let Cursor { chunk, rows: first } = *cursor;
         for (at, (low, rule)) in (usize::from(first)..).zip(rows) {
             let row = abi::unwind_row { low, rule: self.rule(rule) };
-            self.chunks.write_part(chunk, at, row);
+            self.chunks.write(chunk, at, row);
         }
         cursor.rows += n;
-        Some(abi::unwind_page { chunk, first, rows: n })
+        let (block, chunk) = self.chunks.place(chunk);
+        Some(abi::unwind_page { block, chunk, first, rows: n })
+    }
+
+    fn free_chunk(&mut self) -> Option<u32> {
+        if let Some(chunk) = self.free_chunks.take(1) {
+            return Some(chunk);
+        }
+        let first = self.chunks.len();
+        if self.chunks.grow() {
+            self.free_chunks.give_back(first, self.chunks.len() - first);
+        }
+        self.free_chunks.take(1)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::unwind::frame::{Cfa, Frame, ReturnAddress, SavedBase, SavedFp};
 use crate::unwind::table::{Builder, Stats, Table};
 
 const NO_SCRIPTS: Mapped = Mapped::NONE;
-const SMALL: Capacity = Capacity { chunks: 4, pages: 64, mappings: 64, processes: 8 };
+const SMALL: Capacity = Capacity { chunks: 4, blocks: 1, pages: 64, mappings: 64, processes: 8 };
 
 fn sp(offset: i32) -> Rule {
     let (fp, base) = (SavedFp::Same, SavedBase::Lost);
@@ -76,6 +76,36 @@ fn a_file_that_found_no_room_leaves_nothing_behind() {
         table(&[(0x10, sp(64)), (0x20, Rule::Uncovered), (0x2_0010, sp(64)), (0x2_0020, Rule::Uncovered)]);
     let small = tables.add_file(&small).unwrap();
     assert_eq!([0x10, 0x1_0010, 0x2_0010].map(|offset| tables.cfa(small, offset)), [64, 0, 64]);
+}
+
+#[test]
+fn there_are_more_blocks_when_one_is_full() {
+    let mut tables = Tables::private(&Capacity { chunks: 1, blocks: 3, ..SMALL }).unwrap();
+    // Each of a page that fills more than half of a chunk, and a chunk is all of a block.
+    let file = |cfa: i32| -> Vec<(u64, Rule)> {
+        (0..8000).map(|i| (8 * i, sp(cfa + 8 * (i as i32 % 2)))).chain([(64_000, Rule::Uncovered)]).collect()
+    };
+    let files: Vec<_> = (1..=3)
+        .map(|n| {
+            tables.add_file(&table(
+                &[
+                    file(100 * n),
+                    vec![(0x1_0000, sp(8)), (0x1_8000, sp(16))],
+                    vec![(0x1_9000, Rule::Uncovered)],
+                ]
+                .concat(),
+            ))
+        })
+        .collect();
+    for (n, file) in (1..).zip(&files) {
+        let file = file.unwrap();
+        assert_eq!([0, 8, 63_992].map(|at| tables.cfa(file, at)), [100 * n, 100 * n + 8, 100 * n + 8]);
+        assert_eq!(tables.cfa(file, 0x1_8000), 16);
+    }
+    assert_eq!(tables.row_bytes(), 2 << 16);
+    let large = table(&[file(400), vec![(0x1_0000, Rule::Uncovered)]].concat());
+    let more: Vec<_> = (0..4).map(|_| tables.add_file(&large).is_some()).collect();
+    assert!(more.contains(&false) && tables.refused_files > 0, "{more:?}");
 }
 
 #[test]

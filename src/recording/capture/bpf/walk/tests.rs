@@ -15,6 +15,8 @@ const BARE: u64 = 0x50_0000;
 const MADE: u64 = 0x60_0000;
 const LATE: u64 = 0x70_0000;
 const STACK: u64 = 0x7ff0_0000;
+/// mov %eax,%edi; xor %eax,%eax; mov $60,%al; syscall; hlt
+const EXIT_AND_HALT: [u8; 9] = [0x89, 0xc7, 0x31, 0xc0, 0xb0, 60, 0x0f, 0x05, 0xf4];
 /// More than there is room for frames.
 const WORDS: usize = 1100;
 
@@ -67,6 +69,11 @@ impl World {
         self.code.push((behind - 2, vec![0xff, 0xd0])); // call *%rax
     }
 
+    /// push %rbp; mov %rsp,%rbp
+    fn keeps_frame_pointer(&mut self, n: u64) {
+        self.code.push((function(n), vec![0x55, 0x48, 0x89, 0xe5]));
+    }
+
     fn put(mut self, words: &[(usize, u64)]) -> Self {
         words.iter().for_each(|&(at, value)| self.stack[at] = value);
         self
@@ -80,7 +87,7 @@ impl World {
         }
         let rules: Vec<abi::unwind_rule> =
             self.rules.iter().copied().chain([Rule::Uncovered]).map(encode).collect();
-        let pages = [abi::unwind_page { chunk: 0, first: 0, rows: rows as u16 }];
+        let pages = [abi::unwind_page { block: 0, chunk: 0, first: 0, rows: rows as u16 }];
         let mapping = |start: u64, has_table: abi::has_table| abi::unwind_mapping {
             start,
             end: start + 0x1_0000,
@@ -133,8 +140,9 @@ impl World {
             mappings.iter().any(|mapping| (mapping.start..mapping.end).contains(&address))
         };
         let mut frames = Vec::new();
+        let block = Array::new(&raw const *chunk, 1);
         let tables = [
-            Array::new(&raw const *chunk, 1),
+            Array::new(&raw const block, 1),
             Array::new(pages.as_ptr(), pages.len()),
             Array::new(rules.as_ptr(), rules.len()),
         ];
@@ -299,6 +307,7 @@ fn a_leaf_that_no_row_covers_has_its_return_address_at_hand() {
         let mut world =
             World::new(&[Rule::Uncovered, Rule::EndOfStack]).put(&[(0, 5), (8, 0), (9, within(1))]);
         world.fp = word(8);
+        world.keeps_frame_pointer(0);
         world
     };
     by_fp().whole(&[within(1)]);
@@ -354,15 +363,47 @@ fn a_trampoline_that_keeps_one_word_is_left() {
     trampoline(false).cut(&[MADE + 6], Truncation::NoRow);
 }
 
+/// It may be that of a function further up.
 #[test]
-fn a_frame_pointer_of_0_is_an_end_only_behind_others() {
+fn a_frame_pointer_is_followed_and_doubted_where_the_code_does_not_show_it() {
+    let world = || {
+        let mut world =
+            World::new(&[Rule::Uncovered, Rule::EndOfStack]).put(&[(0, 5), (8, 0), (9, within(1))]);
+        world.fp = word(8);
+        world
+    };
+    world().cut(&[within(1)], Truncation::Unproven);
+    let mut kept = world();
+    kept.keeps_frame_pointer(0);
+    kept.whole(&[within(1)]);
+    // A function that has ended before: pop %rbp; ret.
+    kept.code.push((function(0) + 0x20, vec![0x5d, 0xc3]));
+    kept.cut(&[within(1)], Truncation::Unproven);
+    // Compilers of code that is made at run time keep it.
+    let ip = MADE + 0x80;
+    assert_eq!(world().walk(ip), (vec![ip, within(1)], None));
+}
+
+/// LuaJIT's interpreter.
+#[test]
+fn a_leaf_whose_rule_finds_no_return_address_may_have_no_frame() {
+    let rules = [Rule::Frame(at_sp(32)), Rule::EndOfStack];
+    World::new(&rules).put(&[(0, within(1))]).whole(&[within(1)]);
+    World::new(&rules).put(&[(0, 7)]).whole(&[]);
+}
+
+#[test]
+fn a_frame_pointer_of_0_is_no_end_by_itself() {
     // Any register may be 0.
     World::new(&[Rule::Uncovered]).cut(&[], Truncation::NoRow);
     let covered = World::new(&[Rule::Frame(at_sp(8)), Rule::Uncovered]).put(&[(0, within(1))]);
     covered.cut(&[within(1)], Truncation::NoRow);
-    // A chain ends with it, and with zeros.
+    // Any function may have saved it; where a chain ends the code shows it, or there are zeros.
     let mut chain = World::new(&[Rule::Uncovered; 3]).put(&[(4, word(8)), (5, within(1)), (9, within(2))]);
     chain.fp = word(4);
+    (0..2).for_each(|n| chain.keeps_frame_pointer(n));
+    chain.cut(&[within(1), within(2)], Truncation::NoRow);
+    chain.code.push((within(2), EXIT_AND_HALT.to_vec()));
     chain.whole(&[within(1), within(2)]);
     chain.put(&[(9, 0)]).whole(&[within(1)]);
     // Zeros alone are no chain.
@@ -379,20 +420,24 @@ fn first_functions_show_in_their_code_or_by_their_place() {
     placed.whole(&[within(1)]);
     placed.initial_stack = word(20);
     placed.cut(&[within(1)], Truncation::NoRow);
+    // It has been called.
+    placed.initial_stack = word(10);
+    placed.put(&[(5, within(1))]).cut(&[within(1)], Truncation::NoRow);
     for (at, bytes) in [
-        (-20, &[0x31, 0xed][..]),                                   // xor %ebp,%ebp
-        (0, &[0x89, 0xc7, 0x31, 0xc0, 0xb0, 60, 0x0f, 0x05, 0xf4]), // exit; hlt
-        (0, &[0x48, 0x31, 0xff, 0xe8, 1, 2, 3, 4, 0xf4]),           // call; hlt
+        (-20, &[0x31, 0xed, 0x90, 0x48, 0x83, 0xe4, 0xf0][..]), // xor %ebp,%ebp; and $-16,%rsp
+        (0, &EXIT_AND_HALT),
+        (0, &[0x48, 0x31, 0xff, 0xe8, 1, 2, 3, 4, 0xf4]), // call; hlt
     ] {
         let mut root = covered();
         root.code.push((within(1).wrapping_add_signed(at), bytes.to_vec()));
         root.whole(&[within(1)]);
     }
-    // With a frame pointer it has not been cleared.
-    let mut cleared = covered();
-    cleared.code.push((within(1) - 20, vec![0x31, 0xed]));
-    cleared.fp = 7;
-    cleared.cut(&[within(1)], Truncation::NoRow);
+    // Any function may do one of the two.
+    for bytes in [&[0x31, 0xed][..], &[0x48, 0x83, 0xe4, 0xf0]] {
+        let mut other = covered();
+        other.code.push((within(1) - 20, bytes.to_vec()));
+        other.cut(&[within(1)], Truncation::NoRow);
+    }
 }
 
 /// A goroutine, its thread's system stack and the thread, all of them on the stack that was sent.
