@@ -74,7 +74,7 @@ static __always_inline enum step leave_uncovered_32(struct walk *walk, __u32 has
 		return STEP_CALLER;
 	}
 	if (!regs->fp)
-		return is_root(regs->ip) ? STEP_END : STEP_NO_ROW;
+		return is_root(walk, regs->ip) ? STEP_END : STEP_NO_ROW;
 	if (regs->fp < regs->sp || (regs->fp & (WORD_32 - 1)) ||
 	    !read_32(walk, &ip, regs->fp + WORD_32) || !read_32(walk, &fp, regs->fp))
 		return STEP_NO_ROW;

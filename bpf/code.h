@@ -93,13 +93,16 @@ static __always_inline bool is_sigreturn(__u64 ip)
  * no program lives to execute: syscall or call, then hlt. So do musl's `_start` and `__clone`, and
  * what the coroutines of Boost.Context and of makecontext() return to.
  */
-static __noinline int is_root(__u64 ip)
+__noinline int is_root(struct walk *walk, __u64 ip)
 {
 #if !defined(__TARGET_ARCH_arm64) && !defined(__aarch64__)
-	__u8 code[ROOT_BEFORE + ROOT_BEHIND];
 	bool is_cleared = false;
+	__u8 *code;
 
-	if (bpf_probe_read_user(code, sizeof(code), (const void *)(ip - ROOT_BEFORE)))
+	if (!walk)
+		return false;
+	code = &walk->object[OBJECT_BYTES / 2]; /* scratch space: there is little on the stack */
+	if (bpf_probe_read_user(code, ROOT_BEFORE + ROOT_BEHIND, (const void *)(ip - ROOT_BEFORE)))
 		return false;
 	for (int i = 0; i < ROOT_BEFORE - 2; i++) {
 		if (code[i] == 0x31 && code[i + 1] == 0xed)
@@ -155,7 +158,7 @@ static long search_block(__u32 i, void *data)
  * before, and nothing has given it back in between. Otherwise the register may still be that of a
  * function further up, and all between the two would be missing.
  */
-static __noinline int keeps_frame_pointer(struct walk *walk, __u64 ip)
+__noinline int keeps_frame_pointer(struct walk *walk, __u64 ip)
 {
 #if defined(__TARGET_ARCH_arm64) || defined(__aarch64__)
 	return true; /* the ABI has all functions keep it */

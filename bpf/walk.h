@@ -237,29 +237,6 @@ static __always_inline bool leave_frameless(struct walk *walk, __u32 has_table)
 #endif
 
 /*
- * Whether a frame is the first one: it lies where the process's stack began, and no return address
- * above it. A leaf has little of its own on the stack.
- */
-__noinline int is_first(struct walk *walk, __u64 sp, __u32 i)
-{
-	__u64 words = (initial_stack() - sp) / 8, *word, target;
-
-	if (!walk || words >= (i ? INITIAL_WORDS : INITIAL_LEAF / 8))
-		return false;
-	word = (__u64 *)walk->object; /* scratch space: there is little on the stack */
-	if (bpf_probe_read_user(word, INITIAL_FRAME, (const void *)sp))
-		return false;
-	for (__u32 at = 0; at < INITIAL_WORDS; at++) {
-		if (at >= words)
-			break;
-		if (what_is_before(word[at], &target) == BEFORE_CALL &&
-		    find_mapping(walk, word[at] - 1))
-			return false;
-	}
-	return true;
-}
-
-/*
  * From the i-th frame, whose code no row covers. A frame pointer that leads to a return address is
  * followed: see keeps_frame_pointer().
  */
@@ -289,10 +266,45 @@ __noinline int leave_uncovered(struct walk *walk, __u32 i, __u32 has_table)
 	} else if (step == STEP_END && (!was_chained || (!frame.fp && !ZERO_ENDS_CHAIN))) {
 		step = STEP_NO_ROW;
 	}
-	if (step != STEP_END &&
-	    (is_first(walk, frame.sp, i) || (walk->is_return_address && is_root(frame.ip))))
-		return STEP_END;
+	walk->regs = frame;
 	return step;
+}
+
+/*
+ * From the i-th frame, which has shown no caller: it may be the first one. So it is if its code
+ * says so, or if it lies where the process's stack began and no return address above it; a leaf has
+ * little of its own there. One into a first function, and no other, is its caller's: musl describes
+ * neither.
+ */
+__noinline int leave_initial(struct walk *walk, __u32 i, __u32 step)
+{
+	__u64 words, *word, target, sp;
+
+	if (!walk)
+		return STEP_NO_ROW;
+	if (walk->is_return_address && is_root(walk, walk->regs.ip))
+		return STEP_END;
+	sp = walk->regs.sp;
+	words = (initial_stack() - sp) / 8;
+	if (words >= (i ? INITIAL_WORDS : INITIAL_LEAF / 8))
+		return step;
+	word = (__u64 *)walk->object; /* scratch space: there is little on the stack */
+	if (bpf_probe_read_user(word, INITIAL_FRAME, (const void *)sp))
+		return step;
+	for (__u32 at = 0; at < INITIAL_WORDS; at++) {
+		if (at >= words)
+			break;
+		if (what_is_before(word[at], &target) != BEFORE_CALL ||
+		    !find_mapping(walk, word[at] - 1))
+			continue;
+		if (!is_root(walk, word[at]))
+			return step;
+		walk->regs.ip = word[at];
+		walk->regs.sp = sp + 8 * (at + 1);
+		walk->regs.fp = 0;
+		return STEP_CALLER;
+	}
+	return STEP_END;
 }
 
 /* Whether a caller's frame may lie below: on another stack, as some rules say. A stack that leads
@@ -412,6 +424,8 @@ static long walk_frame(__u32 i, void *data)
 		if (step == STEP_END && cfa != CFA_END && !walk->is_return_address)
 			step = leave_rootless(walk);
 	}
+	if (!has_rule && !walk->is_32_bit && step > STEP_END)
+		step = leave_initial(walk, i, step);
 	if (step > STEP_INTERRUPTED) {
 		walk->outcome = outcome_of(step);
 		if (walk->unproven && walk->outcome == OUTCOME_COMPLETE)

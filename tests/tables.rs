@@ -170,12 +170,11 @@ fn shares_are_of_all_values_whatever_their_sign() {
     assert_eq!([change("a"), change("b")], [50.0, -50.0]);
 }
 
+/// A function, its labels and its value.
+type Labelled<'a> = (&'a str, &'a [(&'a str, &'a str)], i64);
+
 /// A profile of stacks of one function, with labels, changed and written.
-fn made(
-    directory: &Directory,
-    samples: &[(&str, &[(&str, &str)], i64)],
-    change: impl Fn(&mut Profile),
-) -> String {
+fn made(directory: &Directory, samples: &[Labelled<'_>], change: impl Fn(&mut Profile)) -> String {
     let mut profile = Profile::new(vec![ValueType::new("samples", "count")]);
     for (name, labels, value) in samples {
         let function = Function { name: (*name).to_owned(), ..Function::default() };
@@ -194,7 +193,7 @@ fn made(
 #[test]
 fn a_sample_counts_for_each_value_of_its_label() {
     let directory = Directory::new("several");
-    let samples: [(&str, &[(&str, &str)], i64); 4] = [
+    let samples: [Labelled<'_>; 4] = [
         ("f", &[("k", "a"), ("k", "b"), ("k", "b")], 5),
         ("f", &[("k", "b"), ("other", "a")], 7),
         ("g", &[("other", "a")], 2),
@@ -216,8 +215,7 @@ fn a_sample_counts_for_each_value_of_its_label() {
 #[test]
 fn expressions_are_those_of_pprof() {
     let directory = Directory::new("expressions");
-    let samples: [(&str, &[(&str, &str)], i64); 3] =
-        [("json.(*Decoder).Decode", &[], 1), ("[x", &[], 2), ("jsonx", &[], 4)];
+    let samples: [Labelled<'_>; 3] = [("json.(*Decoder).Decode", &[], 1), ("[x", &[], 2), ("jsonx", &[], 4)];
     let file = made(&directory, &samples, |_| {});
     for (focus, total) in [(r"\Qjson.(*D\E", 1), ("[[]", 2), ("json{,1}|n[x]", 4), (r"n\.|^[^[]*x$", 5)] {
         assert_eq!(json(&["top", &file, "--focus", focus])["total"], total, "{focus}");
