@@ -197,8 +197,11 @@ fn a_directory_that_vanishes() {
     let Some(test) = Test::new("vanished") else { return };
     let directory = test.path("directory");
     fs::create_dir(&directory).unwrap();
-    let recorder = test.started(&["--no-symbolize", "-o", &format!("{directory}/out.pb.gz")]);
+    let busy = spawn(Command::new("sh").args(["-c", "while :; do :; done"]));
+    let (pid, file) = (busy.0.id(), format!("{directory}/out.pb.gz"));
+    let recorder = test.started(&["--no-symbolize", "-p", &pid.to_string(), "-o", &file]);
     fs::remove_dir_all(&directory).unwrap();
+    wait_for_cpu_time(pid, 0.2);
     kill(recorder.pid(), Signal::SIGINT);
     let told = failure(recorder);
     let kept = told.trim_end().rsplit_once(": what was written is in ").expect(&told).1;
