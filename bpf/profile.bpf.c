@@ -23,6 +23,10 @@
 #include "codes.h"
 #include "uretprobes.h"
 
+/* Off where V8 is not looked for: its builtins have no rows and keep frame pointers, but have them
+ * in parts from which that cannot be seen. */
+const volatile bool doubts_frame_pointers = true;
+
 static __always_inline __u64 initial_stack(void)
 {
 	return READ(current_task(), mm, start_stack);

@@ -104,6 +104,8 @@ static void restore_return_address(struct walk *walk)
 	(void)walk;
 }
 
+static const bool doubts_frame_pointers = true;
+
 #include "walk.h"
 
 static void set_environment(const struct environment *around)

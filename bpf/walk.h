@@ -12,6 +12,7 @@
  *	initial_stack()                             where the process's first function began
  *	what interpreters.h wants
  *	restore_return_address(walk)                see uretprobes.h
+ *	doubts_frame_pointers                       whether keeps_frame_pointer() is asked
  *
  * Functions that are neither static nor inlined the kernel verifies once, and not with each caller.
  *
@@ -433,8 +434,8 @@ static long walk_frame(__u32 i, void *data)
 		return 1;
 	}
 	/* A file may be of any compiler. */
-	if (!has_rule && walk->chained && mapping->has_table != TABLE_NONE && !walk->v8 &&
-	    !keeps_frame_pointer(walk, ip))
+	if (doubts_frame_pointers && !has_rule && walk->chained &&
+	    mapping->has_table != TABLE_NONE && !walk->v8 && !keeps_frame_pointer(walk, ip))
 		walk->unproven = 1;
 	if (walk->interpreters) {
 		if (has_rule && IS_LOOP(rule)) {

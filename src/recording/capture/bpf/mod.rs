@@ -279,6 +279,7 @@ impl Sampler {
             (knobs.cgroup_subsystem, knobs.cgroup_hierarchy) = (subsystem, hierarchy);
         }
         knobs.pid_namespace = config.pid_namespace.unwrap_or(0);
+        knobs.doubts_frame_pointers = config.interpreters;
         knobs.user_stacks = config.user_stacks;
         knobs.kernel_stacks = config.kernel_stacks;
         knobs.include_idle = config.include_idle;
