@@ -170,7 +170,9 @@ impl Pending {
         let why = io::Error::from(errno);
         match kept {
             Ok(kept) => {
-                bail!("failed to write {}: {why}: what was written is in {}", self.name(), kept.display())
+                let remedy = shortage::remedy(errno).map(|remedy| format!(" ({remedy})")).unwrap_or_default();
+                let (name, kept) = (self.name(), kept.display());
+                bail!("failed to write {name}: {why}{remedy}: what was written is in {kept}")
             }
             Err(_) => Err(self.failure(&why)),
         }
