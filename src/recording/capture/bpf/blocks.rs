@@ -4,10 +4,11 @@
 //! What a recording will need is not known when it begins. The first block has room for the tables of what runs
 //! then, and for a little more.
 
-use anyhow::{Context, Result};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
+
+use anyhow::{Context, Result};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 
 use super::arrays::Array;
 use super::skeleton::types as abi;
