@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,20 +18,35 @@ use nix::sys::signal::{SigHandler, Signal};
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 pub const JUDGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/judges");
 
-/// One test at a time: they measure, and would measure each other.
-static TURN: Mutex<()> = Mutex::new(());
+/// Held for reading by tests that look at their own processes, and for writing by those that measure
+/// what all share: the whole machine, its settings, or times.
+static TURN: RwLock<()> = RwLock::new(());
+
+enum Turn {
+    Shared { _turn: RwLockReadGuard<'static, ()> },
+    Alone { _turn: RwLockWriteGuard<'static, ()> },
+}
 
 /// A test's turn and its directory, which is removed at the end.
 pub struct Test {
     pub name: &'static str,
     pub dir: PathBuf,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Test {
-    /// Waits for its turn. `None` if nothing can be recorded here, which is told.
+    /// A test beside which others may run. Waits for its turn. `None` if nothing can be recorded here,
+    /// which is told.
     pub fn new(name: &'static str) -> Option<Self> {
-        let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Self::with(name, Turn::Shared { _turn: TURN.read().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    /// Like [`Test::new`], with no other test beside it.
+    pub fn alone(name: &'static str) -> Option<Self> {
+        Self::with(name, Turn::Alone { _turn: TURN.write().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    fn with(name: &'static str, turn: Turn) -> Option<Self> {
         let dir = std::env::temp_dir().join(format!("profiler-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();

@@ -82,7 +82,7 @@ fn of(
 
 #[test]
 fn samples_have_the_labels_of_their_container_even_when_it_is_gone() {
-    let Some(test) = Test::new("container-labels") else { return };
+    let Some(test) = Test::alone("container-labels") else { return };
     let inside = test.spin("inside", "busy_inside", &[]);
     let brief = test.spin("brief", "busy_brief", &[]);
     let outside = test.spin("outside", "busy_outside", &[]);
@@ -155,7 +155,7 @@ fn cost(told: &str) -> (u64, f64) {
 
 #[test]
 fn a_cgroup_costs_what_its_processes_cost() {
-    let Some(test) = Test::new("cgroup-cost") else { return };
+    let Some(test) = Test::alone("cgroup-cost") else { return };
     let program = test.spin("inside", "busy_inside", &[]);
     // Something else that is large.
     let _other = spawn(Command::new("python3").args(["-c", "while True: pass"]));

@@ -14,7 +14,7 @@ fn rate(line: &str, name: &str) -> Option<u64> {
 
 #[test]
 fn system_calls_are_counted_by_name() {
-    let Some(test) = Test::new("counts-syscalls") else { return };
+    let Some(test) = Test::alone("counts-syscalls") else { return };
     let program = test.compile("tests/programs/latency.c", "calls", &["-pthread", "-fno-inline"]);
     let mut counts = test
         .profiler(&["counts", "syscalls", "--interval", "1s", "-n", "400"])
@@ -47,7 +47,7 @@ fn system_calls_are_counted_by_name() {
 
 #[test]
 fn functions_for_files_are_counted_where_the_kernel_lets_them() {
-    let Some(test) = Test::new("counts-vfs") else { return };
+    let Some(test) = Test::alone("counts-vfs") else { return };
     let _reads =
         spawn(Command::new("dd").args(["if=/dev/zero", "of=/dev/null", "bs=1"]).stderr(Stdio::null()));
     let found = test.profiler(&["counts", "vfs", "-d", "2s", "--interval", "1s"]).output().unwrap();

@@ -6,7 +6,7 @@ use crate::common::Test;
 
 #[test]
 fn doctor_tells_what_is_enough() {
-    let Some(test) = Test::new("doctor") else { return };
+    let Some(test) = Test::alone("doctor") else { return };
     let ran = test.profiler(&["doctor"]).output().unwrap();
     let told = String::from_utf8_lossy(&ran.stdout).into_owned();
     assert!(ran.status.success(), "{told}{}", String::from_utf8_lossy(&ran.stderr));
@@ -17,7 +17,7 @@ fn doctor_tells_what_is_enough() {
 /// The exit status says whether `profiler record` works, however little it names.
 #[test]
 fn doctor_fails_where_nothing_can_be_recorded() {
-    let Some(test) = Test::new("doctor-rights") else { return };
+    let Some(test) = Test::alone("doctor-rights") else { return };
     let with = test.compile("tests/programs/with_capabilities.c", "with", &["-static"]);
     let profiler = test.profiler_for_everybody();
     let run = |set: &str| {

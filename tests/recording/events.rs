@@ -84,7 +84,7 @@ fn perf_counted(text: &str, event: &str) -> f64 {
 
 #[test]
 fn counters_are_those_of_perf_and_of_getrusage() {
-    let Some(test) = Test::new("counters") else { return };
+    let Some(test) = Test::alone("counters") else { return };
     let mut program = Program::start(&test);
     let running = test.started(&["-p", &program.pid()]);
     let perf = test.needs("perf").then(|| {
@@ -164,7 +164,7 @@ fn cpus(told: &str) -> f64 {
 
 #[test]
 fn page_faults_and_switches_are_counted_where_they_happen() {
-    let Some(test) = Test::new("events") else { return };
+    let Some(test) = Test::alone("events") else { return };
     const RATES: [&[&str]; 3] = [&["-c", "1"], &[], &["-c", "7"]];
     for (event, function, there, rates) in
         [("page-faults", "touches", PAGES, &RATES[..]), ("context-switches", "blocks", BLOCKS, &RATES[..1])]
@@ -195,7 +195,7 @@ fn page_faults_and_switches_are_counted_where_they_happen() {
 
 #[test]
 fn each_hit_of_a_tracepoint_is_counted() {
-    let Some(test) = Test::new("tracepoints") else { return };
+    let Some(test) = Test::alone("tracepoints") else { return };
     const EVENT: &str = "syscalls:sys_enter_getppid";
     let probe = test
         .profiler(&["record", "-e", "tracepoint:syscalls:sys_enter_getppid", "-d", "1ms"])

@@ -65,7 +65,7 @@ fn one_thread_of_two() {
 
 #[test]
 fn one_cpu_of_two() {
-    let Some(test) = Test::new("filter-cpu") else { return };
+    let Some(test) = Test::alone("filter-cpu") else { return };
     if !test.needs("taskset") || output("nproc", &[]).trim() == "1" {
         return test.skip("there is one CPU only");
     }
@@ -160,7 +160,7 @@ fn user_or_kernel_stacks_only() {
 
 #[test]
 fn idle_cpus_only_when_asked_for() {
-    let Some(test) = Test::new("filter-idle") else { return };
+    let Some(test) = Test::alone("filter-idle") else { return };
     let without = test.record(&["-F", "99", "-d", "1s"]);
     assert_eq!(without.total(|s| s.pid == 0), 0);
     chance::again("all the time of all CPUs", 3, || idle_cpus_are_seen(&test));

@@ -89,7 +89,7 @@ fn near_truth(measured: &Measured) {
 
 #[test]
 fn functions_are_timed_by_the_slot() {
-    let Some(test) = Test::new("latency-sleeps") else { return };
+    let Some(test) = Test::alone("latency-sleeps") else { return };
     let program = compile(&test);
     let target = format!("{program}:asleep");
     let alone = measure(&test, &target, &[], &[&program, "sleeps", "400"]);
@@ -104,7 +104,7 @@ fn functions_are_timed_by_the_slot() {
 
 #[test]
 fn each_call_is_counted_however_it_ends() {
-    let Some(test) = Test::new("latency-exact") else { return };
+    let Some(test) = Test::alone("latency-exact") else { return };
     let program = compile(&test);
     let found = |function: &str, kind: &str| {
         measure(&test, &format!("{program}:{function}"), &[], &[&program, kind, "100"]).sums
@@ -125,7 +125,7 @@ fn each_call_is_counted_however_it_ends() {
 
 #[test]
 fn system_calls_are_counted_by_process() {
-    let Some(test) = Test::new("latency-syscalls") else { return };
+    let Some(test) = Test::alone("latency-syscalls") else { return };
     let program = compile(&test);
     let asks = measure(&test, "syscall:getppid", &[], &[&program, "asks", "50000"]);
     assert_eq!(asks.sums, Sums { calls: 50_000, returned: 50_000, left: 0, deep: 0, open: 0 });
@@ -157,7 +157,7 @@ fn system_calls_are_counted_by_process() {
 
 #[test]
 fn stacks_of_slow_calls_are_kept() {
-    let Some(test) = Test::new("latency-slow") else { return };
+    let Some(test) = Test::alone("latency-slow") else { return };
     let program = compile(&test);
     for (target, leaf) in
         [("syscall:clock_nanosleep".to_owned(), "clock_nanosleep"), (format!("{program}:asleep"), "asleep")]
@@ -200,7 +200,7 @@ fn stacks_of_slow_calls_are_kept() {
 
 #[test]
 fn what_costs_too_much_ends_by_itself() {
-    let Some(test) = Test::new("latency-cost") else { return };
+    let Some(test) = Test::alone("latency-cost") else { return };
     let program = compile(&test);
     let _busy = crate::common::spawn(std::process::Command::new(&program).arg("endless"));
     let began = std::time::Instant::now();
@@ -214,7 +214,7 @@ fn what_costs_too_much_ends_by_itself() {
 
 #[test]
 fn functions_of_the_kernel_are_measured_where_that_can_be() {
-    let Some(test) = Test::new("latency-kernel") else { return };
+    let Some(test) = Test::alone("latency-kernel") else { return };
     let program = compile(&test);
     let output =
         test.profiler(&["latency", "kernel:vfs_read", "--", &program, "reads", "3000"]).output().unwrap();
@@ -230,7 +230,7 @@ fn functions_of_the_kernel_are_measured_where_that_can_be() {
 
 #[test]
 fn what_cannot_be_measured_is_refused() {
-    let Some(test) = Test::new("latency-refused") else { return };
+    let Some(test) = Test::alone("latency-refused") else { return };
     let refused = |args: &[&str]| refusal(&test.profiler(&[&["latency"], args].concat()).output().unwrap());
     assert!(refused(&["syscall:raed"]).contains("no system call `raed`"));
     assert!(refused(&["/nowhere:main"]).contains("failed to find /nowhere"));

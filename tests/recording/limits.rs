@@ -10,7 +10,7 @@ const MIB: f64 = 1048576.0;
 
 #[test]
 fn what_a_full_map_loses_is_told() {
-    let Some(test) = Test::new("full-map") else { return };
+    let Some(test) = Test::alone("full-map") else { return };
     let program = test.compile("samples/stacks.c", "stacks", &[]);
     let recording = test.record(&["-F", "1999", "--counts-entries", "64", "--", &program, "100000", "1"]);
     assert!(recording.lost > 100, "{}", recording.told);
@@ -65,7 +65,7 @@ fn check(test: &Test, recording: &Recording, hz: f64, processes: usize) -> usize
 
 #[test]
 fn memory_at_two_thousand_processes() {
-    let Some(test) = Test::new("memory-processes") else { return };
+    let Some(test) = Test::alone("memory-processes") else { return };
     let program = test.spin("spin", "busy", &[]);
     let sleeping: Vec<_> = (0..2000).map(|_| spawn(Command::new("sleep").arg("600"))).collect();
     let busy = spawn(Command::new(&program).arg("600"));
@@ -79,7 +79,7 @@ fn memory_at_two_thousand_processes() {
 
 #[test]
 fn memory_at_a_hundred_thousand_stacks() {
-    let Some(test) = Test::new("memory-stacks") else { return };
+    let Some(test) = Test::alone("memory-stacks") else { return };
     let program = test.compile("samples/stacks.c", "stacks", &[]);
     let busy = [0, 1]
         .map(|half| spawn(Command::new(&program).args(["400000", "100", &(half * 500_000).to_string()])));
@@ -104,7 +104,7 @@ fn memory_at_a_hundred_thousand_stacks() {
 /// What there is no room for is counted all the same, under a frame that says so.
 #[test]
 fn a_memory_budget_is_kept() {
-    let Some(test) = Test::new("memory-budget") else { return };
+    let Some(test) = Test::alone("memory-budget") else { return };
     let program = test.compile("samples/stacks.c", "stacks", &[]);
     let record =
         |budget: &[&str]| test.record(&[&["-F", "9999"], budget, &["--", &program, "400000", "3"]].concat());

@@ -66,7 +66,7 @@ fn a_command_inherits_no_capability() {
 /// A recording ends when it is to end, and not when all of the machine's descriptors have been looked at.
 #[test]
 fn the_duration_holds_whatever_the_machine_holds() {
-    let Some(test) = Test::new("many-files") else { return };
+    let Some(test) = Test::alone("many-files") else { return };
     let script = "import resource, os, time\n\
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n\
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))\n\
@@ -88,7 +88,7 @@ fn the_duration_holds_whatever_the_machine_holds() {
 /// A CPU that was away is sampled again. It is everybody's, so that this runs only where that is wanted.
 #[test]
 fn cpus_that_come_back_are_sampled() {
-    let Some(test) = Test::new("hotplug") else { return };
+    let Some(test) = Test::alone("hotplug") else { return };
     if std::env::var_os("PROFILER_TAKES_CPUS").is_none() {
         return test.skip("it takes a CPU from everybody for two seconds: PROFILER_TAKES_CPUS=1 allows it");
     }

@@ -136,7 +136,7 @@ fn record_counting(test: &Test, args: &[&str], program: &[&str], word: &str) -> 
 
 #[test]
 fn ten_thousand_threads() {
-    let Some(test) = Test::new("off-cpu-many") else { return };
+    let Some(test) = Test::alone("off-cpu-many") else { return };
     let program = test.compile("tests/programs/sleepers.c", "sleepers", &["-pthread"]);
     let (told, rounds) = record_counting(&test, &[], &[&program, "10000", "1000", "1"], "rounds");
     let [_, _, _, lost, _] = blocks_told(&told);
@@ -164,7 +164,7 @@ fn ten_thousand_threads() {
 
 #[test]
 fn as_many_switches_as_there_can_be() {
-    let Some(test) = Test::new("off-cpu-switches") else { return };
+    let Some(test) = Test::alone("off-cpu-switches") else { return };
     let program = test.compile("tests/programs/switches.c", "switches", &["-pthread"]);
     for block in ["0", "1ms"] {
         let (told, switches) =
@@ -181,7 +181,7 @@ fn as_many_switches_as_there_can_be() {
 
 #[test]
 fn stress_adds_up() {
-    let Some(test) = Test::new("off-cpu-stress") else { return };
+    let Some(test) = Test::alone("off-cpu-stress") else { return };
     if !test.needs("stress-ng") {
         return;
     }
@@ -238,7 +238,7 @@ fn timehist(test: &Test, data: &str) -> Result<BTreeMap<String, Timehist>, Strin
 
 #[test]
 fn perf_says_the_same() {
-    let Some(test) = Test::new("off-cpu-perf") else { return };
+    let Some(test) = Test::alone("off-cpu-perf") else { return };
     if !test.needs("perf") {
         return;
     }
@@ -275,7 +275,7 @@ fn perf_says_the_same() {
 
 #[test]
 fn threads_that_execute_and_zombies() {
-    let Some(test) = Test::new("off-cpu-exec") else { return };
+    let Some(test) = Test::alone("off-cpu-exec") else { return };
     let program = test.compile("tests/programs/executes.c", "executes", &["-pthread"]);
     let zombie = spawn(Command::new("sh").args(["-c", "true & exec sleep 600"]));
     sleep(Duration::from_millis(200));
@@ -299,7 +299,7 @@ fn threads_that_execute_and_zombies() {
 
 #[test]
 fn every_way_to_wait() {
-    let Some(test) = Test::new("off-cpu-kinds") else { return };
+    let Some(test) = Test::alone("off-cpu-kinds") else { return };
     let program = test.compile("samples/blocking.c", "blocking", &["-fomit-frame-pointer", "-pthread"]);
     let truth = test.path("truth");
     let command = format!("exec {program} 5 {} > {truth}", test.disk());
@@ -331,7 +331,7 @@ fn every_way_to_wait() {
 /// Who wakes whom in samples/blocking.c its text says.
 #[test]
 fn wakers_are_found() {
-    let Some(test) = Test::new("off-cpu-wakers") else { return };
+    let Some(test) = Test::alone("off-cpu-wakers") else { return };
     let program = test.compile("samples/blocking.c", "blocking", &["-fomit-frame-pointer", "-pthread"]);
     let dir = test.disk();
     test.start(&["--off-cpu", "--wakers", "--", &program, "2", dir]).finish_off_cpu();
@@ -358,7 +358,7 @@ fn wakers_are_found() {
 /// The waker is not of those that were asked for.
 #[test]
 fn wakers_of_another_process() {
-    let Some(test) = Test::new("off-cpu-waker") else { return };
+    let Some(test) = Test::alone("off-cpu-waker") else { return };
     let write = "import os, time\ndef tick():\n  os.write(1, b'x')\n  time.sleep(.005)\nwhile True: tick()";
     let mut writer = Command::new("python3");
     let mut writer = spawn(writer.args(["-c", write]).stdout(std::process::Stdio::piped()));
@@ -395,7 +395,7 @@ fn wakers_of_another_process() {
 
 #[test]
 fn short_blocks_are_added_up() {
-    let Some(test) = Test::new("off-cpu-short") else { return };
+    let Some(test) = Test::alone("off-cpu-short") else { return };
     let program = test.compile("samples/blocking.c", "blocking", &["-pthread"]);
     let dir = test.disk();
     test.start(&["--off-cpu", "--", &program, "2", dir]).finish_off_cpu();
@@ -411,7 +411,7 @@ fn short_blocks_are_added_up() {
 
 #[test]
 fn two_hogs_share_a_cpu() {
-    let Some(test) = Test::new("off-cpu-hogs") else { return };
+    let Some(test) = Test::alone("off-cpu-hogs") else { return };
     let hogs: Vec<_> = ["hog_a", "hog_b"].map(|name| test.spin(name, name, &[])).to_vec();
     let running: Vec<_> =
         hogs.iter().map(|hog| spawn(Command::new("taskset").args(["-c", "0", hog, "600"]))).collect();
@@ -451,7 +451,7 @@ fn two_hogs_share_a_cpu() {
 
 #[test]
 fn one_that_waits_all_the_time() {
-    let Some(test) = Test::new("off-cpu-still") else { return };
+    let Some(test) = Test::alone("off-cpu-still") else { return };
     let sleeper = spawn(Command::new("sleep").arg("600"));
     sleep(Duration::from_millis(200));
     let pid = sleeper.0.id().to_string();
@@ -470,7 +470,7 @@ fn one_that_waits_all_the_time() {
 
 #[test]
 fn threads_that_come_and_go() {
-    let Some(test) = Test::new("off-cpu-churn") else { return };
+    let Some(test) = Test::alone("off-cpu-churn") else { return };
     let script = "for i in $(seq 200); do /bin/sleep 0.01; done";
     let recording = test.start(&["--off-cpu", "--", "sh", "-c", script]).finish_off_cpu();
     let rows = threads(&test);
@@ -489,7 +489,7 @@ fn threads_that_come_and_go() {
 
 #[test]
 fn the_idle_task_never_blocks() {
-    let Some(test) = Test::new("off-cpu-system") else { return };
+    let Some(test) = Test::alone("off-cpu-system") else { return };
     test.start(&["--off-cpu", "-d", "2s"]).finish_off_cpu();
     let blocks = Blocks::of(&test, &[]);
     assert_eq!(blocks.total(|stack| stack[0].starts_with("swapper")), 0);
@@ -505,7 +505,7 @@ fn the_idle_task_never_blocks() {
 
 #[test]
 fn one_that_waits_by_frame_pointers() {
-    let Some(test) = Test::new("off-cpu-fp") else { return };
+    let Some(test) = Test::alone("off-cpu-fp") else { return };
     let program = test.compile("tests/programs/sleepers.c", "sleepers", &["-pthread"]);
     let sleeper = spawn(Command::new(program).args(["1", "600000", "600"]));
     sleep(Duration::from_millis(200));
@@ -522,7 +522,7 @@ fn one_that_waits_by_frame_pointers() {
 
 #[test]
 fn no_blocks_are_explained() {
-    let Some(test) = Test::new("off-cpu-nothing") else { return };
+    let Some(test) = Test::alone("off-cpu-nothing") else { return };
     let program = test.spin("hog", "busy", &[]);
     let told = test.start(&["--off-cpu-only", "--min-block", "10s", "--", &program, "0.2"]).finish_off_cpu();
     assert!(told.contains("profiler: 0 blocks: ") && told.contains("[blocked < 10 s]"), "{told}");
@@ -540,7 +540,7 @@ fn no_blocks_are_explained() {
 /// An interrupt at any moment leaves a whole file or none.
 #[test]
 fn interrupts_of_a_start() {
-    let Some(test) = Test::new("off-cpu-interrupts") else { return };
+    let Some(test) = Test::alone("off-cpu-interrupts") else { return };
     let (mut whole, mut none) = (0, 0);
     // Milliseconds after its start, and two that come when it samples.
     for wait in [Some(5), Some(60), Some(120), Some(200), Some(400), None, None] {

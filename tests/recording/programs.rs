@@ -39,7 +39,7 @@ fn with_calls(then: impl FnOnce()) {
 
 #[test]
 fn tail_calls_are_told_apart() {
-    let Some(test) = Test::new("programs-tail-calls") else { return };
+    let Some(test) = Test::alone("programs-tail-calls") else { return };
     let object = load(&test, "tail_calls");
     let next = object.maps().find(|map| map.name() == "next").unwrap();
     for (key, name) in ["chain_most", "chain_some", "chain_least"].iter().enumerate() {
@@ -95,7 +95,7 @@ fn tail_calls_are_told_apart() {
 /// sampler and the number of its runs say. It runs at every tick of a CPU that is busy, whoever is there.
 #[test]
 fn cost_without_statistics_of_others() {
-    let Some(test) = Test::new("programs-none") else { return };
+    let Some(test) = Test::alone("programs-none") else { return };
     let program = test.spin("spin", "busy", &[]);
     let recording =
         test.record(&["--no-bpf-stats", "-F", "999", "-d", "3s", "--", "taskset", "-c", "0", &program, "9"]);

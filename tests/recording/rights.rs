@@ -43,7 +43,7 @@ fn refused(test: &Test, set: &str, args: &[&str]) -> String {
 
 #[test]
 fn the_table_of_the_readme_is_what_the_kernel_does() {
-    let Some(test) = Test::new("rights") else { return };
+    let Some(test) = Test::alone("rights") else { return };
     let (paranoid, hidden) = (sysctl("perf_event_paranoid"), sysctl("kptr_restrict"));
     if paranoid < 2 || hidden > 1 {
         return test.skip(&format!(
@@ -87,7 +87,7 @@ fn the_table_of_the_readme_is_what_the_kernel_does() {
 
 #[test]
 fn refusals_name_what_is_missing() {
-    let Some(test) = Test::new("refused-rights") else { return };
+    let Some(test) = Test::alone("refused-rights") else { return };
     if sysctl("perf_event_paranoid") > 2 {
         return test.skip("kernel.perf_event_paranoid is above 2, where CAP_SYS_ADMIN is all that counts");
     }
@@ -110,7 +110,7 @@ fn refusals_name_what_is_missing() {
 
 #[test]
 fn what_is_done_without_is_told() {
-    let Some(test) = Test::new("partial-rights") else { return };
+    let Some(test) = Test::alone("partial-rights") else { return };
     if sysctl("perf_event_paranoid") > 2 {
         return test.skip("kernel.perf_event_paranoid is above 2, where CAP_SYS_ADMIN is all that counts");
     }
@@ -146,7 +146,7 @@ fn what_is_done_without_is_told() {
 /// A worker that has become another user could not be ended, and would be waited for: it stays who it was.
 #[test]
 fn who_may_not_end_other_users_processes_waits_for_none() {
-    let Some(test) = Test::new("no-cap-kill") else { return };
+    let Some(test) = Test::alone("no-cap-kill") else { return };
     if sysctl("perf_event_paranoid") > 2 {
         return test.skip("kernel.perf_event_paranoid is above 2, where CAP_SYS_ADMIN is all that counts");
     }

@@ -49,7 +49,7 @@ fn started(test: &Test, args: &[&str]) -> Running {
 
 #[test]
 fn periods_follow_each_other_and_add_up() {
-    let Some(test) = Test::new("every") else { return };
+    let Some(test) = Test::alone("every") else { return };
     let program = test.spin("spin", "busy", &[]);
     let brief = test.spin("brief", "busy_brief", &[]);
     // One that runs all the time, and many that are short, at the borders too.
@@ -140,7 +140,7 @@ fn what_is_killed_leaves_whole_files() {
 /// Programs that are new come and go all the time: what was opened for them is closed, and memory does not grow.
 #[test]
 fn going_on_and_on_does_not_grow() {
-    let Some(test) = Test::new("every-on") else { return };
+    let Some(test) = Test::alone("every-on") else { return };
     let brief = test.spin("brief", "busy_brief", &[]);
     // A file of its own for each process.
     let script = "n=0; while :; do n=$((n+1)); cp \"$0\" \"$0.$n\"; \"$0.$n\" 0.02; rm \"$0.$n\"; done";

@@ -251,6 +251,41 @@ fn threads_and_coroutines_are_not_mixed_up() {
     });
 }
 
+/// Each run of the loop has the frames of its own interpreter.
+#[test]
+fn interpreters_in_one_thread_are_not_mixed_up() {
+    const INSIDE: [&str; 9] = [
+        "spins_inside",
+        "goes_inside",
+        "goes_inside",
+        "goes_inside",
+        "goes_inside",
+        "<module>",
+        "between",
+        "outside",
+        "until",
+    ];
+    with_pythons("scripts-nests", |test, python, _| {
+        let recording = record(test, python, "nests", "2", &[]);
+        let (mut inside, mut outside, mut wrong) = (0, 0, BTreeMap::new());
+        for sample in &recording.samples {
+            let names = names(&recording, sample);
+            let mut of_one = names.iter().map(|name| name.ends_with("inside"));
+            match names.first() {
+                Some(&"spins_inside") if names.starts_with(&INSIDE) => inside += sample.samples,
+                Some(&"spin") if !of_one.any(|is_inside| is_inside) => outside += sample.samples,
+                Some(&("spins_inside" | "spin")) => *wrong.entry(names).or_insert(0) += sample.samples,
+                _ => {}
+            }
+        }
+        test.tell(&format!("{python}: {inside} inside, {outside} outside, wrong: {wrong:?}"));
+        let misled: u64 = wrong.values().sum();
+        assert!(inside > 200 && outside > 600, "{}", recording.told);
+        chance::at_least(inside + outside, inside + outside + misled, 0.99, 800, &recording.told);
+        assert!(recording.samples.iter().any(|sample| names(&recording, sample).last() == Some(&"<module>")));
+    });
+}
+
 #[test]
 fn lines_have_their_shares() {
     with_pythons("scripts-lines", |test, python, _| {

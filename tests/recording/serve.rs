@@ -80,7 +80,7 @@ fn answer(mut stream: impl Read) -> (u16, String, Vec<u8>) {
 
 #[test]
 fn profiles_on_demand() {
-    let Some(test) = Test::new("serve") else { return };
+    let Some(test) = Test::alone("serve") else { return };
     let program = test.spin("spin", "busy", &[]);
     let _spin = spawn(Command::new(&program).arg("600"));
     let served = Served::start(&test, &["--listen", "127.0.0.1:0"]);
@@ -256,7 +256,7 @@ fn a_socket_in_the_file_system() {
 
 #[test]
 fn metrics_for_prometheus() {
-    let Some(test) = Test::new("serve-metrics") else { return };
+    let Some(test) = Test::alone("serve-metrics") else { return };
     let program = test.spin("spin", "busy", &[]);
     let _spin = spawn(Command::new(&program).arg("600"));
     let served = Served::start(&test, &["--listen", "127.0.0.1:0"]);

@@ -8,7 +8,7 @@ use crate::common::{Recording, Test, output};
 /// Two builds at once, each on a CPU if there are two. bash tells how long each ran, and its CPU time.
 #[test]
 fn known_shares_of_known_time() {
-    let Some(test) = Test::new("shares") else { return };
+    let Some(test) = Test::alone("shares") else { return };
     if !test.needs("bash") {
         return;
     }
@@ -165,7 +165,7 @@ fn agrees_with_addr2line(recording: &Recording, program: &str) -> (usize, usize,
 
 #[test]
 fn inlined_frames_and_lines_are_those_of_addr2line() {
-    let Some(test) = Test::new("inlined") else { return };
+    let Some(test) = Test::alone("inlined") else { return };
     for (source, name) in
         [("tests/programs/inlined.c", "inlined-c"), ("tests/programs/inlined.cc", "inlined-cc")]
     {
@@ -188,7 +188,7 @@ fn inlined_frames_and_lines_are_those_of_addr2line() {
 /// Without inlined functions, an address has the one function that the symbol table has.
 #[test]
 fn without_inlining_names_are_those_of_the_symbol_table() {
-    let Some(test) = Test::new("no-inline") else { return };
+    let Some(test) = Test::alone("no-inline") else { return };
     if !test.needs("nm") {
         return;
     }

@@ -15,7 +15,7 @@ use crate::machine::{Filter, Measuring, kept, program, wait_until_it_watches};
 
 #[test]
 fn programs_that_come_and_go_are_shown_and_flagged() {
-    let Some(test) = Test::new("stats-comings") else { return };
+    let Some(test) = Test::alone("stats-comings") else { return };
     // To find the owners of new programs takes time, of which the profiler spends a twentieth on it.
     let mut lives = [200, 1_000, 5_000, 20_000].into_iter().map(Duration::from_millis);
     again("owners are found while they live", 4, || come_and_go(&test, lives.next().unwrap()));
@@ -67,7 +67,7 @@ fn come_and_go(test: &Test, life: Duration) -> Result<(), String> {
 
 #[test]
 fn programs_that_vanish_are_no_error() {
-    let Some(test) = Test::new("stats-storm") else { return };
+    let Some(test) = Test::alone("stats-storm") else { return };
     let idle = Filter::start(&test, "send", 1);
     let mut storm = spawn(Command::new(test.path("filter")).args(["storm", "60000"]));
     let mut unseen = 0;
@@ -87,7 +87,7 @@ fn programs_that_vanish_are_no_error() {
 
 #[test]
 fn without_privilege_the_capability_is_named() {
-    let Some(test) = Test::new("stats-unprivileged") else { return };
+    let Some(test) = Test::alone("stats-unprivileged") else { return };
     let profiler = test.profiler_for_everybody();
     for args in [&["stats"][..], &["stats", "-d", "0"]] {
         let output =
@@ -104,7 +104,7 @@ fn without_privilege_the_capability_is_named() {
 /// `/proc` without the sysctl stands for a kernel without it.
 #[test]
 fn without_statistics_what_is_known_is_printed() {
-    let Some(test) = Test::new("stats-without") else { return };
+    let Some(test) = Test::alone("stats-without") else { return };
     let filter = Filter::start(&test, "send", 1);
     let hide = "mount -t tmpfs tmpfs /proc/sys/kernel && exec \"$@\"";
     let mut command = Command::new("unshare");
@@ -121,7 +121,7 @@ fn without_statistics_what_is_known_is_printed() {
 /// A recorder's programs are ours; those that a profiler only watches are not.
 #[test]
 fn a_profilers_own_programs_are_marked() {
-    let Some(test) = Test::new("stats-own") else { return };
+    let Some(test) = Test::alone("stats-own") else { return };
     let filter = Filter::start(&test, "send", 1);
     let recorder = test.started(&["-a", "-d", "60s", "--no-symbolize"]);
     let other = Measuring::start(&test, &[]);
@@ -165,7 +165,7 @@ impl Drop for Restored {
 
 #[test]
 fn the_sysctl_is_restored_on_every_way_out() {
-    let Some(test) = Test::new("stats-sysctl") else { return };
+    let Some(test) = Test::alone("stats-sysctl") else { return };
     let read = || fs::read_to_string(SYSCTL).unwrap().trim().to_owned();
     let _restored = Restored(read());
     let mut filter = Filter::start(&test, "send", 1_000);
@@ -198,7 +198,7 @@ fn the_sysctl_is_restored_on_every_way_out() {
 
 #[test]
 fn five_hundred_programs_take_little_memory() {
-    let Some(test) = Test::new("stats-many") else { return };
+    let Some(test) = Test::alone("stats-many") else { return };
     let _loaded = Filter::start(&test, "load", 500);
     let mut command = test.profiler(&["stats", "--interval", "300ms", "-o", "json"]);
     let mut child = spawn(command.stdout(Stdio::piped()));

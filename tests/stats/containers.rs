@@ -36,7 +36,7 @@ impl Drop for Cgroup {
 
 #[test]
 fn programs_have_the_labels_of_their_containers() {
-    let Some(test) = Test::new("stats-containers") else { return };
+    let Some(test) = Test::alone("stats-containers") else { return };
     let Some(mount) = cgroup_mount() else {
         return test.skip("no cgroup v2 hierarchy is mounted, to put a process into");
     };

@@ -16,7 +16,7 @@ fn stats(test: &Test, args: &[&str]) -> String {
 /// Every key of docs/stats.md is there with its type, and there is no other.
 #[test]
 fn json_has_the_documented_shape() {
-    let Some(test) = Test::new("stats-json") else { return };
+    let Some(test) = Test::alone("stats-json") else { return };
     let filter = Filter::start(&test, "send", 1);
     let statistics: Value = serde_json::from_str(&stats(&test, &["-d", "100ms", "-o", "json"])).unwrap();
     let document = std::fs::read_to_string(format!("{ROOT}/docs/stats.md")).unwrap();
@@ -95,7 +95,7 @@ fn judge(mut command: Command, text: &str) -> String {
 
 #[test]
 fn openmetrics_pass_prometheus_own_parser() {
-    let Some(test) = Test::new("stats-metrics") else { return };
+    let Some(test) = Test::alone("stats-metrics") else { return };
     let filter = Filter::start(&test, "send", 1);
     let text = stats(&test, &["-d", "100ms", "-o", "openmetrics"]);
     let mut python = Command::new("python3");
@@ -117,7 +117,7 @@ for row in rows:
 
 #[test]
 fn csv_has_a_header_and_a_line_for_each_program() {
-    let Some(test) = Test::new("stats-csv") else { return };
+    let Some(test) = Test::alone("stats-csv") else { return };
     let filter = Filter::start(&test, "send", 1);
     let text =
         stats(&test, &["--interval", "100ms", "-d", "3s", "-o", "csv", "--pid", &filter.pid().to_string()]);
@@ -132,7 +132,7 @@ fn csv_has_a_header_and_a_line_for_each_program() {
 
 #[test]
 fn the_table_is_appended_where_nobody_looks_and_redrawn_on_a_terminal() {
-    let Some(test) = Test::new("stats-table") else { return };
+    let Some(test) = Test::alone("stats-table") else { return };
     let _filter = Filter::start(&test, "send", 1);
     let text = stats(&test, &["--interval", "100ms", "-d", "3s", "--sort", "id", "-n", "1"]);
     assert!(SOME.contains(&text.matches("% of one CPU  ").count()), "{text}");

@@ -59,7 +59,7 @@ fn list(value: &Value) -> Vec<&str> {
 
 #[test]
 fn programs_are_those_of_bpftool() {
-    let Some(test) = Test::new("stats-peers") else { return };
+    let Some(test) = Test::alone("stats-peers") else { return };
     if !needs(&test) {
         return;
     }
