@@ -400,15 +400,25 @@ struct code_record {
 };
 _Static_assert(sizeof(struct code_record) == 48 + 512 + 2048, "code_record has padding");
 
+/* Where the frames of one state of a thread go on. */
+struct python_state {
+	__u64 frame;
+	__u64 cframe;
+};
+
+#define MAX_PYTHON_STATES 4 /* of a thread, which may run several interpreters */
+
 /* CPython's, in a walk: see python.h. */
 struct python_walk {
 	__u64 low; /* of the native frame of the loop: its sp and its CFA */
 	__u64 high;
-	__u64 frame; /* the next one */
-	__u64 cframe;
-	__u64 code; /* the last one */
+	struct python_state states[MAX_PYTHON_STATES];
+	struct python_state next; /* of the state that is tried */
+	__u64 code;		  /* the last one */
 	__u64 checksum;
-	__u32 is_known; /* 1: `frame` is */
+	__u32 used;	/* of `states` */
+	__u32 is_known; /* 1: those are */
+	__u32 is_above; /* 1: the frames that were found belong to a run further up */
 	__u32 missing;	/* enum script_missing */
 };
 

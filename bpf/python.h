@@ -4,7 +4,10 @@
  *
  * A thread's frames are a list from its PyThreadState, leaf first. The state is the one that has
  * the thread's pthread_t, which is its thread pointer, among those that hang from _PyRuntime; it is
- * kept by thread, and asked again at each use whose it is.
+ * kept by thread, and asked again at each use whose it is. A thread that runs several interpreters
+ * has a state in each, and the native stack has their runs in any order: each run is that of the
+ * state whose frames lie there or, up to 3.9, which do not tell, of the newest interpreter's that
+ * has frames left.
  *
  * Which frames belong to one run of the loop, that is to one native frame, the list tells, by
  * version: each is a run, or the last one of a run is marked, or a frame without code ends it which
@@ -29,79 +32,79 @@ static __always_inline const struct python *python_of(const struct walk *walk)
 	return bpf_map_lookup_elem(&pythons, &index);
 }
 
-/* A search for a thread's state. */
+/* A search for a thread's states. */
 struct python_search {
 	const struct python *py;
+	struct python_walk *in;
 	__u64 self; /* the thread's pointer */
 	__u64 interpreter;
-	__u64 thread; /* the state to look at; when the search ends, the one that was found */
-	__u32 is_found;
+	__u64 thread;	  /* the state to look at */
+	__u64 has_others; /* there is more than one interpreter */
 };
+
+/* Takes a state's frames, if it is the thread's; false if it is not. */
+static __always_inline bool take_python_state(const struct python_search *search)
+{
+	const struct python *py = search->py;
+	struct python_walk *in = search->in;
+	struct python_state *state;
+	__u64 thread = search->thread, id;
+
+	if (!read_word(&id, thread + py->thread_id) || id != search->self)
+		return false;
+	state = &in->states[in->used & (MAX_PYTHON_STATES - 1)];
+	state->cframe = 0;
+	if (py->thread_cframe != NO_OFFSET && !read_word(&state->cframe, thread + py->thread_cframe))
+		return true;
+	if (py->cframe_frame != NO_OFFSET)
+		thread = state->cframe + py->cframe_frame;
+	else
+		thread += py->thread_frame;
+	if (read_word(&state->frame, thread))
+		in->used++;
+	return true;
+}
 
 /* Looks at one state; 1 ends the search. */
 static long look_at_python_thread(__u32 i __attribute__((unused)), void *data)
 {
 	struct python_search *search = data;
 	const struct python *py = search->py;
-	__u64 id;
 
 	if (!search->thread) {
 		if (!read_word(&search->interpreter, search->interpreter + py->interpreter_next) ||
 		    !search->interpreter ||
-		    !read_word(&search->thread, search->interpreter + py->interpreter_threads) ||
-		    !search->thread)
+		    !read_word(&search->thread, search->interpreter + py->interpreter_threads))
 			return 1;
+		return 0;
 	}
-	if (!read_word(&id, search->thread + py->thread_id))
+	if (take_python_state(search) &&
+	    (!search->has_others || search->in->used == MAX_PYTHON_STATES))
 		return 1;
-	if (id == search->self) {
-		search->is_found = 1;
-		return 1;
-	}
 	return !read_word(&search->thread, search->thread + py->thread_next);
 }
 
-/* The state of the running thread. */
-static __noinline __u64 find_python_thread(const struct python *py, __u64 bias)
+/* Finds the running thread's states. */
+static __noinline int find_python_states(struct walk *walk, const struct python *py)
 {
 	struct python_search search = {.py = py, .self = thread_pointer()};
-	__u64 thread, id;
 
-	if (!py || !search.self)
+	if (!walk || !py || !search.self)
 		return 0;
-	thread = recall_thread();
-	if (thread && read_word(&id, thread + py->thread_id) && id == search.self)
-		return thread;
-	if (!read_word(&search.interpreter, bias + py->interpreters) || !search.interpreter ||
-	    !read_word(&search.thread, search.interpreter + py->interpreter_threads))
+	search.in = &walk->in_python;
+	if (!read_word(&search.interpreter, walk->python_bias + py->interpreters) ||
+	    !search.interpreter ||
+	    !read_word(&search.has_others, search.interpreter + py->interpreter_next))
+		return 0;
+	search.thread = search.has_others ? 0 : recall_thread();
+	if (search.thread && take_python_state(&search))
+		return 0;
+	if (!read_word(&search.thread, search.interpreter + py->interpreter_threads))
 		return 0;
 	bpf_loop(MAX_PYTHON_THREADS, look_at_python_thread, &search, 0);
-	if (!search.is_found)
-		return 0;
-	remember_thread(search.thread);
-	return search.thread;
-}
-
-/* Finds the thread's first frame. */
-static __always_inline void begin_python(struct walk *walk, const struct python *py)
-{
-	struct python_walk *in = &walk->in_python;
-	__u64 thread = find_python_thread(py, walk->python_bias);
-
-	in->is_known = 1;
-	in->missing = MISSING_THREAD;
-	in->cframe = in->frame = in->code = 0;
-	if (!thread)
-		return;
-	if (py->thread_cframe != NO_OFFSET && !read_word(&in->cframe, thread + py->thread_cframe))
-		return;
-	if (py->cframe_frame != NO_OFFSET) {
-		if (!read_word(&in->frame, in->cframe + py->cframe_frame))
-			return;
-	} else if (!read_word(&in->frame, thread + py->thread_frame)) {
-		return;
-	}
-	in->missing = MISSING_NONE;
+	if (walk->in_python.used && !search.has_others)
+		remember_thread(search.thread);
+	return 0;
 }
 
 /* Reads a code object; its checksum, or 0 if it is none. */
@@ -128,7 +131,7 @@ static long push_python_frame(__u32 i, void *data)
 	struct walk *walk = &cpu->walk;
 	struct python_walk *in = &walk->in_python;
 	const struct python *py = python_of(walk);
-	__u64 at = in->frame, code, instruction;
+	__u64 at = in->next.frame, code, instruction;
 	__u32 owner = 0;
 
 	(void)i;
@@ -142,13 +145,13 @@ static long push_python_frame(__u32 i, void *data)
 		in->missing = MISSING_FRAME;
 		return 1;
 	}
-	in->frame = object_word(walk, py->frame_previous);
+	in->next.frame = object_word(walk, py->frame_previous);
 	code = object_word(walk, py->frame_code) & ~7ULL; /* bits below say who counts it */
 	instruction = object_word(walk, py->frame_instruction);
 	if (py->frame_owner != NO_OFFSET)
 		owner = walk->object[py->frame_owner & (OBJECT_BYTES - 1)];
 	if (py->runs == PYTHON_SHIM && owner >= OWNED_BY_INTERPRETER) {
-		in->is_known = at - in->low < in->high - in->low ? 1 : 2;
+		in->is_above = at - in->low >= in->high - in->low;
 		return 1;
 	}
 	if (code != in->code) {
@@ -166,48 +169,66 @@ static long push_python_frame(__u32 i, void *data)
 	push_script_frame(cpu, RUNTIME_PYTHON, code, instruction, in->checksum);
 	if (py->runs == PYTHON_ONE_EACH || (py->runs == PYTHON_IS_ENTRY && owner)) {
 		if (py->cframe_previous != NO_OFFSET)
-			read_word(&in->cframe, in->cframe + py->cframe_previous);
+			read_word(&in->next.cframe, in->next.cframe + py->cframe_previous);
 		return 1;
 	}
+	return 0;
+}
+
+/* Adds the frames of a run that begin at `next`; 0 if those are another run's. */
+__noinline int push_python_frames(struct cpu_state *cpu)
+{
+	struct python_context context = {.cpu = cpu};
+	struct python_walk *in;
+	const struct python *py;
+	__u64 hash;
+	__u32 frames;
+
+	if (!cpu)
+		return 0;
+	in = &cpu->walk.in_python;
+	py = python_of(&cpu->walk);
+	if (!py || !in->next.frame)
+		return 0;
+	/* Its record is on the native stack as soon as its frames are in the list. */
+	if (py->runs != PYTHON_SHIM && py->thread_cframe != NO_OFFSET &&
+	    in->next.cframe - in->low >= in->high - in->low)
+		return 0;
+	hash = cpu->walk.hash;
+	frames = cpu->body.user_frames;
+	in->is_above = 0;
+	bpf_loop(FRAMES_CAPACITY, push_python_frame, &context, 0);
+	if (!in->is_above)
+		return 1;
+	cpu->body.user_frames = frames;
+	cpu->walk.hash = hash;
 	return 0;
 }
 
 /* Adds the frames of one run of the loop, whose native frame lies between `low` and `high`. */
 __noinline int push_python_run(struct cpu_state *cpu, __u64 low, __u64 high)
 {
-	struct python_context context = {.cpu = cpu};
 	struct python_walk *in;
-	const struct python *py;
-	struct walk *walk;
-	__u64 hash, frame;
-	__u32 frames;
+	__u32 i;
 
 	if (!cpu)
 		return 0;
-	walk = &cpu->walk;
-	in = &walk->in_python;
-	py = python_of(walk);
-	if (!py)
-		return 0;
-	if (!in->is_known)
-		begin_python(walk, py);
+	in = &cpu->walk.in_python;
+	if (!in->is_known) {
+		in->is_known = 1;
+		in->used = 0;
+		in->code = 0;
+		find_python_states(&cpu->walk, python_of(&cpu->walk));
+		in->missing = in->used ? MISSING_NONE : MISSING_THREAD;
+	}
 	in->low = low;
 	in->high = high;
-	hash = walk->hash;
-	frame = in->frame;
-	frames = cpu->body.user_frames;
-	/* Its record is on the native stack as soon as its frames are in the list. */
-	if (!in->missing && py->runs != PYTHON_SHIM && py->thread_cframe != NO_OFFSET &&
-	    in->cframe - low >= high - low)
-		return 0;
-	if (!in->missing)
-		bpf_loop(FRAMES_CAPACITY, push_python_frame, &context, 0);
-	if (in->is_known == 2) {
-		/* The frames were those of the run that called this one. */
-		in->is_known = 1;
-		in->frame = frame;
-		cpu->body.user_frames = frames;
-		walk->hash = hash;
+	for (i = 0; i < MAX_PYTHON_STATES && i < in->used && !in->missing; i++) {
+		in->next = in->states[i];
+		if (push_python_frames(cpu)) {
+			in->states[i] = in->next;
+			break;
+		}
 	}
 	if (in->missing && in->missing != MISSING_NO_ROOM)
 		push_word(cpu, script_runtime(RUNTIME_PYTHON) |

@@ -15,6 +15,7 @@ use profiler::recording::capture::bpf::found;
 use profiler::recording::record;
 use profiler::say;
 use profiler::serve;
+use profiler::text::printable;
 use profiler::unwind::show;
 use profiler::viewing::{convert, diff, flamegraph, folded, merge, source, threads, top};
 
@@ -42,7 +43,8 @@ fn main() -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(error) => {
-            let told = format!("{error:#}");
+            // It may name what strangers chose: files, functions, processes.
+            let told = printable(&format!("{error:#}"));
             let remedy = shortage::remedy_in(&told).map(|remedy| format!(": {remedy}")).unwrap_or_default();
             say!("profiler: error: {told}{remedy}");
             ExitCode::FAILURE

@@ -8,6 +8,7 @@ lines    one function whose three lines have 60, 30 and 10 % of the time
 sleeps   a function that waits, called by another
 forks    children that live for some milliseconds
 blocks   a function that waits for ever
+nests    functions of two interpreters in one thread: one is run by the other, and ends before that goes on
 """
 import asyncio
 import functools
@@ -222,6 +223,36 @@ def forks():
             in_the_child()
             os._exit(0)
         os.waitpid(child, 0)
+
+
+def nests():
+    try:
+        import _interpreters as interpreters  # since 3.13
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    inner = interpreters.create()
+    text = """
+def spins_inside(rounds):
+    x = 0
+    for i in range(rounds):
+        x = (x * 31 + i) & 0xFFFF
+
+def goes_inside(n):
+    return goes_inside(n - 1) if n else spins_inside(60000)
+
+goes_inside(3)
+"""
+
+    def between():
+        interpreters.run_string(inner, text)
+
+    def outside():
+        between()
+        spin(60000)
+
+    # What was seen of the thread before stands beside what is new of it.
+    until(lambda: spin(60000))
+    until(outside)
 
 
 globals()[sys.argv[1]]()
