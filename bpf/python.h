@@ -20,6 +20,7 @@
 
 #define MAX_PYTHON_THREADS 512
 #define OWNED_BY_INTERPRETER 3 /* and above: a frame without code */
+#define PYTHON_OWN_CODE 1      /* in place of a checksum: see read_python_code() */
 
 struct python_context {
 	struct cpu_state *cpu;
@@ -107,7 +108,10 @@ static __noinline int find_python_states(struct walk *walk, const struct python 
 	return 0;
 }
 
-/* Reads a code object; its checksum, or 0 if it is none. */
+/*
+ * Reads a code object; its checksum, or 0 if it is none. CPython's own code, by which it calls a
+ * class's __init__ since 3.12, is in no file but its own name. Tracebacks do not show it either.
+ */
 static __always_inline __u64 read_python_code(struct walk *walk, const struct python *py,
 					      __u64 code)
 {
@@ -117,6 +121,8 @@ static __always_inline __u64 read_python_code(struct walk *walk, const struct py
 	    object_word(walk, py->object_type) != walk->python_bias + py->code_type)
 		return 0;
 	name = object_word(walk, py->code_name);
+	if (object_word(walk, py->code_file) == name)
+		return PYTHON_OWN_CODE;
 	/* Which Python keeps beside a name, once it was looked up. */
 	if (!read_word(&hash, name + py->text_hash))
 		return 0;
@@ -166,7 +172,8 @@ static long push_python_frame(__u32 i, void *data)
 		instruction = (__u32)instruction;
 	else
 		instruction = (instruction - code - py->code_instructions) >> 1;
-	push_script_frame(cpu, RUNTIME_PYTHON, code, instruction, in->checksum);
+	if (in->checksum != PYTHON_OWN_CODE)
+		push_script_frame(cpu, RUNTIME_PYTHON, code, instruction, in->checksum);
 	if (py->runs == PYTHON_ONE_EACH || (py->runs == PYTHON_IS_ENTRY && owner)) {
 		if (py->cframe_previous != NO_OFFSET)
 			read_word(&in->next.cframe, in->next.cframe + py->cframe_previous);

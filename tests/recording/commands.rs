@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 
 use crate::chance;
-use crate::common::{Recording, Running, Test, kill, output, spawn, wait_until};
+use crate::common::{Recording, Running, Test, copy_program, kill, output, spawn, wait_until};
 
 fn require(recording: &Recording, function: &str, what: &str) {
     let right = |sample: &_| recording.names(sample).windows(2).any(|names| names == [function, "main"]);
@@ -35,7 +35,7 @@ fn files_with_odd_names() {
         let dir = test.dir.join("dir;of \n names");
         fs::create_dir_all(&dir).unwrap();
         let odd = dir.join(OsStr::from_bytes(name));
-        fs::copy(&program, &odd).unwrap();
+        copy_program(&program, &odd, 0);
         let what = String::from_utf8_lossy(name).into_owned();
         let mut recorder = test.profiler(&["record", "-F", "499", "--"]);
         recorder.arg(&odd).arg("0.3");

@@ -183,7 +183,7 @@ impl Test {
     /// A copy of the recorder that every user can reach, as its own directory may be root's alone.
     pub fn profiler_for_everybody(&self) -> String {
         let profiler = self.path("profiler");
-        fs::copy(env!("CARGO_BIN_EXE_profiler"), &profiler).unwrap();
+        copy_program(env!("CARGO_BIN_EXE_profiler"), &profiler, 0);
         fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o777)).unwrap();
         profiler
     }
@@ -213,6 +213,14 @@ pub fn output(program: impl AsRef<OsStr>, args: &[&str]) -> String {
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {}: {message}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Copies a program, and some bytes behind it. By another process: while this one has a file open for writing,
+/// whatever another test starts inherits that for a moment, and what is open for writing cannot be executed.
+pub fn copy_program(program: impl AsRef<OsStr>, copy: impl AsRef<OsStr>, more: usize) {
+    let script = format!("cp \"$0\" \"$1\" && head -c {more} /dev/zero >>\"$1\"");
+    let ran = Command::new("sh").arg("-c").arg(script).args([program.as_ref(), copy.as_ref()]).status();
+    assert!(ran.unwrap().success(), "{} is not copied", program.as_ref().display());
 }
 
 /// Waits until something is so. Five minutes are no measure of how long it may take, but for a machine with

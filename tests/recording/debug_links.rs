@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use crate::common::{Guarded, Running, Test, output, spawn, wait_until};
+use crate::common::{Guarded, Running, Test, copy_program, output, spawn, wait_until};
 
 const NOBODY: u32 = 65_534;
 
@@ -65,7 +65,7 @@ fn devices_and_secrets_are_not_opened() {
     for (dir, name) in [("/dev", "ptmx"), ("/proc", "kmsg"), ("/etc", "shadow")] {
         let program = linked(&test, name, &[]);
         let copy = test.path(&format!("with-{name}"));
-        fs::copy(program, &copy).unwrap();
+        copy_program(program, &copy, 0);
         let script = format!("mount -t tmpfs none {dir} && cp {copy} {dir}/x && exec {dir}/x 600");
         let Some(started) = in_namespace(&test, Some(NOBODY), &script) else {
             return test.skip("nobody can have a user namespace here");

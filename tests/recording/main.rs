@@ -1,7 +1,7 @@
 //! Recordings of real programs. What is right is known by construction, said by binutils, or read
 //! from the file by the judges in `tests/judges`; never by earlier output of the program.
 //!
-//! The tests need root and take turns. What cannot run here says so: `SKIP: test: why`.
+//! The tests need root. What cannot run here says so: `SKIP: test: why`.
 
 mod chance;
 mod commands;

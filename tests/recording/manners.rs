@@ -7,7 +7,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
-use crate::common::{Test, kill, output, spawn, wait_for_cpu_time, wait_until};
+use crate::common::{Test, copy_program, kill, output, spawn, wait_for_cpu_time, wait_until};
 
 const SIX: &str = "bpf,perfmon,sys_ptrace,dac_read_search,checkpoint_restore,syslog";
 
@@ -18,7 +18,7 @@ fn too_few_descriptors_are_told() {
     let _copies: Vec<_> = (0..40)
         .map(|number| {
             let copy = test.path(&format!("spin{number}"));
-            fs::copy(&spin, &copy).unwrap();
+            copy_program(&spin, &copy, 0);
             // So that the recorder has a CPU beside them.
             spawn(Command::new("nice").args(["-n", "19", &copy, "600"]))
         })

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use crate::common::{ROOT, Running, Test, output, refusal};
+use crate::common::{ROOT, Running, Test, copy_program, output, refusal};
 
 pub const SIX: &str = "bpf,perfmon,sys_ptrace,dac_read_search,checkpoint_restore,syslog";
 
@@ -30,7 +30,7 @@ fn refused(test: &Test, set: &str, args: &[&str]) -> String {
     use std::os::unix::fs::PermissionsExt;
     let profiler = test.path("profiler");
     if !fs::exists(&profiler).unwrap() {
-        fs::copy(env!("CARGO_BIN_EXE_profiler"), &profiler).unwrap();
+        copy_program(env!("CARGO_BIN_EXE_profiler"), &profiler, 0);
         fs::set_permissions(&test.dir, fs::Permissions::from_mode(0o777)).unwrap();
     }
     let command = [&["1001", set, profiler.as_str()], args].concat();

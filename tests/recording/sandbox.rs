@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use crate::common::{Guarded, Running, Test, output, spawn, wait_for_cpu_time};
+use crate::common::{Guarded, Running, Test, copy_program, output, spawn, wait_for_cpu_time};
 
 /// Whoever gets hold of a worker gets hold of nothing else: a worker tries, and tells.
 #[test]
@@ -53,11 +53,8 @@ fn killing(recorder: u32, kind: &'static str, stop: &AtomicBool, killed: &Atomic
 fn copies(test: &Test, program: &str, count: usize) -> Vec<Guarded> {
     let copy = |number| {
         let copy = test.path(&format!("copy{number}"));
-        fs::copy(program, &copy).unwrap();
         // Another size is another table.
-        let mut file = fs::File::options().append(true).open(&copy).unwrap();
-        std::io::Write::write_all(&mut file, &vec![0; number + 1]).unwrap();
-        drop(file);
+        copy_program(program, &copy, number + 1);
         spawn(Command::new(copy).arg("600"))
     };
     (0..count).map(copy).collect()
