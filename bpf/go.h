@@ -22,6 +22,7 @@ struct goroutine {
 #define THREAD_GOROUTINE 0xc0
 #define CGO_CALL_GOROUTINE 48 /* of asmcgocall's, offsets from sp: before Go 1.22, and since */
 #define CGO_CALL_GOROUTINE_1_22 8
+#define CGO_CALLBACK_FRAME 40 /* cgocallback's on the goroutine's stack, from its sp */
 #define GOROUTINE_REGISTER 14 /* r14 */
 
 /* The thread of the goroutine at `address`, if that is the one that it runs. */
@@ -49,11 +50,15 @@ static __always_inline bool same_caller(__u64 fp, __u64 other)
  * goroutine's descriptor in is the leaf's; C may have changed it, so asmcgocall has saved another.
  * What is found is believed if the descriptors point at each other, the system's stack begins where
  * we are, and the goroutine's holds the place where it was left.
+ *
+ * C that calls Go back, which may call C again, is on the system's stack in several pieces. The
+ * descriptors tell of the last, if that; cgocallback's frame lies where the goroutine was left for
+ * the piece before, which then has a return address there.
  */
 __noinline int find_goroutine(struct walk *walk, __u32 cfa)
 {
 	struct goroutine goroutine;
-	__u64 m = 0, address;
+	__u64 m = 0, address, left = 0;
 
 	if (!walk)
 		return STEP_NOT_UNDERSTOOD;
@@ -62,20 +67,34 @@ __noinline int find_goroutine(struct walk *walk, __u32 cfa)
 			m = go_thread(address);
 		if (!m && read_word(&address, walk->regs.sp + CGO_CALL_GOROUTINE_1_22))
 			m = go_thread(address);
+		left = walk->called_back;
+		walk->called_back = 0;
 	} else {
 		read_word(&m,
 			  walk->leaf[GOROUTINE_REGISTER] + __builtin_offsetof(struct goroutine, m));
 	}
 	if (!m || !read_word(&address, m + THREAD_SYSTEM_GOROUTINE) ||
 	    bpf_probe_read_user(&goroutine, sizeof(goroutine), (const void *)address) ||
-	    goroutine.m != m || goroutine.sp - walk->regs.sp > 128 ||
+	    goroutine.m != m || (!left && goroutine.sp - walk->regs.sp > 128) ||
 	    !read_word(&address, m + THREAD_GOROUTINE))
 		return STEP_NOT_UNDERSTOOD;
 	/* It was preempted and given back; the thread looks for another. */
 	if (cfa == CFA_MORE_STACK && !address)
 		return STEP_END;
-	if (bpf_probe_read_user(&goroutine, sizeof(goroutine), (const void *)address) ||
-	    goroutine.m != m || goroutine.sp < goroutine.stack_lo ||
+	if (bpf_probe_read_user(&goroutine, sizeof(goroutine), (const void *)address))
+		return STEP_NOT_UNDERSTOOD;
+	if (left) {
+		goroutine.sp = left;
+		goroutine.fp[0] = goroutine.fp[1] = 0;
+		if (!read_word(&address, left))
+			return STEP_NOT_UNDERSTOOD;
+		if (!is_behind_call(address)) {
+			goroutine.fp[0] = left;
+			if (!read_word(&address, left + 8) || !is_behind_call(address))
+				return STEP_NOT_UNDERSTOOD;
+		}
+	}
+	if (goroutine.m != m || goroutine.sp < goroutine.stack_lo ||
 	    goroutine.sp >= goroutine.stack_hi)
 		return STEP_NOT_UNDERSTOOD;
 	walk->regs.ip = goroutine.pc;
@@ -105,6 +124,7 @@ static __always_inline enum step leave_go_stack(struct walk *walk, __u32 cfa, __
 	enum step step;
 
 	if (cfa == CFA_OTHER_STACK) {
+		walk->called_back = walk->regs.sp + CGO_CALLBACK_FRAME;
 		walk->regs.sp = 0; /* which the frame pointer may be below */
 		return step_by_frame_pointer(&walk->regs, walk);
 	}

@@ -435,12 +435,13 @@ struct walk {
 	__u32 mapping;		 /* index of the last frame's */
 	__u32 is_return_address; /* 1 if regs.ip lies behind a call */
 	__u32 outcome;
-	__u32 at;	 /* of a search */
-	__u32 has_rule;	 /* 1 if the last frame's code is covered */
-	__u32 switches;	 /* between stacks */
-	__u32 chained;	 /* 1 if the frame's fp was found by that of another, not by a row */
-	__u32 is_32_bit; /* 1 in code for the machine's 32-bit mode: see bits32.h */
-	__u64 uretprobe; /* the next replaced return address: see uretprobes.h */
+	__u32 at;	   /* of a search */
+	__u32 has_rule;	   /* 1 if the last frame's code is covered */
+	__u32 switches;	   /* between stacks */
+	__u32 chained;	   /* 1 if the frame's fp was found by that of another, not by a row */
+	__u32 is_32_bit;   /* 1 in code for the machine's 32-bit mode: see bits32.h */
+	__u64 called_back; /* where the goroutine was left, if C has called it back: see go.h */
+	__u64 uretprobe;   /* the next replaced return address: see uretprobes.h */
 	__u64 uretprobe_sp;
 	__u32 interpreters; /* 1 if the process has some */
 	__u32 python;	    /* as in struct unwind_run */

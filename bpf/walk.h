@@ -346,6 +346,7 @@ static __always_inline void begin_walk(struct walk *walk)
 	walk->switches = 0;
 	walk->chained = 0;
 	walk->unproven = 0;
+	walk->called_back = 0;
 	walk->hash = 1;
 	walk->outcome = OUTCOME_USER_DEPTH;
 	if (walk->is_32_bit && is_behind_int80(walk->regs.ip))

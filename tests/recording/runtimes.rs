@@ -2,6 +2,7 @@
 //! program itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::process::Command;
 
 use crate::chance;
 use crate::common::{Location, ROOT, Recording, Sample, Test, output};
@@ -36,6 +37,40 @@ fn shares_by_go(profile: &str) -> HashMap<String, f64> {
 fn share(recording: &Recording, comm: &str, name: &str) -> f64 {
     let of = recording.total(|sample| sample.comm == comm && recording.has_frame(sample, name));
     100.0 * of as f64 / recording.total(|sample| sample.comm == comm) as f64
+}
+
+/// The thread's stack is in pieces then, and so is the goroutine's.
+#[test]
+fn go_that_c_calls_back() {
+    let Some(test) = Test::new("callbacks") else { return };
+    if !test.needs("go") {
+        return;
+    }
+    let program = test.path("callbacks");
+    let built = Command::new("go")
+        .args(["build", "-o", &program, &format!("{ROOT}/tests/programs/callbacks.go")])
+        .env("CGO_ENABLED", "1")
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    for (levels, leaf) in [(1, "go"), (3, "go"), (3, "c")] {
+        let number = levels.to_string();
+        let how = ["--unwind", "table", "-F", "499", "--", &program, &number, leaf, "700"];
+        let recording = test.record(&how);
+        let leaf = if leaf == "go" { "main.leafInGo" } else { "leaf_in_c" };
+        let all = recording.with(leaf);
+        let whole = recording.total(|sample| {
+            let names = recording.names(sample);
+            let of = |name: &str| names.iter().filter(|it| **it == name).count();
+            of(leaf) == 1
+                && of("main.callsC") == levels + 1
+                && of("calls_back") == levels
+                && of("main.calledBack") == levels
+                && of("main.main") == 1
+        });
+        test.tell(&format!("{levels} levels, {leaf}: {whole} of {all} have them all"));
+        chance::at_least(whole, all, 0.98, 200, &recording.told);
+    }
 }
 
 #[test]
