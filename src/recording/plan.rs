@@ -111,6 +111,7 @@ impl Plan {
             counts_entries: args.counts_entries,
             memory: RoomInMemory::now(),
             interpreters: !args.no_interpreters,
+            few_descriptors: false,
             off_cpu: (args.off_cpu || args.off_cpu_only).then(|| OffCpu {
                 min_ns: nanoseconds(args.min_block),
                 max_ns: args.max_block.map_or(u64::MAX, nanoseconds),
@@ -137,6 +138,7 @@ impl Plan {
     pub fn fit(&mut self, room: RoomForFiles) {
         self.walk_by_tables &= !room.is_tight;
         self.config.interpreters &= !room.is_tight;
+        self.config.few_descriptors |= room.is_tight;
     }
 
     /// Gives up what takes memory, most of it last; false if there is nothing left to give up.

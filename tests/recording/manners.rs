@@ -15,7 +15,7 @@ const SIX: &str = "bpf,perfmon,sys_ptrace,dac_read_search,checkpoint_restore,sys
 fn too_few_descriptors_are_told() {
     let Some(test) = Test::new("descriptors") else { return };
     let spin = test.spin("spin", "busy", &[]);
-    let _copies: Vec<_> = (0..40)
+    let copies: Vec<_> = (0..40)
         .map(|number| {
             let copy = test.path(&format!("spin{number}"));
             copy_program(&spin, &copy, 0);
@@ -25,8 +25,17 @@ fn too_few_descriptors_are_told() {
         .collect();
     // Too few for everything; enough for some files.
     let cpus = thread::available_parallelism().unwrap().get();
-    for limit in [54 + 4 * cpus, 132 + 4 * cpus] {
-        let profiler = env!("CARGO_BIN_EXE_profiler");
+    let few = 42 + 4 * cpus;
+    let profiler = env!("CARGO_BIN_EXE_profiler");
+    // Processes have to be followed then, which takes more.
+    for whose in [format!("-p {}", copies[0].0.id()), format!("-- {spin} 0.5")] {
+        let script = format!("ulimit -n {few}; exec '{profiler}' record -d 1s -F 499 {whose}");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).current_dir(&test.dir);
+        let recording = crate::common::Running::new(test.dir.join("output.pb.gz"), command).finish();
+        assert!(recording.complete + recording.incomplete > 0, "{whose}: {}", recording.told);
+    }
+    for limit in [few, 132 + 4 * cpus] {
         let script = format!("ulimit -n {limit}; exec '{profiler}' record -d 3s -F 499 -a");
         let mut command = Command::new("sh");
         command.args(["-c", &script]).current_dir(&test.dir);

@@ -51,6 +51,7 @@ pub mod flat;
 pub mod found;
 pub mod interpreters;
 pub mod latency;
+mod loaded;
 mod off_cpu;
 mod statistics;
 pub mod tables;
@@ -100,6 +101,8 @@ pub struct Config {
     pub memory: RoomInMemory,
     /// Look for frames of scripts.
     pub interpreters: bool,
+    /// Leave out what can be done without, as there are few descriptors.
+    pub few_descriptors: bool,
     /// Walk user stacks by unwind tables of this size; without it, by frame pointers.
     pub tables: Option<tables::Capacity>,
 }
@@ -174,7 +177,7 @@ impl Sizes {
 
 /// The loaded program and its maps.
 pub struct Sampler {
-    skeleton: skeleton::ProfileSkel<'static>,
+    skeleton: loaded::Loaded<skeleton::ProfileSkel<'static>>,
     links: Vec<Link>,
     clocks: Vec<Link>,
     counting: Vec<Link>,
@@ -264,6 +267,7 @@ impl Sampler {
 
         // The object lives as long as the process that records with it.
         let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+        let of_others = loaded::placeholders();
         let mut open = skeleton::ProfileSkelBuilder::default()
             .open(storage)
             .map_err(|error| with_log(error, "failed to open the BPF object"))?;
@@ -297,7 +301,7 @@ impl Sampler {
         let follow = matches!(config.filter, Filter::Processes(_));
         open.progs.follow_child.set_autoload(follow);
         open.progs.forget_process.set_autoload(follow || tables.is_some());
-        open.progs.cgroup_made.set_autoload(kernel::tells_cgroups());
+        open.progs.cgroup_made.set_autoload(kernel::tells_cgroups() && !config.few_descriptors);
         open.progs.cgroup_joined.set_autoload(kernel::tells_cgroups() && config.cgroup.is_some());
         open.progs.cgroup_born_into.set_autoload(config.cgroup.is_some());
         let at_tracepoint = matches!(config.event, Some(EventKind::Tracepoint(_)));
@@ -350,12 +354,18 @@ impl Sampler {
             MOST_TARGETS / less
         })?;
 
-        let counted = config.latency.is_none() && counters::wanted(&config.filter, config.cgroup);
+        let counted = config.latency.is_none()
+            && !config.few_descriptors
+            && counters::wanted(&config.filter, config.cgroup);
         counters::configure(&mut open, counted, config.command)?;
         let calls = latency::configure(&mut open, config.latency.as_ref(), tables.is_some())?;
         let hooks = off_cpu::configure(&mut open, config.off_cpu, tables.is_some(), config.cpus)?;
 
         let skeleton = open.load().map_err(|error| with_log(error, "failed to load the BPF program"))?;
+        let mut skeleton = loaded::Loaded::new(skeleton);
+        if config.few_descriptors {
+            skeleton.close_placeholders(&of_others);
+        }
         let counts =
             [MapHandle::try_from(&skeleton.maps.counts_a)?, MapHandle::try_from(&skeleton.maps.counts_b)?];
         let received = Rc::new(RefCell::new(Vec::new()));
