@@ -10,21 +10,24 @@
 //! What can be known at the start is refused at the start. What happens later, when there is something to lose (the
 //! directory is removed, a directory has the name), costs the name alone: the data is kept under another one.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, RenameFlags, fcntl, open, openat, renameat, renameat2};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
+use nix::unistd::geteuid;
 
 use crate::machine::{self, rights, shortage, streams};
+
+use nameless::{Nameless, Readers, give_to_caller, sudo_caller};
+
+mod nameless;
 
 /// A file on its way. If it is dropped before [`Pending::commit`], nothing remains of it.
 #[derive(Debug)]
@@ -40,37 +43,6 @@ enum Sink {
     /// A device or pipe, which is no file to be replaced.
     Direct(File),
     Stdout,
-}
-
-/// A file in a directory without the name that it is to have.
-#[derive(Debug)]
-struct Nameless {
-    file: File,
-    directory: OwnedFd,
-    /// What it is to be called.
-    name: OsString,
-    /// What it is called until then.
-    hidden: OsString,
-    /// Whether it is there by its hidden name.
-    is_linked: bool,
-}
-
-/// Who may read a file that is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Readers {
-    /// Its owner: a recording holds command lines, paths and names of everybody's programs.
-    Owner,
-    /// Whoever the user lets read new files (umask).
-    ByUmask,
-}
-
-impl Readers {
-    fn mode(self) -> Mode {
-        match self {
-            Self::Owner => Mode::from_bits_truncate(0o600),
-            Self::ByUmask => Mode::from_bits_truncate(0o666),
-        }
-    }
 }
 
 impl Pending {
@@ -289,127 +261,12 @@ fn refused(errno: Errno, path: &Path) -> anyhow::Error {
     }
 }
 
-impl Nameless {
-    fn create(directory: OwnedFd, name: &OsStr, readers: Readers) -> nix::Result<Self> {
-        let hidden = named_after(".", name, &format!(".{}.tmp", std::process::id()));
-        // To be read if it has to be copied to another disk.
-        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let mode = readers.mode();
-        let (file, is_linked) = match openat(&directory, ".", flags | OFlag::O_TMPFILE, mode) {
-            Ok(file) => (file, false),
-            Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT | Errno::EINVAL) => {
-                let flags = flags | OFlag::O_CREAT | OFlag::O_EXCL;
-                let made = openat(&directory, &*hidden, flags, mode);
-                // No other process has our id, so what is there was left behind by one that was killed.
-                let made = made.or_else(|errno| match errno {
-                    Errno::EEXIST => {
-                        unlinkat(&directory, &*hidden, UnlinkatFlags::NoRemoveDir)?;
-                        openat(&directory, &*hidden, flags, mode)
-                    }
-                    other => Err(other),
-                });
-                (made?, true)
-            }
-            Err(other) => return Err(other),
-        };
-        Ok(Self { file: file.into(), directory, name: name.to_owned(), hidden, is_linked })
-    }
-
-    /// Gives the file its name. A file that is there is replaced at once, which takes a name of ours first.
-    fn name(&mut self) -> nix::Result<()> {
-        if !self.is_linked {
-            self.link(&self.hidden).or_else(|errno| match errno {
-                Errno::EEXIST => {
-                    unlinkat(&self.directory, &*self.hidden, UnlinkatFlags::NoRemoveDir)?;
-                    self.link(&self.hidden)
-                }
-                other => Err(other),
-            })?;
-            self.is_linked = true;
-        }
-        renameat(&self.directory, &*self.hidden, &self.directory, &*self.name)?;
-        self.is_linked = false;
-        Ok(())
-    }
-
-    /// Gives a file without a name a name that is free.
-    fn link(&self, name: &OsStr) -> nix::Result<()> {
-        let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let linked = linkat(AT_FDCWD, file.as_str(), &self.directory, name, AtFlags::AT_SYMLINK_FOLLOW);
-        // Without /proc it takes a right (CAP_DAC_READ_SEARCH), or a new kernel.
-        linked.or_else(|errno| match errno {
-            Errno::ENOENT => linkat(&self.file, "", &self.directory, name, AtFlags::AT_EMPTY_PATH),
-            other => Err(other),
-        })
-    }
-
-    /// Keeps what was written when the file cannot have its name: beside it, or with other temporary files. Returns
-    /// where.
-    fn keep(&mut self) -> io::Result<PathBuf> {
-        let name = named_after("", &self.name, &format!(".{}", std::process::id()));
-        if self.name_if_free(&name).is_ok() {
-            let directory = fs::read_link(format!("/proc/self/fd/{}", self.directory.as_raw_fd()));
-            return Ok(directory.unwrap_or_default().join(name));
-        }
-        let path = std::env::temp_dir();
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let directory = open(&path, flags, Mode::empty())?;
-        let mut elsewhere = Self::create(directory, &name, Readers::Owner)?;
-        self.file.seek(SeekFrom::Start(0))?;
-        io::copy(&mut self.file, &mut elsewhere.file)?;
-        give_to_caller(&elsewhere.file);
-        elsewhere.file.sync_all()?;
-        elsewhere.name_if_free(&name)?;
-        Ok(path.join(name))
-    }
-
-    fn name_if_free(&mut self, name: &OsStr) -> nix::Result<()> {
-        if !self.is_linked {
-            return self.link(name);
-        }
-        let (directory, hidden) = (&self.directory, &*self.hidden);
-        renameat2(directory, hidden, directory, name, RenameFlags::RENAME_NOREPLACE)?;
-        self.is_linked = false;
-        Ok(())
-    }
-}
-
-/// A name for something beside a file. Names have at most 255 bytes.
-fn named_after(before: &str, name: &OsStr, behind: &str) -> OsString {
-    let mut made = OsString::from(before);
-    made.push(if name.len() < 230 { name } else { "profiler".as_ref() });
-    made.push(behind);
-    made
-}
-
-impl Drop for Nameless {
-    fn drop(&mut self) {
-        if self.is_linked {
-            // An error here has nobody to hear it.
-            let _ = unlinkat(&self.directory, &*self.hidden, UnlinkatFlags::NoRemoveDir);
-        }
-    }
-}
-
-/// Under sudo, gives a file to the user who called it.
-fn give_to_caller(file: &File) {
-    if let Some((uid, gid)) = sudo_caller() {
-        // Some file systems know no owners. A file of root's is better than none.
-        let _ = fchown(file, Some(uid), Some(gid));
-    }
-}
-
-/// User and group who called sudo. Only root can give files away; for others this fails unheard.
-fn sudo_caller() -> Option<(u32, u32)> {
-    let id = |name| std::env::var(name).ok()?.parse().ok();
-    Some((id("SUDO_UID")?, id("SUDO_GID")?))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::fs::OpenOptions;
+    use std::fs::{self, OpenOptions};
     use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
+
+    use super::*;
 
     /// A directory of its own for a test, removed at the end.
     struct Directory(PathBuf);
