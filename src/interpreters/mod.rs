@@ -35,6 +35,9 @@ pub struct Interpreters {
     /// HotSpot.
     #[serde(default)]
     pub hotspot: Option<hotspot::Layout>,
+    /// What it claims to be and is not known as: a name, and why.
+    #[serde(default)]
+    pub unknown: Vec<String>,
     /// Code of the loops that run scripts, by file offset.
     pub loops: Vec<Range<u64>>,
     /// First address of the image, to which a mapping of file offset 0 would belong; and the like.
@@ -42,14 +45,18 @@ pub struct Interpreters {
 }
 
 impl Interpreters {
-    /// Whether there is none.
+    /// Whether there is none whose frames can be read.
     pub fn is_empty(&self) -> bool {
         self.python.is_none() && self.v8.is_none() && self.hotspot.is_none()
     }
 
     /// As bytes, to be sent by a worker: none if there are no interpreters.
     pub fn to_bytes(&self) -> Vec<u8> {
-        if self.is_empty() { Vec::new() } else { serde_json::to_vec(self).unwrap_or_default() }
+        if self.is_empty() && self.unknown.is_empty() {
+            Vec::new()
+        } else {
+            serde_json::to_vec(self).unwrap_or_default()
+        }
     }
 
     /// From such bytes, which a stranger may have steered: the walk believes no layout (`bpf/interpreters.h`).
@@ -65,15 +72,24 @@ impl Interpreters {
     }
 }
 
-/// Looks for interpreters in a file. What claims to be one and does not agree with itself is none.
+/// Looks for interpreters in a file. What claims to be one and does not agree with itself is none, and told.
 pub fn find(file: &dyn Source) -> Interpreters {
     let Ok(elf) = Elf::read(file) else { return Interpreters::default() };
     let names = [&python::SYMBOLS[..], &v8::SYMBOLS, &hotspot::SYMBOLS].concat();
     let symbols = symbols::exported(&elf, file, &names).unwrap_or_default();
-    let v8 = v8::find(&elf, file, &symbols).ok();
     let hotspot = hotspot::find(&elf, &symbols).ok();
-    let mut found = Interpreters { v8, hotspot, ..Interpreters::default() };
-    if let Ok((layout, loops)) = python::find(&elf, file, &symbols) {
+    let mut found = Interpreters { hotspot, ..Interpreters::default() };
+    let unknown = |name: &str, why: &anyhow::Error| format!("{name} ({why:.80})");
+    match v8::find(&elf, file, &symbols) {
+        Ok(layout) => found.v8 = Some(layout),
+        Err(why) if v8::is_claimed(&symbols) => found.unknown.push(unknown("V8", &why)),
+        Err(_) => {}
+    }
+    let python = python::find(&elf, file, &symbols);
+    if let (Err(why), true) = (&python, python::is_claimed(&symbols)) {
+        found.unknown.push(unknown("CPython", why));
+    }
+    if let Ok((layout, loops)) = python {
         let offset = |vaddr: u64| elf.segments.iter().find_map(|segment| segment.locate(vaddr));
         let range = |code: Range<u64>| {
             let start = offset(code.start)?.0;

@@ -18,10 +18,11 @@ use crate::elf::symbols::Exported;
 use crate::elf::{Elf, Machine, Source};
 
 /// Beginnings of the names of symbols that are looked for.
-pub const SYMBOLS: [&str; 7] = [
+pub const SYMBOLS: [&str; 8] = [
     "_PyRuntime",
     "PyCode_Type",
     "_PyEval_EvalFrameDefault",
+    "PyEval_EvalFrameEx", // of all versions
     "Py_Version",
     "PyObject_CallNoArgs",       // since 3.9
     "PyModule_AddObjectRef",     // since 3.10
@@ -96,15 +97,18 @@ pub struct Layout {
 /// The most that is read of a code object.
 const MOST_OF_CODE: u16 = 248;
 
+/// Whether a file says that it is CPython, of whatever version.
+pub fn is_claimed(symbols: &[Exported]) -> bool {
+    ["PyCode_Type", "PyEval_EvalFrameEx"].iter().all(|name| symbols.iter().any(|it| it.name == *name))
+}
+
 /// The layout, and the code of the loop by address in the image.
 ///
 /// # Errors
 /// If this is not CPython, not of a known version, or does not agree with itself.
 pub fn find(elf: &Elf, file: &dyn Source, symbols: &[Exported]) -> Result<(Layout, Vec<Range<u64>>)> {
     let get = |name: &str| symbols.iter().find(|symbol| symbol.name == name);
-    let runtime = get("_PyRuntime").context("no _PyRuntime")?;
     let code_type = get("PyCode_Type").context("no PyCode_Type")?;
-    let the_loop = get("_PyEval_EvalFrameDefault").context("no loop")?;
     let minor = match get("Py_Version") {
         Some(symbol) => {
             let version = word::<4>(elf, file, symbol.vaddr)?;
@@ -116,6 +120,8 @@ pub fn find(elf: &Elf, file: &dyn Source, symbols: &[Exported]) -> Result<(Layou
         None if get("PyCode_NewWithPosOnlyArgs").is_some() => 8,
         None => bail!("older than 3.8"),
     };
+    let runtime = get("_PyRuntime").context("no _PyRuntime")?;
+    let the_loop = get("_PyEval_EvalFrameDefault").context("no loop")?;
     let mut layout = match minor {
         8..=12 => of_release(minor),
         _ => by_debug_offsets(elf, file, runtime.vaddr, minor)?,

@@ -47,6 +47,11 @@ const MOST_OF_FUNCTION: u16 = 248;
 /// 20).
 const FUNCTION_TYPES: u16 = 14;
 
+/// Whether a file says that it is V8.
+pub fn is_claimed(symbols: &[Exported]) -> bool {
+    symbols.iter().any(|symbol| symbol.name.starts_with(PREFIX))
+}
+
 /// The layout.
 ///
 /// # Errors

@@ -142,6 +142,7 @@ pub fn run(args: &RecordArgs) -> Result<i32> {
             + sideband.ring_bytes()
             + timeline.objects.copied_bytes(),
         tables: unwinding.figures(),
+        unknown_interpreters: unwinding.unknown_interpreters(timeline.objects.sampled_tables()),
         blocks,
         off_cpu_only: args.off_cpu_only,
         rereads: timeline.rereads,

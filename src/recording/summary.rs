@@ -1,6 +1,6 @@
 //! What a recording came to, in the few lines that a tired person reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::machine::usage::CpuTime;
@@ -84,6 +84,8 @@ pub struct Summary {
     pub without_ids: u64,
     /// Samples and blocks with frames of scripts, by whose they are.
     pub scripts: BTreeMap<Runtime, Figures>,
+    /// Interpreters with samples whose frames cannot be read, and why.
+    pub unknown_interpreters: BTreeSet<String>,
     /// CPU time of the sampled CPUs.
     pub cpu: CpuTime,
     /// What the BPF programs cost.
@@ -223,6 +225,10 @@ impl Summary {
                 let _ = write!(text, "; {} {}", why.reason(), thousands(*stacks));
             }
             text.push('\n');
+        }
+        for name in &self.unknown_interpreters {
+            let _ =
+                writeln!(text, "  scripts of {name} have no frames: its own functions stand in their place");
         }
         if self.rereads.stacks > 0 {
             let _ = writeln!(

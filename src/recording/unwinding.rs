@@ -9,7 +9,7 @@
 mod made;
 mod stacks;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::rc::{Rc, Weak};
@@ -72,6 +72,8 @@ pub struct Unwinding {
     unpublished: Vec<(ObjectId, FlatTable)>,
     /// Files that are interpreters, and what the kernel knows them by.
     interpreters: HashMap<ObjectId, (Interpreters, Known)>,
+    /// Files that claim to be interpreters, and are not known as such.
+    unknown: HashMap<ObjectId, Vec<String>>,
     /// By process. None: the kernel knows that it has none.
     processes: HashMap<u32, Option<Rc<Published>>>,
     /// Processes whose mappings are not published, and how many that was true of.
@@ -266,6 +268,11 @@ impl Unwinding {
         })
     }
 
+    /// Interpreters that are not known, among the files of these objects.
+    pub fn unknown_interpreters(&self, objects: impl Iterator<Item = ObjectId>) -> BTreeSet<String> {
+        objects.filter_map(|object| self.unknown.get(&object)).flatten().cloned().collect()
+    }
+
     fn build(&mut self, object: ObjectId, objects: &Objects) {
         let object = objects.get(object).table;
         if self.files.contains_key(&object) {
@@ -304,8 +311,11 @@ impl Unwinding {
     }
 
     fn built(&mut self, built: Built) {
-        let Built { object, table, interpreters, seconds } = built;
+        let Built { object, table, mut interpreters, seconds } = built;
         self.build_s += seconds;
+        if !interpreters.unknown.is_empty() {
+            self.unknown.insert(object, std::mem::take(&mut interpreters.unknown));
+        }
         if !interpreters.is_empty() {
             let tables = self.tables.as_mut();
             let known = tables.map_or(Known::default(), |tables| tables.add_interpreters(&interpreters));

@@ -15,7 +15,10 @@
 
 #define EXPORTED __attribute__((visibility("default"), used))
 
-EXPORTED const unsigned long Py_Version = 0x030d00f0;
+#ifndef VERSION
+#define VERSION 0x030d00f0
+#endif
+EXPORTED const unsigned long Py_Version = VERSION;
 
 /* As _Py_DebugOffsets: by word, what lies where in the structures below. */
 EXPORTED uint64_t _PyRuntime[128] = {
@@ -49,6 +52,10 @@ static double cpu_time(void)
 
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
 	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+EXPORTED void PyEval_EvalFrameEx(void)
+{
 }
 
 EXPORTED __attribute__((noinline)) void _PyEval_EvalFrameDefault(double seconds)

@@ -416,6 +416,21 @@ fn an_interpreter_that_lies_costs_its_own_names() {
     }
 }
 
+#[test]
+fn an_interpreter_of_an_unknown_version_is_told() {
+    let Some(test) = Test::new("scripts-unknown") else { return };
+    let flags = ["-rdynamic", "-pthread", "-fno-inline", "-DVERSION=0x036300f0"];
+    let program = test.compile("tests/programs/fake_python.c", "fake_python", &flags);
+    let recording = test.record(&[&HOW[..], &["--", &program, "cycle", "0.3"]].concat());
+    assert!(recording.with("_PyEval_EvalFrameDefault") > 20, "{}", recording.told);
+    assert!(
+        recording.told.contains("scripts of CPython (") && recording.told.contains("99"),
+        "{}",
+        recording.told
+    );
+    assert!(!recording.samples.iter().any(|sample| !functions(&recording, sample).is_empty()));
+}
+
 fn nodes() -> Vec<String> {
     let named = std::env::var("NODES").unwrap_or_else(|_| "node".to_owned());
     named.split_whitespace().filter(|name| name.contains('/') || has(name)).map(str::to_owned).collect()

@@ -527,6 +527,11 @@ impl Objects {
         missing
     }
 
+    /// Of files with samples, those that have their unwind tables.
+    pub fn sampled_tables(&self) -> impl Iterator<Item = ObjectId> {
+        self.objects.iter().filter(|object| object.sampled).map(|object| object.table)
+    }
+
     /// Files with samples whose code is for the machine's 32-bit mode.
     pub fn of_32_bits(&self) -> usize {
         self.objects.iter().filter(|object| object.sampled && object.is_32_bit() == Some(true)).count()
