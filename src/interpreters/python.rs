@@ -254,18 +254,18 @@ fn of_release(minor: u64) -> Layout {
 
 /// By the interpreter's own table. Its parts have grown: where each begins depends on the version.
 fn by_debug_offsets(elf: &Elf, file: &dyn Source, runtime: u64, minor: u64) -> Result<Layout> {
+    // Words: 0 cookie, 1 version, 2 free-threaded; 3 runtime; 6 interpreter; then thread, frame, code.
+    let (thread, frame, code) = match minor {
+        13 => (19, 28, 34),
+        14 => (22, 31, 39),
+        _ => bail!("version 3.{minor} is not known"),
+    };
     const WORDS: u64 = 64;
     let bytes = elf.image(file, runtime, 8 * WORDS)?;
     ensure!(bytes.starts_with(b"xdebugpy"), "no debug offsets");
     let (words, _) = bytes.as_chunks::<8>();
     let word = |at: usize| words.get(at).map_or(0, |word| u64::from_le_bytes(*word));
     ensure!(word(1) >> 16 == 3 << 8 | minor, "debug offsets of {:#x}", word(1));
-    // Words: 0 cookie, 1 version, 2 free-threaded; 3 runtime; 6 interpreter; then thread, frame, code.
-    let (thread, frame, code) = match minor {
-        13 => (19, 28, 34),
-        14 => (22, 31, 39),
-        _ => bail!("debug offsets of 3.{minor} are not known"),
-    };
     let small = |at: usize| {
         let offset = word(at);
         let fits = u16::try_from(offset).ok().filter(|&offset| offset < NO_OFFSET);
