@@ -46,7 +46,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DUR", default_value = "15s", value_parser = parse_period, requires = "push")]
     pub push_every: Duration,
 
-    /// What they are called there; the host is added as a label
+    /// What they are called there, as in app or app{region=eu}; the host is added as a label
     #[arg(long, value_name = "NAME", default_value = "profiler", requires = "push")]
     pub push_name: String,
 }

@@ -164,7 +164,7 @@ impl DiffArgs {
 /// Options of `profiler merge`.
 #[derive(Args, Debug)]
 pub struct MergeArgs {
-    /// Profiles of the same kind
+    /// Profiles of the same kind, or directories of them that `record --every` made
     #[arg(value_name = "FILE", required = true, num_args = 1..)]
     pub inputs: Vec<PathBuf>,
 

@@ -23,7 +23,8 @@ Examples:
 #[derive(Args, Debug)]
 pub struct SelectArgs {
     /// A pprof file, gzipped or not, by this or any other program, or a file of another profiler: folded
-    /// stacks, perf script, speedscope, Firefox Profiler, .cpuprofile; `-` is standard input
+    /// stacks, perf script, speedscope, Firefox Profiler, .cpuprofile; a directory of `record --every`; `-`
+    /// is standard input
     #[arg(value_name = "FILE", default_value = "output.pb.gz")]
     pub input: PathBuf,
 
@@ -61,8 +62,8 @@ pub struct ChosenArgs {
 /// Which part of a recording's time.
 #[derive(Args, Clone, Debug)]
 pub struct PartArgs {
-    /// Only what was taken from this time on, since the recording began: 12s, 1m30s. The recording was made
-    /// with --timeline
+    /// Only what was taken from this time on, since the recording, or the first in a directory, began: 12s,
+    /// 1m30s. The recording was made with --timeline
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     pub from: Option<Duration>,
 

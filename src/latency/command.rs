@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::cost::{Cost, Guard};
 use super::report::{self, time};
 use super::target::Target;
 use crate::cli::{Cli, Command, LatencyArgs, RecordArgs};
+use crate::machine::cgroups;
 use crate::machine::signals::Signals;
 use crate::machine::usage::{self, CpuTime, RoomForFiles};
 use crate::model::profile::{Profile, ValueType};
@@ -20,6 +20,7 @@ use crate::recording::capture::bpf::latency::{Config, Latency};
 use crate::recording::capture::bpf::{self, Filter, Sampler};
 use crate::recording::capture::child::Child;
 use crate::recording::capture::proc;
+use crate::recording::pace::Pace;
 use crate::recording::plan::Plan;
 use crate::recording::recorder::Recorder;
 use crate::recording::summary::Summary;
@@ -27,7 +28,7 @@ use crate::recording::tallies::Tallies;
 use crate::text::thousands;
 use crate::viewing::file::Pending;
 
-/// How often the cost is looked at, and the rings are read.
+/// How often the cost is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
 /// What listens: the BPF programs alone, or all that it takes to know stacks.
@@ -50,9 +51,13 @@ impl Listener {
 /// # Errors
 /// If the target is not there or cannot be measured, rights are missing, or what was found cannot be written.
 pub fn run(args: &LatencyArgs) -> Result<i32> {
-    let target = Target::find(&args.target, args.even_if_it_throws)?;
     let record = as_record(args);
     let mut plan = Plan::new(&record)?;
+    let processes = match &plan.cgroup {
+        Some(cgroup) if args.pid.is_empty() => cgroups::members(&cgroup.directory),
+        _ => args.pid.clone(),
+    };
+    let target = Target::find(&args.target, &processes, args.even_if_it_throws)?;
     bpf::probe()?;
     let slower_than_ns =
         args.slower_than.map(|shortest| u64::try_from(shortest.as_nanos()).unwrap_or(u64::MAX));
@@ -78,7 +83,8 @@ pub fn run(args: &LatencyArgs) -> Result<i32> {
             Listener::Stacks(Box::new(recorder), output)
         }
     };
-    listener.sampler().attach(Vec::new())?;
+    let attached = listener.sampler().attach(Vec::new());
+    attached.with_context(|| format!("failed to measure {}", target.name))?;
     let machine_before = CpuTime::of(&plan.cpus);
     let own_before = usage::own_cpu_s();
     let (began, start_ns) = (Instant::now(), proc::now_ns());
@@ -86,13 +92,18 @@ pub fn run(args: &LatencyArgs) -> Result<i32> {
         child.release()?;
     }
     let mut guard = cost.map(|cost| Guard::new(cost, args.max_cost / 100.0));
-    let end = follow(args, &plan, &mut signals, &mut child, &mut listener, guard.as_mut())?;
+    let end = follow(args, &record, &plan, &mut signals, &mut child, &mut listener, guard.as_mut())?;
     let duration = began.elapsed();
     let runs = listener.sampler().latency_runs()?;
     listener.sampler().detach();
     let latencies = listener.sampler().latencies()?;
 
-    print(&report::text(&target.name, duration.as_secs_f64(), &latencies, args.per_process))?;
+    let report = report::text(&target.name, duration.as_secs_f64(), &latencies, args.per_process);
+    // Where the stacks go to standard output there is no place for anything else.
+    match &listener {
+        Listener::Stacks(..) if args.output.as_os_str() == "-" => say!("{}", report.trim_end()),
+        _ => print(&report)?,
+    }
     let spent = cost.map(|cost| (cost, cost.of(runs) / 1e9));
     match spent {
         Some((cost, seconds)) => {
@@ -157,6 +168,7 @@ enum End {
 
 fn follow(
     args: &LatencyArgs,
+    record: &RecordArgs,
     plan: &Plan,
     signals: &mut Signals,
     child: &mut Option<Child>,
@@ -164,24 +176,30 @@ fn follow(
     mut guard: Option<&mut Guard>,
 ) -> Result<End> {
     let began = Instant::now();
-    let mut drained = began;
+    let mut asked = began;
+    let mut pace = Pace::new(plan);
     loop {
         let left = args.duration.map(|duration| duration.saturating_sub(began.elapsed()));
-        wait(signals, left.map_or(TICK, |left| left.min(TICK)))?;
+        let at_most = left.map_or(TICK, |left| left.min(TICK));
+        // Stacks of what has just begun wait for its tables, as in any recording.
+        let recorder = match &*listener {
+            Listener::Stacks(recorder, _) => Some((&**recorder, &pace)),
+            Listener::Counts(_) => None,
+        };
+        Pace::wait(signals, recorder, &[], at_most)?;
+        let looked = Instant::now();
         while let Some(received) = signals.receive() {
             if let Some(child) = child.as_ref().filter(|_| received.to_us_alone) {
                 child.signal(received.signal);
             }
         }
-        let runs = listener.sampler().latency_runs()?;
-        let too_much = guard.as_mut().and_then(|guard| guard.is_too_much(Instant::now(), runs));
+        let mut too_much = None;
+        if let Some(guard) = guard.as_mut().filter(|_| asked.elapsed() >= TICK) {
+            asked = looked;
+            too_much = guard.is_too_much(looked, listener.sampler().latency_runs()?);
+        }
         if let Listener::Stacks(recorder, _) = listener {
-            if drained.elapsed() >= recorder.sampler.sizes.interval || recorder.sampler.is_half_full() {
-                recorder.drain()?;
-                drained = Instant::now();
-            } else {
-                recorder.read()?;
-            }
+            pace.look(looked, record, plan, recorder)?;
         }
         if let Some(status) = child.as_mut().and_then(Child::poll) {
             return Ok(End::Child(status));
@@ -197,15 +215,6 @@ fn follow(
         if left == Some(Duration::ZERO) || gone {
             return Ok(End::Time);
         }
-    }
-}
-
-/// Sleeps until a signal or the timeout.
-fn wait(signals: &Signals, timeout: Duration) -> Result<()> {
-    let timeout = PollTimeout::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
-    match poll(&mut [PollFd::new(signals.fd(), PollFlags::POLLIN)], timeout) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-        Err(error) => Err(error).context("failed to wait for signals"),
     }
 }
 

@@ -1,12 +1,10 @@
 //! What `profiler latency` is to measure, found by its name.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::fcntl::OFlag;
 
+use super::file::{self, Found};
 use super::syscalls;
 use crate::elf::Elf;
 use crate::elf::symbols::{self, Named};
@@ -24,25 +22,38 @@ pub struct Target {
     pub called: String,
     /// What of it the BPF programs are attached to.
     pub probe: Probe,
+    /// Keeps it what it is.
+    _file: Option<Found>,
 }
 
 impl Target {
-    /// Finds `syscall:NAME`, `PROG:FUNCTION` or `kernel:FUNCTION`.
+    /// Finds `syscall:NAME`, `PROG:FUNCTION` or `kernel:FUNCTION`, in these processes or, if there are none, in any.
     ///
     /// # Errors
     /// If there is no such thing, or it cannot be measured.
-    pub fn find(text: &str, may_throw: bool) -> Result<Self> {
-        let (place, called) =
-            text.split_once(':').filter(|(_, called)| !called.is_empty()).with_context(|| {
-                format!("`{text}` is no target: expected syscall:NAME, PROG:FUNCTION or kernel:FUNCTION")
-            })?;
-        let probe = match place {
-            "syscall" => syscall(called)?,
-            "kernel" => kernel(called)?,
-            program => function(program, called, may_throw)?,
+    pub fn find(text: &str, processes: &[u32], may_throw: bool) -> Result<Self> {
+        let (place, called) = parts(text).with_context(|| {
+            format!("`{text}` is no target: expected syscall:NAME, PROG:FUNCTION or kernel:FUNCTION")
+        })?;
+        let (probe, file) = match place {
+            "syscall" => (syscall(called)?, None),
+            "kernel" => (kernel(called)?, None),
+            program => {
+                let found = file::find(program, processes)?;
+                (function(&found, called, may_throw)?, Some(found))
+            }
         };
-        Ok(Self { name: text.to_owned(), called: called.to_owned(), probe })
+        Ok(Self { name: text.to_owned(), called: called.to_owned(), probe, _file: file })
     }
+}
+
+/// A place and what is called there: what the last colon parts, but for those in pairs of names such as `ns::f`. A path
+/// may have some, too.
+fn parts(text: &str) -> Option<(&str, &str)> {
+    let bytes = text.as_bytes();
+    let is_lone = |at: usize| bytes.get(at + 1) != Some(&b':') && !text[..at].ends_with(':');
+    let at = text.match_indices(':').map(|(at, _)| at).rfind(|&at| is_lone(at))?;
+    Some((&text[..at], &text[at + 1..])).filter(|(place, called)| !place.is_empty() && !called.is_empty())
 }
 
 fn syscall(name: &str) -> Result<Probe> {
@@ -73,14 +84,9 @@ fn kernel(name: &str) -> Result<Probe> {
     Ok(Probe::Kernel(name.to_owned()))
 }
 
-fn function(program: &str, name: &str, may_throw: bool) -> Result<Probe> {
-    let path = find_file(program)?;
-    let shown = path.display();
-    ensure!(path.is_file(), "{shown} is no file, and so no program that can be measured");
-    // Somebody may put a FIFO in its place, which would be waited for.
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path);
-    let file = file.with_context(|| format!("failed to open {shown}"))?;
-    let elf = Elf::read(&file).with_context(|| format!("{shown} is no program that can be measured"))?;
+fn function(of: &Found, name: &str, may_throw: bool) -> Result<Probe> {
+    let Found { file, shown } = of;
+    let elf = Elf::read(file).with_context(|| format!("{shown} is no program that can be measured"))?;
     // The runtime moves stacks, and finds the probe's return addresses on them.
     let is_go = [".gopclntab", ".go.buildinfo"].iter().any(|section| elf.section_address(section).is_some());
     ensure!(
@@ -88,17 +94,15 @@ fn function(program: &str, name: &str, may_throw: bool) -> Result<Probe> {
         "{shown} is a Go program, which return probes crash; record it with --off-cpu, or use its own trace"
     );
     ensure!(
-        may_throw || !has_string(&elf, &file, b"\0__cxa_throw\0"),
+        may_throw || !has_string(&elf, file, b"\0__cxa_throw\0"),
         "{shown} throws C++ exceptions, and one that passes through a function with a return probe ends the program; \
          --even-if-it-throws measures it, for functions that none passes through"
     );
-    let exact = symbols::named(&file, |symbol| symbol == name)
+    let exact = symbols::named(file, |symbol| symbol == name)
         .with_context(|| format!("failed to read the symbols of {shown}"))?;
     let found = match exact.is_empty() {
         false => exact,
-        true => {
-            symbols::named(&file, |symbol| symbol.starts_with('_') && is_called(&demangle(symbol), name))?
-        }
+        true => symbols::named(file, |symbol| symbol.starts_with('_') && is_called(&demangle(symbol), name))?,
     };
     let places: Vec<u64> = {
         let mut places: Vec<u64> = found.iter().map(|symbol| symbol.vaddr).collect();
@@ -125,7 +129,7 @@ fn function(program: &str, name: &str, may_throw: bool) -> Result<Probe> {
     let offset =
         elf.segments.iter().filter(|segment| segment.executable).find_map(|segment| segment.locate(place));
     let (offset, _) = offset.with_context(|| format!("{name} of {shown} lies in no code of the file"))?;
-    Ok(Probe::Function { path, offset })
+    Ok(Probe::Function { path: of.path(), offset })
 }
 
 /// Whether a file's symbols, also those that it takes from others, have a name.
@@ -142,37 +146,15 @@ fn is_called(full: &str, name: &str) -> bool {
     full == name || full.strip_prefix(name).is_some_and(|rest| rest.starts_with('('))
 }
 
-/// A path as it is, and a name as a shell or the loader would find it.
-fn find_file(program: &str) -> Result<PathBuf> {
-    if program.contains('/') {
-        let path = Path::new(program);
-        return path.canonicalize().with_context(|| format!("failed to find {program}"));
-    }
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let libraries = [
-        format!("/lib/{}-linux-gnu", std::env::consts::ARCH),
-        format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH),
-    ];
-    let others = ["/usr/local/lib", "/lib64", "/usr/lib64", "/lib", "/usr/lib"];
-    let directories = std::env::split_paths(&paths)
-        .chain(libraries.iter().map(PathBuf::from))
-        .chain(others.iter().map(PathBuf::from));
-    let found = directories.map(|directory| directory.join(program)).find(|path| path.is_file());
-    let found = found.with_context(|| {
-        format!("no program or library `{program}` in PATH or the loader's directories: name it by its path")
-    })?;
-    found.canonicalize().with_context(|| format!("failed to find {}", found.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn targets_are_found_or_it_is_said_why_not() {
-        let error = |text: &str| format!("{:#}", Target::find(text, false).unwrap_err());
+        let error = |text: &str| format!("{:#}", Target::find(text, &[], false).unwrap_err());
         assert_eq!(
-            Target::find("syscall:read", false).unwrap().probe,
+            Target::find("syscall:read", &[], false).unwrap().probe,
             Probe::Syscall(nix::libc::SYS_read as u32)
         );
         assert!(error("syscall:raed").contains("no system call `raed`"));
@@ -188,6 +170,16 @@ mod tests {
         // This very program has it.
         let own = std::env::current_exe().unwrap();
         assert!(error(&format!("{}:no_such_function", own.display())).contains("no symbol of a function"));
+    }
+
+    #[test]
+    fn the_last_colon_parts_a_place_from_a_name() {
+        assert_eq!(parts("/usr/bin/a:ns::B::f(int) const"), Some(("/usr/bin/a", "ns::B::f(int) const")));
+        assert_eq!(parts("/dir:with/colons:f"), Some(("/dir:with/colons", "f")));
+        assert_eq!(parts("syscall:read"), Some(("syscall", "read")));
+        for bad in ["read", "a::b", "prog:", ":f", ""] {
+            assert_eq!(parts(bad), None, "{bad}");
+        }
     }
 
     #[test]

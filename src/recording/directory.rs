@@ -15,8 +15,7 @@ use nix::sys::stat::fstatat;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::viewing::file::Pending;
-
-const SUFFIX: &str = "Z.pb.gz";
+use crate::viewing::reading::directory::{SUFFIX, begin_ms};
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,10 +152,7 @@ fn date(days: u64) -> (u64, u64, u64) {
 }
 
 fn is_recording(name: &str) -> bool {
-    let Some(time) = name.strip_suffix(SUFFIX) else { return false };
-    let digits = |text: &str, n: usize| text.len() == n && text.bytes().all(|byte| byte.is_ascii_digit());
-    let Some((day, time)) = time.split_once('T') else { return false };
-    time.split_once('.').is_some_and(|(time, ms)| digits(day, 8) && digits(time, 6) && digits(ms, 3))
+    begin_ms(name).is_some()
 }
 
 /// `.NAME.PID.tmp`: see [`crate::viewing::file`].
@@ -181,6 +177,9 @@ mod tests {
         assert_eq!(name(4_107_542_400, 0), "21000301T000000.000Z.pb.gz");
         assert!(is_recording(&name(951_782_400, 7)));
         assert!(is_half_written(&format!(".{}.123.tmp", name(0, 0))));
+        for (seconds, ms) in [(0, 0), (951_782_400, 7), (1_709_251_199, 999), (4_107_542_400, 0)] {
+            assert_eq!(begin_ms(&name(seconds, ms)), Some(seconds.cast_signed() * 1000 + i64::from(ms)));
+        }
         for other in ["output.pb.gz", "Z.pb.gz", "20000229T000000Z.pb.gz", "x20000229T000000.007Z.pb.gz"] {
             assert!(!is_recording(other) && !is_half_written(&format!(".{other}.1.tmp")), "{other}");
         }

@@ -54,6 +54,11 @@ impl Listener {
 
     fn at_path(path: &Path) -> Result<Self> {
         let name = path.display();
+        // The kernel would choose a name that is in no directory, and that everybody may open.
+        ensure!(
+            !path.as_os_str().is_empty(),
+            "failed to understand --listen unix: name a path behind the colon"
+        );
         if let Ok(metadata) = fs::symlink_metadata(path) {
             ensure!(
                 metadata.file_type().is_socket(),

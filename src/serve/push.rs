@@ -38,7 +38,10 @@ impl Target {
         );
         let authority =
             if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
-        let name = encoded(&format!("{name}{{host={}}}", usage::host()));
+        let name = with_host(name, &usage::host()).with_context(|| {
+            format!("failed to understand --push-name {name}: name it as app, or with labels as app{{region=eu,zone=a}}")
+        })?;
+        let name = encoded(&name);
         let separator = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{separator}name={name}&format=pprof&spyName=profiler");
         Ok(Self { authority, path })
@@ -79,6 +82,29 @@ impl Target {
     }
 }
 
+/// A name as Pyroscope has them, `app{label=value,…}`, with the host's as another label, if it has none yet.
+fn with_host(name: &str, host: &str) -> Option<String> {
+    let (app, labels) = match name.split_once('{') {
+        Some((app, labels)) => (app, labels.strip_suffix('}')?),
+        None => (name, ""),
+    };
+    let mut labels: Vec<&str> = labels.split(',').filter(|label| !label.is_empty()).collect();
+    let is_label =
+        |label: &&str| label.split_once('=').is_some_and(|(key, value)| !key.is_empty() && !value.is_empty());
+    if app.is_empty()
+        || name.matches(['{', '}']).count() > 2
+        || app.contains('}')
+        || !labels.iter().all(is_label)
+    {
+        return None;
+    }
+    let of_host = format!("host={host}");
+    if !labels.iter().any(|label| label.starts_with("host=")) {
+        labels.push(&of_host);
+    }
+    Some(format!("{app}{{{}}}", labels.join(",")))
+}
+
 /// For a URL's query.
 fn encoded(text: &str) -> String {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
@@ -100,5 +126,20 @@ mod tests {
         for bad in ["https://h/ingest", "h:4040", "http://", "http:///x", "http://h/a b"] {
             assert!(Target::parse(bad, "x").is_err(), "{bad} was taken");
         }
+    }
+
+    #[test]
+    fn names_have_one_set_of_labels() {
+        let named = |name| with_host(name, "h");
+        assert_eq!(named("app").unwrap(), "app{host=h}");
+        assert_eq!(named("app{}").unwrap(), "app{host=h}");
+        assert_eq!(named("my app{region=eu,zone=a}").unwrap(), "my app{region=eu,zone=a,host=h}");
+        assert_eq!(named("app{host=mine}").unwrap(), "app{host=mine}");
+        for bad in
+            ["", "{a=b}", "app{a=b", "app{a}", "app{a=}", "app{a=b}}", "app{a={b}", "app}", "app{a=b}x"]
+        {
+            assert_eq!(named(bad), None, "{bad}");
+        }
+        assert!(Target::parse("http://h", "app{").unwrap_err().to_string().contains("--push-name app{"));
     }
 }

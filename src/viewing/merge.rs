@@ -4,15 +4,16 @@
 //! locations by their lines and their offset in the mapping, and mappings by their build id, or else
 //! their path, their size rounded up to pages, and their file offset; so that a program that was loaded
 //! elsewhere is the same one. The start is the earliest, durations are added up, the period is the
-//! greatest, and comments are there once. What all values of a sample come to 0 is left out. Values of one name in
-//! different units of one kind are scaled to the finer unit, and those that not all profiles have are left out.
+//! greatest, and comments are there once. Moments (`record --timeline`) count from that start. What all values of
+//! a sample come to 0 is left out. Values of one name in different units of one kind are scaled to the finer unit,
+//! and those that not all profiles have are left out.
 
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::file::Pending;
-use super::{pprof, reading, scale};
+use super::{moments, pprof, reading, scale};
 use crate::cli::MergeArgs;
 use crate::model::profile::{
     FunctionId, Label, LabelValue, LabelsId, Line, Location, LocationId, Mapping, MappingId, Profile,
@@ -58,9 +59,13 @@ pub(super) struct Merger {
 
 impl Merger {
     /// Makes the next profile measure what the others do, and says what is left out for that.
-    fn align(&mut self, next: &mut Profile) {
-        if let Some(merged) = &mut self.merged {
-            align(merged, next);
+    pub(super) fn align(&mut self, next: &mut Profile) {
+        let Some(merged) = &mut self.merged else { return };
+        align(merged, next);
+        // Moments count from where the earliest begins.
+        let later_ns = next.time_ns.saturating_sub(merged.time_ns);
+        if merged.time_ns > 0 && next.time_ns > 0 && later_ns != 0 {
+            moments::delay(if later_ns > 0 { next } else { merged }, later_ns.saturating_abs());
         }
     }
 

@@ -57,7 +57,7 @@ struct View {
 
 /// What the options name.
 fn open(select: &SelectArgs) -> Result<View> {
-    let mut profile = reading::read(&select.input)?;
+    let (mut profile, mut timeless) = read_part(select)?;
     let off_cpu = profile.sample_type(Some("off_cpu"));
     let on = profile.sample_type(Some("cpu"));
     if let Some(off) = off_cpu
@@ -67,9 +67,11 @@ fn open(select: &SelectArgs) -> Result<View> {
         profile.add_sample_type(ValueType::new("wall", "nanoseconds"), |values| {
             on.map_or(0, |on| values[on]).saturating_add(values[off])
         });
+        if let Some(timeless) = &mut timeless {
+            timeless.push(on.map_or(0, |on| timeless[on]).saturating_add(timeless[off]));
+        }
     }
     dropped::leave_out(&mut profile, &select.input);
-    let timeless = choose_part(&mut profile, select)?;
     let index = values::choose(&profile, select)?;
     if let Some(timeless) = timeless {
         moments::say_what_is_timeless(&profile, index, &timeless);
@@ -90,15 +92,23 @@ fn whole(profile: &Profile, index: usize, input: &Path) -> Result<i64> {
     })
 }
 
-/// Keeps the part of the recording that the options name; returns what of each value has no moment, and so is in no
-/// part.
-fn choose_part(profile: &mut Profile, select: &SelectArgs) -> Result<Option<Vec<i64>>> {
+/// Reads the part of a recording, or of a directory of them, that the options name; returns what of each value has no
+/// moment, and so is in no part.
+fn read_part(select: &SelectArgs) -> Result<(Profile, Option<Vec<i64>>)> {
     let PartArgs { from, to } = select.part;
-    if from.is_none() && to.is_none() {
-        return Ok(None);
+    let part = [from, to];
+    let is_part = part.iter().any(Option::is_some);
+    let failed = || format!("failed to show a part of {}", select.input.display());
+    if is_part && select.input.is_dir() {
+        let sum = reading::directory::read(&select.input, part).with_context(failed)?;
+        return Ok((sum.profile, Some(sum.timeless)));
     }
-    let kept = moments::keep(profile, [from, to]);
-    Ok(Some(kept.with_context(|| format!("failed to show a part of {}", select.input.display()))?))
+    let mut profile = reading::read(&select.input)?;
+    if !is_part {
+        return Ok((profile, None));
+    }
+    let timeless = moments::keep(&mut profile, part).with_context(failed)?;
+    Ok((profile, Some(timeless)))
 }
 
 /// Keeps the stacks that the options name.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::scale;
 use crate::model::profile::{CPU_LABEL, Label, LabelValue, Profile, TIME_LABEL};
@@ -13,12 +13,50 @@ use crate::model::profile::{CPU_LABEL, Label, LabelValue, Profile, TIME_LABEL};
 /// # Errors
 /// If the recording does not say when, or no sample lies in that part.
 pub(super) fn keep(profile: &mut Profile, part: [Option<Duration>; 2]) -> Result<Vec<i64>> {
+    let [from, to] = bounds(part)?;
+    let cut = cut(profile, from, to);
+    let Some((first, last)) = cut.moments else {
+        bail!("it does not say when its samples were taken: record with --timeline")
+    };
+    ensure!(!profile.samples().is_empty(), no_sample([from, to], [first, last]));
+    Ok(cut.timeless)
+}
+
+/// A part of the recording in nanoseconds since it began.
+///
+/// # Errors
+/// If it ends before it begins.
+pub(super) fn bounds(part: [Option<Duration>; 2]) -> Result<[i64; 2]> {
     let [from, to] = part.map(|time| time.map(|time| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)));
     let (from, to) = (from.unwrap_or(0), to.unwrap_or(i64::MAX));
     ensure!(from < to, "--from {} is not before --to {}", seconds(from), seconds(to));
+    Ok([from, to])
+}
+
+/// What is said of a part without samples, and of when they are.
+pub(super) fn no_sample([from, to]: [i64; 2], [first, last]: [i64; 2]) -> String {
+    format!(
+        "no sample is of --from {} --to {}: they are of {} to {}",
+        seconds(from),
+        if to == i64::MAX { "the end".to_owned() } else { seconds(to) },
+        seconds(first),
+        seconds(last)
+    )
+}
+
+/// What was found when samples were left out.
+pub(super) struct Cut {
+    /// Of each value, what has no moment and so is left out.
+    pub(super) timeless: Vec<i64>,
+    /// The first and the last moment that there was, unless there was none.
+    pub(super) moments: Option<(i64, i64)>,
+}
+
+/// Keeps the samples from one moment until before another.
+pub(super) fn cut(profile: &mut Profile, from: i64, to: i64) -> Cut {
     let times: Vec<Option<i64>> = profile.label_sets().map(time).collect();
     let mut timeless = vec![0_i64; profile.sample_types.len()];
-    let (mut first, mut last) = (i64::MAX, i64::MIN);
+    let mut moments: Option<(i64, i64)> = None;
     for sample in profile.take_samples() {
         let Some(time) = times[sample.labels.index()] else {
             for (sum, value) in timeless.iter_mut().zip(&sample.values) {
@@ -26,24 +64,32 @@ pub(super) fn keep(profile: &mut Profile, part: [Option<Duration>; 2]) -> Result
             }
             continue;
         };
-        (first, last) = (first.min(time), last.max(time));
+        moments = Some(moments.map_or((time, time), |(first, last)| (first.min(time), last.max(time))));
         if (from..to).contains(&time) {
             profile.add(sample.stack, sample.labels, &sample.values);
         }
     }
-    ensure!(first <= last, "it does not say when its samples were taken: record with --timeline");
-    ensure!(
-        !profile.samples().is_empty(),
-        "no sample is of --from {} --to {}: they are of {} to {}",
-        seconds(from),
-        if to == i64::MAX { "the end".to_owned() } else { seconds(to) },
-        seconds(first),
-        seconds(last)
-    );
     if profile.duration_ns > 0 {
-        profile.duration_ns = to.min(profile.duration_ns).saturating_sub(from).max(0);
+        profile.duration_ns = to.min(profile.duration_ns).saturating_sub(from.max(0)).max(0);
     }
-    Ok(timeless)
+    Cut { timeless, moments }
+}
+
+/// Counts moments from a time so much earlier.
+pub(super) fn delay(profile: &mut Profile, by_ns: i64) {
+    if !profile.label_sets().any(|labels| time(labels).is_some()) {
+        return;
+    }
+    for sample in profile.take_samples() {
+        let mut labels = profile.labels(sample.labels).to_vec();
+        for label in labels.iter_mut().filter(|label| *label.key == *TIME_LABEL) {
+            if let LabelValue::Num(time, _) = &mut label.value {
+                *time = time.saturating_add(by_ns);
+            }
+        }
+        let labels = profile.intern_labels(&labels);
+        profile.add(sample.stack, labels, &sample.values);
+    }
 }
 
 /// Says what of a value has been left out for it has no moment.

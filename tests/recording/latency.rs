@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::Output;
 
 use crate::chance;
-use crate::common::{Test, output, refusal};
+use crate::common::{Test, output, refusal, wait_until};
 
 /// The numbers of the first line: calls = returned + left + deep + open.
 #[derive(Debug, PartialEq, Eq)]
@@ -153,6 +153,93 @@ fn system_calls_are_counted_by_process() {
         let line = format!("): {calls} calls = returned {calls} + left 0 + deep 0 + open 0");
         assert!(text.lines().any(|found| found.starts_with(name) && found.contains(&line)), "{text}");
     }
+}
+
+/// In a mount namespace, as in a container, a path may be that of another file.
+#[test]
+fn a_file_is_that_of_the_process() {
+    let Some(test) = Test::alone("latency-mounts") else { return };
+    let here = compile(&test);
+    let other = test.path("other");
+    std::fs::copy(&here, &other).unwrap();
+    let script = "mount --bind \"$1\" \"$0\" && exec \"$0\" sleeps 100000";
+    let mut unshare = std::process::Command::new("unshare");
+    unshare.args(["-m", "sh", "-c", script, &here, &other]).stdout(std::process::Stdio::null());
+    let inside = crate::common::spawn(&mut unshare);
+    let mut outside = std::process::Command::new(&here);
+    outside.args(["sleeps", "100000"]).stdout(std::process::Stdio::null());
+    let pid = inside.0.id().to_string();
+    let exe = format!("/proc/{pid}/maps");
+    wait_until("it runs", || std::fs::read_to_string(&exe).is_ok_and(|maps| maps.contains("/calls")));
+    let latency = |target: &str, more: &[&str]| {
+        let line = [&["latency", target, "-d", "300ms", "--max-cost", "1000"], more].concat();
+        test.profiler(&line).output().unwrap()
+    };
+    let through = |link: &str| format!("/proc/{pid}/{link}:asleep");
+    let named = [through(&format!("root{here}")), through("exe")];
+    let asked = [format!("{here}:asleep"), "calls:asleep".to_owned()];
+    let in_it = ["-p", &*pid];
+    let anywhere = named.iter().map(|target| (target, &[][..]));
+    for (target, more) in anywhere.chain(asked.iter().map(|target| (target, &in_it[..]))) {
+        let Sums { calls, returned, left, deep, .. } = Measured::of(&latency(target, more)).sums;
+        // Of 2.7 ms on average.
+        assert!(calls > 10 && returned + 1 >= calls && left + deep == 0, "{target} {more:?}: {calls}");
+    }
+    // That of the same path here is another one, which nobody runs.
+    assert_eq!(Measured::of(&latency(&asked[0], &[])).sums.calls, 0);
+    let outside = crate::common::spawn(&mut outside);
+    let both = format!("{pid},{}", outside.0.id());
+    wait_until("both run", || {
+        std::fs::read_to_string(format!("/proc/{}/maps", outside.0.id()))
+            .is_ok_and(|maps| maps.contains("/calls"))
+    });
+    let why = refusal(&latency(&asked[0], &["-p", &both]));
+    assert!(why.contains(&format!("is one file in process {pid} and another one in ")), "{why}");
+    // What is deleted is measured where it runs.
+    std::fs::remove_file(&here).unwrap();
+    let alone = outside.0.id().to_string();
+    assert!(Measured::of(&latency(&asked[0], &["-p", &alone])).sums.calls > 10);
+    assert!(refusal(&latency(&asked[0], &[])).contains("failed to find"));
+}
+
+#[test]
+fn stacks_on_standard_output_are_there_alone() {
+    let Some(test) = Test::alone("latency-piped") else { return };
+    let program = compile(&test);
+    let mut sleeps = std::process::Command::new(&program);
+    let sleeps = crate::common::spawn(sleeps.args(["sleeps", "100000"]).stdout(std::process::Stdio::null()));
+    let pid = sleeps.0.id().to_string();
+    let line = ["latency", "syscall:clock_nanosleep", "-p", &pid, "-d", "1s", "--slower-than", "1ms"];
+    let output = test.profiler(&[&line[..], &["-o", "-"]].concat()).output().unwrap();
+    assert!(output.stdout.starts_with(&[0x1f, 0x8b]), "{}", String::from_utf8_lossy(&output.stdout));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains(" calls = returned ") && told.contains(" distribution"), "{told}");
+    let file = test.path("piped");
+    std::fs::write(&file, &output.stdout).unwrap();
+    let folded = crate::common::output(env!("CARGO_BIN_EXE_profiler"), &["folded", &file]);
+    assert!(folded.lines().all(|line| line.contains(";sleeps;")) && !folded.is_empty(), "{folded}");
+}
+
+/// A program that has just begun has no unwind tables yet: its stacks wait for them.
+#[test]
+fn stacks_of_a_young_program_are_whole() {
+    let Some(test) = Test::alone("latency-young") else { return };
+    let program = compile(&test);
+    let target = format!("{program}:recurses");
+    // 10,000 calls in a moment; of those whose stacks are sent, 64 between two looks, the rest is not whole.
+    let mut whole = Vec::new();
+    for _ in 0..3 {
+        let measured = measure(&test, &target, &["--slower-than", "1ns"], &[&program, "recursion", "1000"]);
+        let sum = measured.told.lines().find(|line| line.starts_with("  taken ")).unwrap().to_owned();
+        let numbers: Vec<u64> = sum.split(' ').filter_map(|word| word.parse().ok()).collect();
+        let [taken, complete, ..] = numbers[..] else { panic!("{sum}") };
+        assert_eq!(taken, 10_000, "{sum}");
+        whole.push(complete);
+        if complete * 2 > taken {
+            return test.tell(&sum);
+        }
+    }
+    panic!("of 10000: {whole:?}");
 }
 
 #[test]

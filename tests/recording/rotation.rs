@@ -137,6 +137,85 @@ fn what_is_killed_leaves_whole_files() {
     assert!(recorder.child.0.wait().unwrap().success(), "{}", recorder.told());
 }
 
+/// Values of a file's samples that were taken in a part of it, by their labels, in nanoseconds since it began.
+fn taken_in(file: &str, from_ns: i64, to_ns: i64) -> u64 {
+    let dump = output("python3", &[&format!("{JUDGES}/labels.py"), file]);
+    let moment = |line: &str| {
+        let label = line.split('\t').find_map(|label| label.strip_prefix("timeline="));
+        label.unwrap_or_else(|| panic!("{line}")).parse::<i64>().unwrap()
+    };
+    let samples = dump.lines().filter(|line| line.contains("timeline="));
+    let taken = samples.filter(|line| (from_ns..to_ns).contains(&moment(line)));
+    taken.map(|line| line.split(['\t', ',', ' ']).find_map(|word| word.parse::<u64>().ok()).unwrap()).sum()
+}
+
+/// Every command that takes a file takes the directory of many, too.
+#[test]
+fn a_directory_is_read_as_one_recording() {
+    let Some(test) = Test::new("every-read") else { return };
+    let spin = spawn(Command::new(test.spin("spin", "busy", &[])).arg("600"));
+    let pid = spin.0.id().to_string();
+    let record = |dir: &str, more: &[&str]| {
+        let line = [&["record", "-o", dir, "-F", "199", "--every", "1s", "-d", "3500ms", "-p", &pid], more];
+        let recorded = test.profiler(&line.concat()).output().unwrap();
+        assert!(recorded.status.success(), "{}", String::from_utf8_lossy(&recorded.stderr));
+        files(&test.path(dir))
+    };
+    let run = |args: &[&str]| {
+        let output = test.profiler(args).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {told}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let counts = text.lines().filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+        (counts.sum::<u64>(), told)
+    };
+    let folded = |input: &str, more: &[&str]| run(&[&["folded", input], more].concat());
+    let all = record("dir", &["--timeline=50ms"]);
+    // Nobody's business.
+    fs::write(test.path("dir/notes.txt"), "x").unwrap();
+    let sum: u64 = all.iter().map(|file| read(file).total(|_| true)).sum();
+    assert!(sum > 50 && all.len() >= 3, "{sum} in {all:?}");
+    let (found, told) = folded("dir", &[]);
+    assert_eq!(found, sum);
+    assert!(told.contains(&format!("dir holds {0} recordings: {0} are added up", all.len())), "{told}");
+    run(&["merge", "dir", "-o", "merged.pb.gz"]);
+    assert_eq!(folded("merged.pb.gz", &[]).0, sum);
+    // A part of the time since the first one began, of several files.
+    let begins: Vec<i64> = all.iter().map(|file| (begin_ms(file) - begin_ms(&all[0])) * 1_000_000).collect();
+    let part = (500_000_000, 2_250_000_000);
+    let in_part: u64 =
+        all.iter().zip(&begins).map(|(file, begin)| taken_in(file, part.0 - begin, part.1 - begin)).sum();
+    assert!(0 < in_part && in_part < sum, "{in_part} of {sum}");
+    let times = ["--from", "500ms", "--to", "2250ms"];
+    let (found, told) = folded("dir", &times);
+    assert_eq!(found, in_part, "{told}");
+    let begun = begins.iter().filter(|begin| **begin < part.1).count();
+    assert!(begun < all.len() && told.contains(&format!("recordings: {begun} are added up")), "{told}");
+    // Moments are the same in what was merged.
+    assert_eq!(folded("merged.pb.gz", &times).0, in_part);
+    // And where the files are named one by one, in whatever order.
+    let mut one_by_one: Vec<&str> = all.iter().rev().map(String::as_str).collect();
+    one_by_one.splice(0..0, ["merge", "-o", "named.pb.gz"]);
+    run(&one_by_one);
+    let named = folded("named.pb.gz", &times).0;
+    // Names of files have times in milliseconds.
+    assert!(named.abs_diff(in_part) <= 25, "{named}, {in_part}");
+    let none = refusal(&test.profiler(&["top", "dir", "--from", "1h"]).output().unwrap());
+    assert!(none.contains("failed to show a part of dir: no sample is of --from"), "{none}");
+    // Files without moments are there as a whole, which is said.
+    let whole = record("whole", &[]);
+    let first = read(&whole[0]).total(|_| true);
+    let (found, told) = folded("whole", &["--to", "100ms"]);
+    assert_eq!(found, first, "{told}");
+    assert!(told.contains("1 of these are taken as a whole"), "{told}");
+    fs::create_dir(test.path("empty")).unwrap();
+    let empty = refusal(&test.profiler(&["top", "empty"]).output().unwrap());
+    assert!(empty.contains("a directory without files of `record --every`"), "{empty}");
+    fs::write(&whole[1], "junk").unwrap();
+    let junk = refusal(&test.profiler(&["top", "whole"]).output().unwrap());
+    assert!(junk.contains("failed to read the profiles in whole: failed to read 20"), "{junk}");
+}
+
 /// Programs that are new come and go all the time: what was opened for them is closed, and memory does not grow.
 #[test]
 fn going_on_and_on_does_not_grow() {

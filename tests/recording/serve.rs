@@ -250,6 +250,9 @@ fn a_socket_in_the_file_system() {
     assert_eq!(answer(stream).2, b"ok\n");
     let second = refusal(&test.profiler(&["serve", "--listen", &format!("unix:{path}")]).output().unwrap());
     assert!(second.contains("somebody listens there already"), "{second}");
+    // The kernel would make a name of its own of it, for everybody.
+    let nowhere = refusal(&test.profiler(&["serve", "--listen", "unix:"]).output().unwrap());
+    assert!(nowhere.contains("name a path"), "{nowhere}");
     served.end();
     assert!(!fs::exists(&path).unwrap());
 }
@@ -343,7 +346,10 @@ fn recordings_are_pushed() {
     let _spin = spawn(Command::new(&program).arg("600"));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/ingest", listener.local_addr().unwrap());
-    let served = Served::start(&test, &["--listen", "127.0.0.1:0", "--push", &url, "--push-every", "1s"]);
+    let push = ["--listen", "127.0.0.1:0", "--push", &url, "--push-every", "1s", "--push-name"];
+    let odd = refusal(&test.profiler(&[&["serve"], &push[..], &["app{"]].concat()).output().unwrap());
+    assert!(odd.contains("failed to understand --push-name app{"), "{odd}");
+    let served = Served::start(&test, &[&push[..], &["app{region=eu}"]].concat());
     let (mut before, mut seen) = (0, false);
     for at in 0..3 {
         let (mut stream, _) = listener.accept().unwrap();
@@ -365,7 +371,8 @@ fn recordings_are_pushed() {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
         drop(stream);
         assert!(
-            head.starts_with("POST /ingest?name=profiler%7Bhost%3D") && head.contains("&format=pprof&"),
+            head.starts_with("POST /ingest?name=app%7Bregion%3Deu%2Chost%3D")
+                && head.contains("&format=pprof&"),
             "{head}"
         );
         let number = |key: &str| {

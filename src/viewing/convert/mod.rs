@@ -10,7 +10,7 @@ mod speedscope;
 use anyhow::{Result, bail};
 
 use super::file::Pending;
-use super::{View, folded, moments, open, reading};
+use super::{View, folded, moments, open};
 use crate::cli::{ConvertArgs, Target};
 
 /// Writes a profile in another format.
@@ -45,8 +45,7 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
 
 /// What pprof has a place for: everything.
 fn pprof(args: &ConvertArgs) -> Result<()> {
-    let mut profile = reading::read(&args.input)?;
-    let timeless = super::choose_part(&mut profile, &args.select())?;
+    let (mut profile, timeless) = super::read_part(&args.select())?;
     if let (Some(timeless), Some(index)) = (timeless, profile.sample_type(None)) {
         moments::say_what_is_timeless(&profile, index, &timeless);
     }

@@ -5,10 +5,13 @@
 //! stacks, names, lines and values. Anything else that people hand to a viewer is refused by its name
 //! and with what to do: see `formats.rs`.
 //!
+//! A directory of recordings is read as one of them: see [`directory`].
+//!
 //! Nothing is believed: what is kept is charged to a budget, and JSON is parsed into
 //! the types that its fields have, so that memory stays in proportion to the file.
 
 mod chrome;
+pub mod directory;
 mod firefox;
 mod folded;
 mod foreign;
@@ -30,13 +33,19 @@ use self::load::Loaded;
 use super::pprof;
 use crate::model::profile::Profile;
 
-/// Reads a file of a kind that is known, gzipped or not; `-` is standard input.
+/// Reads a file of a kind that is known, gzipped or not, or a directory of recordings; `-` is standard input.
 ///
 /// # Errors
 /// If the file cannot be read, is of no kind that is known, is damaged, or takes more memory than any
 /// real profile.
 pub fn read(path: &Path) -> Result<Profile> {
     let is_stdin = path.as_os_str() == "-";
+    if !is_stdin && path.is_dir() {
+        let sum = directory::read(path, [None, None]);
+        return sum
+            .map(|sum| sum.profile)
+            .with_context(|| format!("failed to read the profiles in {}", path.display()));
+    }
     let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
     let loaded = if is_stdin { load::stdin() } else { load::file(path) };
     loaded.and_then(|loaded| whole(loaded, &name)).with_context(|| {
