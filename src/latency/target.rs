@@ -141,9 +141,51 @@ fn has_string(elf: &Elf, file: &File, name: &[u8]) -> bool {
     })
 }
 
-/// Whether people call a function so: by all of its name, or that without parameters.
+/// Whether people call a function so: by all of its name, or that without parameters, the type that a template returns, or
+/// what it is a template of.
 fn is_called(full: &str, name: &str) -> bool {
-    full == name || full.strip_prefix(name).is_some_and(|rest| rest.starts_with('('))
+    let is_plain = || {
+        let Some(plain) = plain(full) else { return false };
+        plain == name || without_arguments(plain) == Some(name)
+    };
+    full == name || full.strip_prefix(name).is_some_and(|rest| rest.starts_with('(')) || is_plain()
+}
+
+/// The part of `int ns::f<int>(char)` that is `ns::f<int>`. Names of operators have brackets and spaces of their own.
+fn plain(full: &str) -> Option<&str> {
+    const NAMELESS: &str = "(anonymous namespace)";
+    if full.contains("operator") {
+        return None;
+    }
+    let (mut start, mut depth, mut at) = (0, 0_u32, 0);
+    while let Some(byte) = full.as_bytes().get(at) {
+        match byte {
+            b'(' if full[at..].starts_with(NAMELESS) => at += NAMELESS.len() - 1,
+            b'(' if depth == 0 => return Some(&full[start..at]),
+            b'<' => depth += 1,
+            b'>' => depth = depth.saturating_sub(1),
+            b' ' if depth == 0 => start = at + 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// `ns::f` of `ns::f<int>`.
+fn without_arguments(plain: &str) -> Option<&str> {
+    let mut depth = 0_u32;
+    for (at, byte) in plain.bytes().enumerate().rev() {
+        match byte {
+            b'>' => depth += 1,
+            b'<' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth == 0 {
+            return plain.ends_with('>').then(|| &plain[..at]);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -185,6 +227,19 @@ mod tests {
     #[test]
     fn names_are_those_that_people_write() {
         assert!(is_called("ns::f(int)", "ns::f") && is_called("ns::f(int)", "ns::f(int)"));
-        assert!(!is_called("ns::f2(int)", "ns::f") && !is_called("ns::f<int>(int)", "ns::f"));
+        assert!(!is_called("ns::f2(int)", "ns::f") && !is_called("ns::f<int>::g(int)", "ns::f"));
+        let template = "std::vector<int, A<int> > ns::(anonymous namespace)::f<B<int>, char>(int, char)";
+        for name in ["ns::(anonymous namespace)::f<B<int>, char>", "ns::(anonymous namespace)::f", template] {
+            assert!(is_called(template, name), "{name}");
+        }
+        for name in ["f", "A", "vector", "ns::f", "", "int", "std::vector"] {
+            assert!(!is_called(template, name), "{name}");
+        }
+        assert!(
+            is_called("ns::A<int>::f(int)", "ns::A<int>::f") && !is_called("ns::A<int>::f(int)", "ns::A")
+        );
+        for odd in ["operator new(unsigned long)", "ns::operator<(A, A)", "f<", "(", "", "é<(", "a b"] {
+            assert!(!is_called(odd, "nothing"), "{odd}");
+        }
     }
 }
