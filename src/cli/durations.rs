@@ -5,12 +5,12 @@ use std::time::Duration;
 /// The longest duration that makes sense: a year.
 const LONGEST_S: f64 = 366.0 * 86_400.0;
 
-/// Parses the length of a recording.
+/// Parses the length of a recording, or of a part of it.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let seconds =
         parse_seconds(text).ok_or("expected a duration such as 30s, 2m, 1m30s, 500ms or 10 (seconds)")?;
     if !(0.001..=LONGEST_S).contains(&seconds) {
-        return Err("a recording takes from 1ms to a year".to_owned());
+        return Err("expected from 1ms to a year".to_owned());
     }
     Ok(Duration::from_secs_f64(seconds))
 }

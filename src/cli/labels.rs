@@ -21,7 +21,10 @@ const OWN_LABELS: [&str; 11] = [
 pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as region=eu")?;
     let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    if key.is_empty() || value.is_empty() || !key.chars().all(is_name) {
+    if value.is_empty() {
+        return Err(format!("{key} has no value: expected KEY=VALUE, such as region=eu"));
+    }
+    if key.is_empty() || !key.chars().all(is_name) {
         return Err("expected KEY=VALUE, where KEY has letters, digits, _, . and -".to_owned());
     }
     if OWN_LABELS.contains(&key) || key.starts_with("bpf_") {

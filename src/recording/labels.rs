@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::model::event::{CgroupIds, Moment};
+use crate::model::event::{CgroupIds, Moment, OUTSIDE};
 use crate::model::profile::{CPU_LABEL, Label, LabelValue, TIME_LABEL};
 use crate::recording::containers::Groups;
 use crate::viewing::names::UNNAMED;
@@ -52,8 +52,11 @@ impl Labels {
         let Origin { tgid, tid, comm, thread_comm, cgroups, moment } = *origin;
         let number =
             |key: &str, id: u32| Label { key: key.into(), value: LabelValue::Num(id.into(), "".into()) };
-        let mut labels: Vec<Label> = tgid.map(|tgid| number("pid", tgid)).into_iter().collect();
-        labels.extend(tid.map(|tid| number("tid", tid)));
+        // Tasks of other PID namespaces have no ids here.
+        let of_ours = |id: &u32| *id != OUTSIDE;
+        let mut labels: Vec<Label> =
+            tgid.filter(of_ours).map(|tgid| number("pid", tgid)).into_iter().collect();
+        labels.extend(tid.filter(of_ours).map(|tid| number("tid", tid)));
         labels.extend([name("comm", comm), name("thread_comm", thread_comm)]);
         let group = self.groups.get(&cgroups).or_else(|| self.before.get(&cgroups));
         labels.extend(group.into_iter().flat_map(|group| group.iter()).cloned());
