@@ -43,7 +43,8 @@ EXPORTED uint64_t _PyRuntime[128] = {
 };
 EXPORTED uint64_t PyCode_Type[64] = {[4] = 64};
 
-static volatile uint64_t interpreter[8], thread[8], frame[16], code[32], text[32];
+static volatile uint64_t interpreter[8], thread[8], frame[16], code[32], text[32],
+    file[32];
 static volatile uint64_t sink;
 
 static double cpu_time(void)
@@ -78,10 +79,12 @@ static void link_up(void)
 	frame[1] = (uint64_t)frame;
 	frame[2] = (uint64_t)code + 64;
 	code[1] = (uint64_t)PyCode_Type;
-	code[3] = code[4] = code[5] = code[6] = (uint64_t)text;
+	code[3] = (uint64_t)file;
+	code[4] = code[5] = code[6] = (uint64_t)text;
 	text[2] = 1ULL << 31;
 	text[4] = 1 << 2 | 1 << 5 | 1 << 6;
 	memcpy((void *)&text[5], "a_name_that_goes_on", 20);
+	memcpy((void *)file, (void *)text, sizeof(file));
 }
 
 static void *change(void *unused)

@@ -301,7 +301,7 @@ fn a_terminal_shows_progress() {
     let profiler = env!("CARGO_BIN_EXE_profiler");
     let command = format!("{profiler} record -F 999 -d 3s -o {}", test.path("output.pb.gz"));
     let typed = test.path("typescript");
-    let text = output("script", &["-qec", &command, &typed]);
+    let text = output("env", &["TERM=xterm", "script", "-qec", &command, &typed]);
     assert!(text.contains("recording: ") && text.contains(" s left") && text.contains(" lost"), "{text:?}");
     // Without a terminal there is no such line.
     let recording = test.record(&["-d", "300ms"]);

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::common::{Guarded, Test, output, spawn, wait_until};
-use crate::machine::{Filter, Place, cgroup_mount, program};
+use crate::machine::{Filter, Place, can_pin, cgroup_mount, program};
 
 /// A cgroup as a container has one: gone at the end.
 struct Cgroup {
@@ -40,7 +40,8 @@ fn programs_have_the_labels_of_their_containers() {
     let Some(mount) = cgroup_mount() else {
         return test.skip("no cgroup v2 hierarchy is mounted, to put a process into");
     };
-    if !["bpftool", "clang", "ip", "tc", "nsenter", "unshare"].into_iter().all(|tool| test.needs(tool)) {
+    let tools = ["bpftool", "clang", "ip", "tc", "nsenter", "unshare"];
+    if !can_pin(&test) || !tools.into_iter().all(|tool| test.needs(tool)) {
         return;
     }
     let container = Cgroup::new(&mount);

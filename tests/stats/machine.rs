@@ -182,6 +182,16 @@ pub fn cgroup_mount() -> Option<String> {
     mount.map(|mount| mount.split(' ').nth(1).unwrap().to_owned())
 }
 
+/// Whether programs can be pinned, which is told if they cannot.
+pub fn can_pin(test: &Test) -> bool {
+    use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+    let can = statfs("/sys/fs/bpf").is_ok_and(|mount| mount.filesystem_type() == BPF_FS_MAGIC);
+    if !can {
+        test.skip("no BPF file system is mounted at /sys/fs/bpf, to pin programs in");
+    }
+    can
+}
+
 /// bpftrace with a script that counts calls of getppid, until it is dropped.
 pub struct Script {
     child: Guarded,

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::common::{Test, output};
-use crate::machine::{Filter, Measuring, Place, Script, bpftool, cgroup_mount, program};
+use crate::machine::{Filter, Measuring, Place, Script, bpftool, can_pin, cgroup_mount, program};
 
 const CALLS: u64 = 300_000;
 
@@ -12,9 +12,8 @@ fn needs(test: &Test) -> bool {
         test.skip("no cgroup v2 hierarchy is mounted, to attach a program to");
         return false;
     }
-    ["bpftool", "bpftrace", "clang", "ip", "tc", "nsenter", "unshare"]
-        .into_iter()
-        .all(|tool| test.needs(tool))
+    let tools = ["bpftool", "bpftrace", "clang", "ip", "tc", "nsenter", "unshare"];
+    can_pin(test) && tools.into_iter().all(|tool| test.needs(tool))
 }
 
 /// Everything that both tell of a program; `before` is what bpftool said before the window.

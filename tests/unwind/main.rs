@@ -152,7 +152,8 @@ fn large_files() -> Vec<PathBuf> {
         ("libc", in_libraries("libc.so.6")),
         ("libcrypto", in_libraries("libcrypto.so.")),
         ("python", python),
-        ("node", program("node")),
+        // Debian's program of that name is small since Node.js 20.
+        ("node", in_libraries("libnode.so.").or_else(|| program("node"))),
         ("librustc_driver", rustc()),
         ("libx264", in_libraries("libx264.so.")),
     ] {
