@@ -55,7 +55,8 @@ static __always_inline bool take_python_state(const struct python_search *search
 		return false;
 	state = &in->states[in->used & (MAX_PYTHON_STATES - 1)];
 	state->cframe = 0;
-	if (py->thread_cframe != NO_OFFSET && !read_word(&state->cframe, thread + py->thread_cframe))
+	if (py->thread_cframe != NO_OFFSET &&
+	    !read_word(&state->cframe, thread + py->thread_cframe))
 		return true;
 	if (py->cframe_frame != NO_OFFSET)
 		thread = state->cframe + py->cframe_frame;

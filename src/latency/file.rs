@@ -5,7 +5,7 @@
 //! they see there. And what is measured is the file that was opened, whatever its name comes to mean:
 //! `/proc/PID/root` and `/proc/PID/exe` lead into a container, but what they say that they lead to does not.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::OFlag;
 
 use crate::model::event::Event;
+use crate::model::objects::{Missing, Root, open_mapped};
 use crate::recording::capture::proc;
 
 /// A file that is open, and so stays the one that it is.
@@ -39,8 +40,13 @@ impl Found {
 pub(super) fn find(program: &str, processes: &[u32]) -> Result<Found> {
     let mut found: Option<(u32, Found, (u64, u64))> = None;
     for &pid in processes {
-        let Some(path) = of_process(program, pid) else { continue };
-        let next = open(&path, format!("{program} of process {pid}"))?;
+        let shown = format!("{program} of process {pid}");
+        let file = match of_process(program, pid) {
+            Ok(file) => file,
+            Err(Missing::Gone) => continue,
+            Err(why) => bail!("{shown}: {}", why.why()),
+        };
+        let next = Found { file, shown };
         let metadata = next.file.metadata()?;
         let id = (metadata.dev(), metadata.ino());
         match &found {
@@ -69,22 +75,25 @@ fn open(path: &Path, shown: String) -> Result<Found> {
 }
 
 /// What a process has mapped as code by a name, also where that is deleted or replaced by now, or what it sees at a
-/// path.
-fn of_process(program: &str, pid: u32) -> Option<PathBuf> {
+/// path. Where its links lead is its user's choice: they are followed below its own root, to plain files.
+fn of_process(program: &str, pid: u32) -> Result<File, Missing> {
+    let Event::Maps { mmaps, .. } = proc::maps(pid, pid).event else { return Err(Missing::Gone) };
+    // That says itself whose file it is.
+    if program.starts_with("/proc/") {
+        return Err(Missing::Gone);
+    }
     let is_path = program.contains('/');
-    let Event::Maps { mmaps, .. } = proc::maps(pid, pid).event else { return None };
     let is_called = |path: &str| match is_path {
         true => path == program,
         false => path.starts_with('/') && path.rsplit('/').next() == Some(program),
     };
-    let mapped = mmaps.iter().filter(|mmap| is_called(&mmap.path)).map(|mmap| {
-        PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", mmap.range.start, mmap.range.end))
-    });
-    let seen = program.starts_with('/').then(|| format!("/proc/{pid}/root{program}").into());
-    // Mapped without the kernel's links: those take CAP_CHECKPOINT_RESTORE.
-    let named = mmaps.iter().find(|mmap| is_called(&mmap.path));
-    let named = named.map(|mmap| format!("/proc/{pid}/root{}", mmap.path).into());
-    mapped.chain(seen).chain(named).find(|path| fs::metadata(path).is_ok_and(|it| it.is_file()))
+    let called: Vec<_> = mmaps.iter().filter(|mmap| is_called(&mmap.path)).collect();
+    if let Some(file) = called.iter().find_map(|mmap| open_mapped(mmap).ok()) {
+        return Ok(file);
+    }
+    // Mapped without the kernel's links, which take CAP_CHECKPOINT_RESTORE; or not yet.
+    let path = called.first().map_or(program, |mmap| &mmap.path);
+    if path.starts_with('/') { Root::of(pid)?.open(path) } else { Err(Missing::Gone) }
 }
 
 /// A path as it is, and a name as a shell or the loader would find it.

@@ -60,6 +60,14 @@ pub fn place(mmap: &Mmap) -> Result<OwnedFd, Missing> {
     })
 }
 
+/// Opens a mapped file, whatever its path leads to, if it is a regular one.
+///
+/// # Errors
+/// If nothing is mapped there any more, or it may not be opened.
+pub fn open_mapped(mmap: &Mmap) -> Result<File, Missing> {
+    open::open_located(&place(mmap)?)
+}
+
 /// What lies in a mapping's range now.
 fn pieces(mmap: &Mmap) -> impl Iterator<Item = Mmap> {
     let overlaps = |now: &Mmap| now.range.start < mmap.range.end && mmap.range.start < now.range.end;

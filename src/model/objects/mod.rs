@@ -38,6 +38,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 
 pub use self::content::Pinned;
+pub use self::find::open_mapped;
 use self::identity::Identity;
 pub use self::jit::{Jit, JitSlot};
 pub use self::open::{Missing, Root};

@@ -95,6 +95,14 @@ impl Root {
     /// Our own root, for processes of which nothing is known.
     pub const OURS: Self = Self(None);
 
+    /// That of a process.
+    ///
+    /// # Errors
+    /// If there is none, or it may not be looked at.
+    pub fn of(tgid: u32) -> Result<Self, Missing> {
+        Ok(Self(Some(Rc::new(directory(&format!("/proc/{tgid}/root"))?))))
+    }
+
     /// Opens a regular file for reading by its path below this root.
     ///
     /// # Errors
