@@ -416,10 +416,13 @@ struct python_walk {
 	struct python_state next; /* of the state that is tried */
 	__u64 code;		  /* the last one */
 	__u64 checksum;
+	__u64 hash_before; /* this run */
+	__u32 frames_before;
 	__u32 used;	/* of `states` */
 	__u32 is_known; /* 1: those are */
 	__u32 is_above; /* 1: the frames that were found belong to a run further up */
 	__u32 missing;	/* enum script_missing */
+	__u32 padding;
 };
 
 #define OBJECT_BYTES 256 /* of a structure; a power of two */

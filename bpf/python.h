@@ -184,56 +184,54 @@ static long push_python_frame(__u32 i, void *data)
 }
 
 /* Adds the frames of a run that begin at `next`; 0 if those are another run's. */
-__noinline int push_python_frames(struct cpu_state *cpu)
+static __always_inline int push_python_frames(struct cpu_state *cpu, const struct python *py)
 {
 	struct python_context context = {.cpu = cpu};
-	struct python_walk *in;
-	const struct python *py;
-	__u64 hash;
-	__u32 frames;
+	struct python_walk *in = &cpu->walk.in_python;
 
-	if (!cpu)
-		return 0;
-	in = &cpu->walk.in_python;
-	py = python_of(&cpu->walk);
-	if (!py || !in->next.frame)
+	if (!in->next.frame)
 		return 0;
 	/* Its record is on the native stack as soon as its frames are in the list. */
 	if (py->runs != PYTHON_SHIM && py->thread_cframe != NO_OFFSET &&
 	    in->next.cframe - in->low >= in->high - in->low)
 		return 0;
-	hash = cpu->walk.hash;
-	frames = cpu->body.user_frames;
+	/* Not on the stack, of which the programs have little. */
+	in->hash_before = cpu->walk.hash;
+	in->frames_before = cpu->body.user_frames;
 	in->is_above = 0;
 	bpf_loop(FRAMES_CAPACITY, push_python_frame, &context, 0);
 	if (!in->is_above)
 		return 1;
-	cpu->body.user_frames = frames;
-	cpu->walk.hash = hash;
+	cpu->body.user_frames = in->frames_before;
+	cpu->walk.hash = in->hash_before;
 	return 0;
 }
 
 /* Adds the frames of one run of the loop, whose native frame lies between `low` and `high`. */
 __noinline int push_python_run(struct cpu_state *cpu, __u64 low, __u64 high)
 {
+	const struct python *py;
 	struct python_walk *in;
 	__u32 i;
 
 	if (!cpu)
 		return 0;
 	in = &cpu->walk.in_python;
+	py = python_of(&cpu->walk);
+	if (!py)
+		return 0;
 	if (!in->is_known) {
 		in->is_known = 1;
 		in->used = 0;
 		in->code = 0;
-		find_python_states(&cpu->walk, python_of(&cpu->walk));
+		find_python_states(&cpu->walk, py);
 		in->missing = in->used ? MISSING_NONE : MISSING_THREAD;
 	}
 	in->low = low;
 	in->high = high;
 	for (i = 0; i < MAX_PYTHON_STATES && i < in->used && !in->missing; i++) {
 		in->next = in->states[i];
-		if (push_python_frames(cpu)) {
+		if (push_python_frames(cpu, py)) {
 			in->states[i] = in->next;
 			break;
 		}
