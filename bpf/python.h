@@ -62,7 +62,8 @@ static __always_inline bool take_python_state(const struct python_search *search
 		thread = state->cframe + py->cframe_frame;
 	else
 		thread += py->thread_frame;
-	if (read_word(&state->frame, thread))
+	/* Interpreters that are not running are no choice, and would take the others' places. */
+	if (read_word(&state->frame, thread) && (state->frame || !search->has_others))
 		in->used++;
 	return true;
 }

@@ -11,6 +11,7 @@ blocks   a function that waits for ever
 nests    functions of two interpreters in one thread: one is run by the other, and ends before that goes on
 """
 import asyncio
+import ctypes
 import functools
 import os
 import re
@@ -231,6 +232,14 @@ def nests():
     except ImportError:
         import _xxsubinterpreters as interpreters
     inner = interpreters.create()
+    # Others that keep a state in this thread and do not run, as programs that embed Python have them.
+    api = ctypes.pythonapi
+    api.PyThreadState_Get.restype = ctypes.c_void_p
+    api.PyThreadState_Swap.argtypes = [ctypes.c_void_p]
+    own = api.PyThreadState_Get()
+    for _ in range(6):
+        api.Py_NewInterpreter()
+        api.PyThreadState_Swap(own)
     text = """
 def spins_inside(rounds):
     x = 0
@@ -253,6 +262,8 @@ goes_inside(3)
     # What was seen of the thread before stands beside what is new of it.
     until(lambda: spin(60000))
     until(outside)
+    # At its end Python would not have the others.
+    os._exit(0)
 
 
 globals()[sys.argv[1]]()

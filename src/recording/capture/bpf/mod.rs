@@ -158,7 +158,7 @@ impl Sampler {
 
         // The object lives as long as the process that records with it.
         let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
-        let of_others = loaded::placeholders();
+        let of_others = if config.few_descriptors { loaded::placeholders() } else { Vec::new() };
         let mut open = skeleton::ProfileSkelBuilder::default()
             .open(storage)
             .map_err(|error| with_log(error, "failed to open the BPF object"))?;
